@@ -1,0 +1,55 @@
+"""The command line: one command a file, each a thin call of the Python API. The only place that prints or exits.
+
+Exit codes: 0 done, 1 wrong model or input, 2 usage, 3 does not fit, 4 a tool failed, 5 something is missing on this
+machine, 6 a check found a difference, 130 interrupted.
+"""
+
+import sys
+from importlib import import_module
+
+import click
+import typer
+
+from .. import __version__
+from ..errors import HwqError
+
+__all__ = ["app", "main", "COMMANDS"]
+
+COMMANDS = ("train", "lower", "show", "eval", "build", "verify", "run")
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  context_settings={"help_option_names": ["-h", "--help"]})
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"hwq {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")):
+    """From a trained, quantized network to a bit-exact small-FPGA bitstream, with open tools only."""
+
+
+for _name in COMMANDS:
+    app.command(_name)(import_module(f".{_name}", __package__).command)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        code = app(standalone_mode=False)
+    except HwqError as error:
+        print(f"hwq: error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        print("hwq: interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)

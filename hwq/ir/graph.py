@@ -1,0 +1,119 @@
+"""The graph: a topologically ordered tuple of nodes, checked when it is made."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from ..errors import HwqError, ModelError
+from .infer import infer
+from .nodes import Edge, Input, Node, Output
+
+__all__ = ["Graph", "Preprocess"]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How an unsigned 8-bit image becomes input codes: ``code = pixel >> (8 - bits)``; real value ``code * 2**-bits``.
+
+    Shared by torch, interpreter and host tool, so that nobody can feed a network anything else.
+    """
+
+    bits: int = 8
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.bits, int) or not 1 <= self.bits <= 8:
+            raise ModelError(f"Preprocess bits must be an integer of 1..8, not {self.bits!r}")
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network on integers: one `Input`, one `Output`.
+
+    Parameters
+    ----------
+    nodes : tuple of Node
+        Each node after the nodes it reads.
+    preprocess : Preprocess or None
+        None where the input is no image.
+    classes : tuple of str
+        Names of the outputs, or empty.
+    name : str
+        Name of the network.
+
+    Raises
+    ------
+    ModelError
+        All faults found, one a line: duplicate or unsafe names, unknown inputs, wrong arity, shapes that do not
+        match, missing or several inputs and outputs, edges that nothing reads.
+    """
+
+    nodes: tuple[Node, ...]
+    preprocess: Preprocess | None = None
+    classes: tuple[str, ...] = ()
+    name: str = "network"
+    edges: dict[str, Edge] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nodes", tuple(self.nodes))
+        object.__setattr__(self, "edges", self._check())
+
+    def _check(self) -> dict[str, Edge]:
+        edges: dict[str, Edge] = {}
+        faults: list[HwqError] = []
+        names: set[str] = set()
+        for node in self.nodes:
+            try:
+                if node.name in names or not node.name.replace("_", "").replace(".", "").isalnum():
+                    raise ModelError(f"{node.op}: name {node.name!r} must be unique, of letters, digits, '_' and '.'")
+                names.add(node.name)
+                if node.arity is not None and len(node.inputs) != node.arity:
+                    raise ModelError(f"{node.op} '{node.name}' must read {node.arity} edges, not {len(node.inputs)}")
+                for source in node.inputs:
+                    if source not in names:
+                        raise ModelError(f"{node.op} '{node.name}' reads {source!r}, which no earlier node makes")
+                if all(source in edges for source in node.inputs):
+                    edges[node.name] = infer(node, [edges[source] for source in node.inputs])
+            except HwqError as error:
+                faults.append(error)
+        read = {source for node in self.nodes for source in node.inputs}
+        for kind in (Input, Output):
+            count = sum(isinstance(node, kind) for node in self.nodes)
+            if count != 1:
+                faults.append(ModelError(f"A network must have one {kind.__name__}, not {count}"))
+        faults += [ModelError(f"{node.op} '{node.name}': nothing reads its result") for node in self.nodes
+                   if node.name not in read and not isinstance(node, Output)]
+        if faults:
+            raise type(faults[0])("\n".join(str(fault) for fault in faults))
+        if self.classes and len(self.classes) != edges[self.output.inputs[0]].shape[-1] and not self._argmax:
+            raise ModelError(f"{len(self.classes)} class names do not match the output {edges[self.output.name].shape}")
+        return edges
+
+    @property
+    def _argmax(self) -> bool:
+        return any(node.op == "ArgMax" for node in self.nodes)
+
+    @cached_property
+    def by_name(self) -> dict[str, Node]:
+        """Nodes by name."""
+        return {node.name: node for node in self.nodes}
+
+    @property
+    def input(self) -> Input:
+        """The input node."""
+        return next(node for node in self.nodes if isinstance(node, Input))
+
+    @property
+    def output(self) -> Output:
+        """The output node."""
+        return next(node for node in self.nodes if isinstance(node, Output))
+
+    def readers(self, name: str) -> list[Node]:
+        """Return the nodes that read the edge ``name``."""
+        return [node for node in self.nodes if name in node.inputs]
+
+    def with_nodes(self, nodes: Iterable[Node]) -> "Graph":
+        """Return the same network with other nodes, checked again."""
+        return replace(self, nodes=tuple(nodes))
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
