@@ -1,0 +1,102 @@
+"""What the blocks share: streams, parameter checks, cost rows, and the technology argument."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from amaranth.hdl import Shape
+from amaranth.lib import data, stream
+
+from hwq.arith import width_of
+from hwq.errors import ModelError
+
+__all__ = ["Cost", "Technology", "GENERIC", "ICE40", "TECHNOLOGIES", "lanes_layout", "lanes_stream", "shape_of",
+           "check_int", "check", "pack_lanes"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Estimated resources: logic cells, block RAMs (EBR), multiplier blocks (DSP).
+
+    Logic cells are a fit to synthesis results (docs/benchmarks.md gives the error); block RAMs and multipliers are
+    counted.
+    """
+
+    lc: float = 0
+    ebr: int = 0
+    dsp: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.lc + other.lc, self.ebr + other.ebr, self.dsp + other.dsp)
+
+
+@dataclass(frozen=True)
+class Technology:
+    """What a family's memories and multipliers are like.
+
+    Attributes
+    ----------
+    name : str
+        ``generic``, ``ice40``.
+    block_shapes : tuple of (depth, width)
+        Shapes of one block RAM, in words and bits; empty means that memories are not counted in blocks.
+    startup_cycles : int
+        Cycles for which the core holds itself in reset after configuration. iCE40 block RAM reads zeros for about
+        3 us; Amaranth's platform waits 15 us, which 1,023 cycles give up to 68 MHz.
+    dsp_min_width : int
+        Least width of a product, in bits, that synthesis maps onto a multiplier block (0: none).
+    """
+
+    name: str
+    block_shapes: tuple[tuple[int, int], ...] = ()
+    startup_cycles: int = 0
+    dsp_min_width: int = 0
+
+    def blocks(self, width: int, depth: int) -> int:
+        """Return the block RAMs that a memory of ``depth`` words of ``width`` bits takes."""
+        if not self.block_shapes:
+            return 0
+        return min(ceil(depth / d) * ceil(width / w) for d, w in self.block_shapes)
+
+
+_EBR = ((256, 16), (512, 8), (1024, 4), (2048, 2))
+GENERIC = Technology("generic")
+ICE40 = Technology("ice40", _EBR, startup_cycles=1023, dsp_min_width=11)
+TECHNOLOGIES = {t.name: t for t in (GENERIC, ICE40)}
+
+
+def shape_of(lo: int, hi: int) -> Shape:
+    """Return the least Amaranth shape that holds ``lo..hi``."""
+    return Shape(*width_of(lo, hi))
+
+
+def lanes_layout(shape: Shape, lanes: int) -> data.ArrayLayout:
+    """Return the payload of ``lanes`` values side by side, lane 0 in the low bits."""
+    return data.ArrayLayout(shape, lanes)
+
+
+def lanes_stream(shape: Shape, lanes: int) -> stream.Signature:
+    """Return a stream of ``lanes`` values a beat."""
+    return stream.Signature(lanes_layout(shape, lanes))
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise `ModelError` unless ``condition`` holds."""
+    if not condition:
+        raise ModelError(message)
+
+
+def check_int(name: str, value: Any, least: int = 1) -> int:
+    """Return ``value`` if it is an integer of at least ``least``, else raise `ModelError`."""
+    check(isinstance(value, int) and not isinstance(value, bool) and value >= least,
+          f"{name} must be an integer of at least {least}, not {value!r}")
+    return value
+
+
+def pack_lanes(values: Iterable[int], width: int) -> int:
+    """Return one memory word: the values side by side, two's complement, the first in the low bits."""
+    word = 0
+    for index, value in enumerate(values):
+        word |= (int(value) & ((1 << width) - 1)) << (index * width)
+    return word

@@ -1,0 +1,209 @@
+"""From accumulators to codes: ``clamp((acc * mult + offset) >> shift, lo, hi)``, per tensor or per channel."""
+
+import numpy as np
+from amaranth.hdl import Const, Module, Mux, Shape, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hwq.arith import scale_shift, width_of
+
+from .common import Cost, Technology, check, check_int, lanes_stream, pack_lanes, shape_of
+from .loops import LoopNest
+from .memory import make_rom
+
+__all__ = ["Requantizer"]
+
+
+class Requantizer(wiring.Component):
+    """Multiply, add, shift and clamp; ``lanes`` values a cycle.
+
+    Parameters
+    ----------
+    in_range : (int, int)
+        Inclusive range of the accumulators.
+    mult, offset : int array (1,) or (channels,)
+        Per tensor or per channel; the offset includes the rounding half unless ``half_even``.
+    offset_neg : int array (0,), (1,) or (channels,)
+        Offset for negative accumulators; empty: none.
+    shift : int
+        Right shift in bits; negative shifts left.
+    lo, hi : int
+        Inclusive output range.
+    half_even : bool
+        Ties to even.
+    channels, lanes : int
+        Channels, and values a beat; lanes divides channels.
+    order : (int, int, int)
+        Order of the beats: (groups, repeat, beats a group), for each group ``repeat`` times its beats.
+    technology : Technology
+
+    Members
+    -------
+    i : stream of ``lanes`` accumulators
+    o : stream of ``lanes`` codes of shape `out_shape`
+
+    One beat a cycle.
+    """
+
+    def __init__(self, in_range: tuple[int, int], *, mult: np.ndarray, offset: np.ndarray,
+                 offset_neg: np.ndarray | None = None, shift: int, lo: int, hi: int, half_even: bool = False,
+                 channels: int, lanes: int = 1, order: tuple[int, int, int] | None = None, technology: Technology):
+        check_int("Channels", channels)
+        check_int("Lanes", lanes)
+        check(channels % lanes == 0, f"Lanes must divide the {channels} channels, not {lanes!r}")
+        check(lo <= hi, f"Output range must not be empty, not {lo}..{hi}")
+        check(in_range[0] <= in_range[1], f"Input range must not be empty, not {in_range!r}")
+        check(isinstance(shift, int) and -32 <= shift <= 62, f"Shift must lie in -32..62, not {shift!r}")
+        self.mult, self.offset = np.asarray(mult, np.int64), np.asarray(offset, np.int64)
+        self.offset_neg = np.asarray(offset_neg if offset_neg is not None else [], np.int64)
+        for name, values, optional in (("Mult", self.mult, False), ("Offset", self.offset, False),
+                                       ("Offset_neg", self.offset_neg, True)):
+            check(values.shape in ((1,), (channels,)) or (optional and values.size == 0),
+                  f"{name} must have 1 or {channels} values, not {values.shape}")
+        self.order = order or (channels // lanes, 1, 1)
+        check(self.order[0] * self.order[2] * lanes == channels,
+              f"Order must cover the {channels} channels with {lanes} lanes, not {order!r}")
+        self.in_range, self.shift, self.lo, self.hi, self.half_even = in_range, shift, lo, hi, half_even
+        self.channels, self.lanes, self.technology = channels, lanes, technology
+        corners = [a * m + o for m, o in self._pairs() for a in {*in_range, 0 if in_range[0] <= 0 <= in_range[1] else in_range[0]}]
+        extra = (1 << (shift - 1)) if half_even and shift > 0 else 0
+        self.sum_range = (min(corners), max(corners) + extra)
+        self.product_range = (min(a * int(m) for a in in_range for m in self.mult),
+                              max(a * int(m) for a in in_range for m in self.mult))
+        self.out_shape = shape_of(lo, hi)
+        self.scaled = bool((self.mult != 1).any())
+        super().__init__({"i": In(lanes_stream(shape_of(*in_range), lanes)),
+                          "o": Out(lanes_stream(self.out_shape, lanes))})
+
+    def _pairs(self) -> set[tuple[int, int]]:
+        mult = np.broadcast_to(self.mult, self.channels)
+        offsets = [self.offset, self.offset_neg] if self.offset_neg.size else [self.offset]
+        return {(int(m), int(o)) for values in offsets for m, o in zip(mult, np.broadcast_to(values, self.channels), strict=True)}
+
+    @property
+    def latency(self) -> int:
+        """Cycles from a beat in to its beat out."""
+        return 5 if self.scaled else 3
+
+    @property
+    def _rom_bits(self) -> int:
+        return sum(width_of(int(v.min()), int(v.max()))[0] for v in (self.mult, self.offset, self.offset_neg) if v.size > 1)
+
+    @property
+    def uses_dsp(self) -> bool:
+        """Whether synthesis maps the multiplier onto multiplier blocks (where they are enabled)."""
+        return self.scaled and bool(self.technology.dsp_min_width)
+
+    @property
+    def cost(self) -> Cost:
+        """Logic cells, multipliers."""
+        width = width_of(*self.sum_range)[0]
+        rom = self._rom_bits * max(1, self.channels / 16) * self.lanes
+        blocks = -(-width_of(*self.in_range)[0] // 16) * -(-width_of(int(self.mult.min()), int(self.mult.max()))[0] // 16)
+        product = 0 if not self.scaled or self.uses_dsp else width * 10
+        return Cost(lc=12 + rom + self.lanes * (2 * width + product + self.out_shape.width),
+                    dsp=self.lanes * blocks if self.uses_dsp else 0)
+
+    def model(self, x: np.ndarray) -> np.ndarray:
+        """Return accumulators (n, channels) as codes (n, channels); ``n`` counts pixels, whatever `order`."""
+        return scale_shift(np.asarray(x, np.int64), self.mult, self.offset, self.shift, self.lo, self.hi,
+                           self.offset_neg if self.offset_neg.size else None, self.half_even)
+
+    def elaborate(self, platform):
+        m = Module()
+        en = Signal()
+        stages = self.latency
+        valid = Signal(stages)
+        m.d.comb += [en.eq(~self.o.valid | self.o.ready), self.i.ready.eq(en), self.o.valid.eq(valid[-1])]
+        with m.If(en):
+            m.d.sync += valid.eq((valid << 1) | self.i.valid)
+
+        constants = self._constants(m, en)
+        sum_shape = Shape(*width_of(*self.sum_range))
+        for lane in range(self.lanes):
+            mult, offset, offset_neg = constants[lane]
+            acc = Signal(shape_of(*self.in_range), name=f"acc{lane}", reset_less=True)
+            with m.If(en):
+                m.d.sync += acc.eq(self.i.payload[lane])
+            product, negative = acc, acc < 0
+            if self.scaled:
+                factor = Signal(mult.shape(), name=f"factor{lane}", reset_less=True)
+                held = Signal.like(acc, name=f"held{lane}", reset_less=True)
+                product = Signal(Shape(*width_of(*self.product_range)), name=f"product{lane}", reset_less=True)
+                sign = Signal(2, name=f"sign{lane}", reset_less=True)
+                with m.If(en):
+                    m.d.sync += [factor.eq(mult), held.eq(acc), product.eq(held * factor), sign.eq((sign << 1) | (acc < 0))]
+                offset, offset_neg = (self._delayed(m, en, v, f"{n}{lane}") for v, n in ((offset, "offset"), (offset_neg, "neg")))
+                negative = sign[1]
+            total = Signal(sum_shape, name=f"total{lane}", reset_less=True)
+            chosen = Mux(negative, offset_neg, offset) if self.offset_neg.size else offset
+            with m.If(en):
+                m.d.sync += total.eq(product + chosen)
+            self._round_and_clamp(m, en, total, self.o.payload[lane])
+        return m
+
+    def _delayed(self, m: Module, en: Signal, value, name: str):
+        """Return ``value`` two cycles later, or itself if it is a constant."""
+        if isinstance(value, Const):
+            return value
+        for step in range(2):
+            later = Signal(value.shape(), name=f"{name}_{step}", reset_less=True)
+            with m.If(en):
+                m.d.sync += later.eq(value)
+            value = later
+        return value
+
+    def _constants(self, m: Module, en: Signal) -> list[list]:
+        """Return (mult, offset, offset_neg) of each lane one cycle after its beat: constants or ROM outputs."""
+        fields = [self.mult, self.offset, self.offset_neg if self.offset_neg.size else self.offset]
+        shapes = [shape_of(int(v.min()), int(v.max())) for v in fields]
+        varying = [v.size > 1 for v in fields]
+        if not any(varying):
+            return [[Const(int(v[0]), s) for v, s in zip(fields, shapes, strict=True)]] * self.lanes
+        bits = sum(s.width for s, v in zip(shapes, varying, strict=True) if v)
+        words = []
+        for beat in range(self.channels // self.lanes):
+            word = 0
+            for lane in reversed(range(self.lanes)):
+                for v, s in reversed(list(zip(fields, shapes, strict=True))):
+                    if v.size > 1:
+                        word = word << s.width | pack_lanes([v[beat * self.lanes + lane]], s.width)
+            words.append(word)
+        groups, repeat, beats = self.order
+        read = make_rom(m, "rom", words, bits * self.lanes, block=False)
+        m.submodules.loops = loops = LoopNest([groups, repeat, beats], [beats, 0, 1],
+                                              addr_width=max(1, (len(words) - 1).bit_length()))
+        m.d.comb += [loops.en.eq(self.i.valid & en), read.addr.eq(loops.addr), read.en.eq(en)]
+        result = []
+        position = 0
+        for _ in range(self.lanes):
+            lane = []
+            for v, s in zip(fields, shapes, strict=True):
+                if v.size == 1:
+                    lane.append(Const(int(v[0]), s))
+                else:
+                    slice_ = read.data[position:position + s.width]
+                    lane.append(slice_.as_signed() if s.signed else slice_)
+                    position += s.width
+            result.append(lane)
+        return result
+
+    def _round_and_clamp(self, m: Module, en: Signal, total: Signal, out) -> None:
+        value = total
+        if self.half_even and self.shift > 0:
+            odd = total[self.shift] if self.shift < len(total) else total[-1]
+            value = total + ((1 << (self.shift - 1)) - 1) + odd
+        lo = self.sum_range[0] >> self.shift if self.shift >= 0 else self.sum_range[0] << -self.shift
+        hi = self.sum_range[1] >> self.shift if self.shift >= 0 else self.sum_range[1] << -self.shift
+        if self.shift > 0 and self.shift >= len(value):
+            shifted = value[-1].as_signed() if value.shape().signed else Const(0)
+        else:
+            shifted = value >> self.shift if self.shift >= 0 else value << -self.shift
+        clamped = shifted
+        # Bounds that the range can never reach cost nothing.
+        if hi > self.hi:
+            clamped = Mux(shifted > self.hi, self.hi, clamped)
+        if lo < self.lo:
+            clamped = Mux(shifted < self.lo, self.lo, clamped)
+        with m.If(en):
+            m.d.sync += out.eq(clamped)

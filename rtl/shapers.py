@@ -1,0 +1,250 @@
+"""Blocks that reshape a stream and change no value: buffer, width converter, padder, cropper."""
+
+from math import gcd
+
+import numpy as np
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from .common import Cost, check, check_int, lanes_stream
+from .loops import LoopNest
+
+__all__ = ["StreamBuffer", "WidthConverter", "Padder", "Cropper"]
+
+
+class StreamBuffer(wiring.Component):
+    """Two-word buffer that cuts every path between its two sides, ready included; full rate, latency 1 cycle.
+
+    Parameters
+    ----------
+    shape : Shape
+        Of one lane.
+    lanes : int
+        Lanes a beat.
+
+    Members
+    -------
+    i, o : streams of ``lanes`` values
+    """
+
+    latency = 1
+
+    def __init__(self, shape: Shape, lanes: int = 1):
+        check_int("Lanes", lanes)
+        self.shape, self.lanes = shape, lanes
+        super().__init__({"i": In(lanes_stream(shape, lanes)), "o": Out(lanes_stream(shape, lanes))})
+
+    @property
+    def cost(self) -> Cost:
+        """Logic cells."""
+        return Cost(lc=3 + 2 * self.shape.width * self.lanes)
+
+    def model(self, x: np.ndarray) -> np.ndarray:
+        """Return the stream unchanged."""
+        return x
+
+    def elaborate(self, platform):
+        m = Module()
+        bits = self.shape.width * self.lanes
+        spare, full = Signal(bits, reset_less=True), Signal()
+        source = self.i.payload.as_value()
+        m.d.comb += self.i.ready.eq(~full)
+        with m.If(self.o.ready | ~self.o.valid):
+            m.d.sync += [self.o.valid.eq(full | self.i.valid), full.eq(0),
+                         self.o.payload.as_value().eq(Mux(full, spare, source))]
+        with m.Elif(self.i.valid & ~full):
+            m.d.sync += full.eq(1)
+        with m.If(~full):
+            m.d.sync += spare.eq(source)
+        return m
+
+
+class WidthConverter(wiring.Component):
+    """Gather or scatter lanes, order kept: ``lanes_in`` values a beat to ``lanes_out``.
+
+    Parameters
+    ----------
+    shape : Shape
+        Of one lane.
+    lanes_in, lanes_out : int
+        One must divide the other.
+
+    Members
+    -------
+    i : stream of ``lanes_in`` values
+    o : stream of ``lanes_out`` values
+    """
+
+    latency = 1
+
+    def __init__(self, shape: Shape, lanes_in: int, lanes_out: int):
+        check_int("Input lanes", lanes_in)
+        check_int("Output lanes", lanes_out)
+        check(gcd(lanes_in, lanes_out) in (lanes_in, lanes_out),
+              f"One of the lanes must divide the other, not {lanes_in} and {lanes_out}")
+        self.shape, self.lanes_in, self.lanes_out = shape, lanes_in, lanes_out
+        super().__init__({"i": In(lanes_stream(shape, lanes_in)), "o": Out(lanes_stream(shape, lanes_out))})
+
+    @property
+    def cost(self) -> Cost:
+        """Logic cells."""
+        return Cost(lc=4 + self.shape.width * max(self.lanes_in, self.lanes_out))
+
+    def model(self, x: np.ndarray) -> np.ndarray:
+        """Return beats (n, lanes_in) as beats (n * lanes_in / lanes_out, lanes_out)."""
+        return x.reshape(-1, self.lanes_out)
+
+    def elaborate(self, platform):
+        m = Module()
+        ratio = max(self.lanes_in, self.lanes_out) // min(self.lanes_in, self.lanes_out)
+        narrow = self.shape.width * min(self.lanes_in, self.lanes_out)
+        store = Signal(narrow * ratio, reset_less=True)
+        count = Signal(range(ratio + 1))                 # beats (gather) or parts (scatter) in the store
+        last = Signal()                                  # gather: full; scatter: one part left
+        if self.lanes_in <= self.lanes_out:
+            m.d.comb += [self.o.valid.eq(last), self.i.ready.eq(~last | self.o.ready),
+                         self.o.payload.as_value().eq(store)]
+            with m.If(self.i.valid & self.i.ready):
+                m.d.sync += store.eq(Cat(store, self.i.payload.as_value())[narrow:])
+                m.d.sync += [count.eq(Mux(last, 1, count + 1)), last.eq(Mux(last, ratio == 1, count == ratio - 1))]
+            with m.Elif(last & self.o.ready):
+                m.d.sync += [count.eq(0), last.eq(0)]
+        else:
+            m.d.comb += [self.o.valid.eq(count != 0), self.i.ready.eq((count == 0) | (last & self.o.ready)),
+                         self.o.payload.as_value().eq(store[:narrow])]
+            with m.If(self.i.valid & self.i.ready):
+                m.d.sync += [store.eq(self.i.payload.as_value()), count.eq(ratio), last.eq(ratio == 1)]
+            with m.Elif((count != 0) & self.o.ready):
+                m.d.sync += [store.eq(store >> narrow), count.eq(count - 1), last.eq(count == 2)]
+        return m
+
+
+class Padder(wiring.Component):
+    """Put a border around every image of the stream, in raster order.
+
+    Parameters
+    ----------
+    shape : Shape
+        Of one lane.
+    lanes : int
+        Lanes a beat.
+    height, width : int
+        Pixels of the image without border.
+    words : int
+        Beats a pixel.
+    pads : (top, left, bottom, right)
+        Pixels.
+    value : int
+        Code of the border.
+
+    Members
+    -------
+    i, o : streams of ``lanes`` values; combinational from ``i`` to ``o``
+
+    A frame takes ``(height + top + bottom) * (width + left + right) * words`` cycles.
+    """
+
+    latency = 0
+
+    def __init__(self, shape: Shape, lanes: int, *, height: int, width: int, words: int,
+                 pads: tuple[int, int, int, int], value: int = 0):
+        for name, number in (("Lanes", lanes), ("Height", height), ("Width", width), ("Words", words)):
+            check_int(name, number)
+        for pad in pads:
+            check_int("Padding", pad, 0)
+        low, high = (-(1 << shape.width - 1), (1 << shape.width - 1) - 1) if shape.signed else (0, (1 << shape.width) - 1)
+        check(low <= value <= high, f"Padding value must lie in {low}..{high}, not {value!r}")
+        self.shape, self.lanes, self.height, self.width, self.words = shape, lanes, height, width, words
+        self.pads, self.value = tuple(pads), value
+        super().__init__({"i": In(lanes_stream(shape, lanes)), "o": Out(lanes_stream(shape, lanes))})
+
+    @property
+    def cycles(self) -> int:
+        """Cycles a frame."""
+        top, left, bottom, right = self.pads
+        return (self.height + top + bottom) * (self.width + left + right) * self.words
+
+    @property
+    def cost(self) -> Cost:
+        """Logic cells."""
+        return Cost(lc=30 + self.shape.width * self.lanes)
+
+    def model(self, x: np.ndarray) -> np.ndarray:
+        """Return frames of beats (n, height * width * words, lanes) with the border."""
+        top, left, bottom, right = self.pads
+        image = x.reshape(-1, self.height, self.width, self.words * self.lanes)
+        padded = np.pad(image, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=self.value)
+        return padded.reshape(len(padded), -1, self.lanes)
+
+    def elaborate(self, platform):
+        m = Module()
+        top, left, bottom, right = self.pads
+        rows, cols = self.height + top + bottom, self.width + left + right
+        m.submodules.loops = loops = LoopNest([rows, cols, self.words])
+        y, x = Signal(range(rows)), Signal(range(cols))
+        with m.If(loops.en & loops.last[2]):
+            m.d.sync += x.eq(Mux(loops.last[1], 0, x + 1))
+            with m.If(loops.last[1]):
+                m.d.sync += y.eq(Mux(loops.last[0], 0, y + 1))
+        inside = Signal()
+        m.d.comb += inside.eq((y >= top) & (y < top + self.height) & (x >= left) & (x < left + self.width))
+        m.d.comb += [self.o.valid.eq(self.i.valid | ~inside), self.i.ready.eq(self.o.ready & inside),
+                     loops.en.eq(self.o.valid & self.o.ready)]
+        for lane in range(self.lanes):
+            m.d.comb += self.o.payload[lane].eq(Mux(inside, self.i.payload[lane], self.value))
+        return m
+
+
+class Cropper(wiring.Component):
+    """Keep the upper left part of every image of the stream, and swallow the rest.
+
+    Parameters
+    ----------
+    shape : Shape
+        Of one lane.
+    lanes : int
+        Lanes a beat.
+    height, width, words : int
+        Image in pixels, beats a pixel.
+    keep : (int, int)
+        Rows and columns kept.
+
+    Members
+    -------
+    i, o : streams of ``lanes`` values; combinational from ``i`` to ``o``
+    """
+
+    latency = 0
+
+    def __init__(self, shape: Shape, lanes: int, *, height: int, width: int, words: int, keep: tuple[int, int]):
+        for name, number in (("Lanes", lanes), ("Height", height), ("Width", width), ("Words", words)):
+            check_int(name, number)
+        check(1 <= keep[0] <= height and 1 <= keep[1] <= width,
+              f"Kept part must lie inside {height}x{width}, not {keep!r}")
+        self.shape, self.lanes, self.height, self.width, self.words, self.keep = shape, lanes, height, width, words, keep
+        super().__init__({"i": In(lanes_stream(shape, lanes)), "o": Out(lanes_stream(shape, lanes))})
+
+    @property
+    def cost(self) -> Cost:
+        """Logic cells."""
+        return Cost(lc=25)
+
+    def model(self, x: np.ndarray) -> np.ndarray:
+        """Return frames of beats (n, height * width * words, lanes) cropped."""
+        image = x.reshape(-1, self.height, self.width, self.words * self.lanes)
+        return image[:, :self.keep[0], :self.keep[1]].reshape(len(image), -1, self.lanes)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.loops = loops = LoopNest([self.height, self.width, self.words])
+        y, x = Signal(range(self.height)), Signal(range(self.width))
+        with m.If(loops.en & loops.last[2]):
+            m.d.sync += x.eq(Mux(loops.last[1], 0, x + 1))
+            with m.If(loops.last[1]):
+                m.d.sync += y.eq(Mux(loops.last[0], 0, y + 1))
+        inside = Signal()
+        m.d.comb += inside.eq((y < self.keep[0]) & (x < self.keep[1]))
+        m.d.comb += [self.o.valid.eq(self.i.valid & inside), self.i.ready.eq(self.o.ready | ~inside),
+                     self.o.payload.eq(self.i.payload), loops.en.eq(self.i.valid & self.i.ready)]
+        return m

@@ -1,0 +1,275 @@
+# amaranth: UnusedElaboratable=no
+import numpy as np
+import pytest
+from amaranth.hdl import Shape
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwq.errors import ModelError
+from hwq.formats import Bipolar, FixedPoint, PowerOfTwo
+from hwq.rtl.common import GENERIC, ICE40
+from hwq.rtl.loops import LoopNest
+from hwq.rtl.matvec import MatVec
+from hwq.rtl.reduce import ArgMax, Reduce
+from hwq.rtl.requantizer import Requantizer
+from hwq.rtl.serializer import Serializer
+from hwq.rtl.shapers import Cropper, Padder, StreamBuffer, WidthConverter
+from hwq.rtl.window import MemoryWindow, ShiftWindow
+
+from .util import STALLS, pack, run_stream, unpack
+
+U4, S5 = Shape(4), Shape(5, True)
+
+
+def codes(shape, size, seed=0):
+    low, high = (-(1 << shape.width - 1), 1 << shape.width - 1) if shape.signed else (0, 1 << shape.width)
+    return np.random.default_rng(seed).integers(low, high, size)
+
+
+def check_block(dut, x, want, *, in_shape, out_shape, stall, seed=0):
+    """Run beats x (n, lanes) and compare with the beats wanted; return the cycles."""
+    words, cycles = run_stream(dut, [pack(in_shape, beat) for beat in x], len(want), stall=stall, seed=seed)
+    got = np.array([unpack(out_shape, want.shape[1], word) for word in words])
+    np.testing.assert_array_equal(got, want)
+    return cycles
+
+
+@given(counts=st.lists(st.integers(1, 4), min_size=1, max_size=4), seed=st.integers(0, 99))
+@settings(max_examples=20, deadline=None)
+def test_loop_nest_walks_its_addresses(counts, seed):
+    from amaranth.sim import Simulator
+    rng = np.random.default_rng(seed)
+    strides = [int(s) for s in rng.integers(0, 30, len(counts))]
+    dut = LoopNest(counts, strides, period=7, addr_width=6)
+    one = dut.model()
+    want = [(a + 7 * k) % 64 for k in range(3) for a in one]
+
+    async def bench(ctx):
+        for step, address in enumerate(want):
+            assert ctx.get(dut.addr) == address
+            assert (ctx.get(dut.last) & 1) == (step % len(one) == len(one) - 1)
+            assert (ctx.get(dut.first) & 1) == (step % len(one) == 0)
+            for _ in range(int(rng.integers(0, 2))):
+                await ctx.tick()
+            ctx.set(dut.en, 1)
+            await ctx.tick()
+            ctx.set(dut.en, 0)
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-6)
+    sim.add_testbench(bench)
+    sim.run()
+
+
+@pytest.mark.parametrize("stall", STALLS)
+def test_stream_buffer(stall):
+    x = codes(S5, (40, 2))
+    dut = StreamBuffer(S5, 2)
+    cycles = check_block(dut, x, dut.model(x), in_shape=S5, out_shape=S5, stall=stall)
+    if stall == (0.0, 0.0):
+        assert cycles == list(range(dut.latency, dut.latency + 40))
+
+
+@pytest.mark.parametrize("lanes", [(1, 4), (4, 1), (2, 6), (6, 3), (3, 3)])
+@pytest.mark.parametrize("stall", STALLS)
+def test_width_converter(lanes, stall):
+    x = codes(U4, (24, lanes[0]))
+    dut = WidthConverter(U4, *lanes)
+    cycles = check_block(dut, x, dut.model(x), in_shape=U4, out_shape=U4, stall=stall)
+    if stall == (0.0, 0.0):
+        assert cycles[-1] - cycles[0] + 1 in (24 - lanes[1] // min(lanes) + 1, 24 * lanes[0] // lanes[1])
+
+
+def test_serializer_is_a_converter_to_fewer_lanes():
+    x = codes(S5, (5, 4))
+    assert check_block(Serializer(S5, 4, 1), x, x.reshape(-1, 1), in_shape=S5, out_shape=S5, stall=(0, 0))[-1] == 20
+
+
+@pytest.mark.parametrize("pads", [(1, 1, 1, 1), (0, 2, 1, 0), (0, 0, 0, 0)])
+@pytest.mark.parametrize("stall", STALLS)
+def test_padder(pads, stall):
+    dut = Padder(U4, 2, height=3, width=2, words=2, pads=pads, value=9)
+    x = codes(U4, (2 * 12, 2))
+    want = dut.model(x).reshape(-1, 2)
+    assert len(want) == 2 * dut.cycles
+    check_block(dut, x, want, in_shape=U4, out_shape=U4, stall=stall)
+
+
+@pytest.mark.parametrize("stall", STALLS)
+def test_cropper(stall):
+    dut = Cropper(U4, 1, height=3, width=5, words=2, keep=(2, 4))
+    x = codes(U4, (2 * 30, 1))
+    check_block(dut, x, dut.model(x).reshape(-1, 1), in_shape=U4, out_shape=U4, stall=stall)
+
+
+WINDOWS = [
+    dict(simd=1, height=4, width=5, channels=1, kernel=(3, 3), stride=(1, 1), groups=2),
+    dict(simd=2, height=5, width=4, channels=4, kernel=(3, 3), stride=(2, 2), groups=1),
+    dict(simd=3, height=3, width=3, channels=3, kernel=(1, 1), stride=(1, 1), groups=1),
+    dict(simd=1, height=5, width=6, channels=1, kernel=(1, 1), stride=(2, 2), groups=1),
+    dict(simd=2, height=6, width=7, channels=2, kernel=(3, 3), stride=(1, 1), groups=2, pool=(2, 2)),
+    dict(simd=4, height=1, width=1, channels=12, kernel=(1, 1), stride=(1, 1), groups=3),
+    dict(simd=1, height=6, width=5, channels=2, kernel=(2, 3), stride=(1, 2), groups=2, pool=(2, 1)),
+    dict(simd=1, height=7, width=7, channels=1, kernel=(2, 2), stride=(3, 3), groups=1),
+]
+
+
+def check_window(dut, x, frames, stall):
+    want = dut.model(x).reshape(-1, dut.simd)
+    assert len(want) == frames * len(want) // frames
+    words, cycles = run_stream(dut, [pack(U4, beat) for beat in x], len(want), stall=stall)
+    bits = U4.width * dut.simd
+    np.testing.assert_array_equal(np.array([unpack(U4, dut.simd, w & ((1 << bits) - 1)) for w in words]), want)
+    lasts = [w >> bits for w in words]
+    assert lasts == [int(i % dut.words == dut.words - 1) for i in range(len(want))]
+    return cycles
+
+
+@pytest.mark.parametrize("parameters", WINDOWS)
+@pytest.mark.parametrize("stall", STALLS)
+@pytest.mark.parametrize("full", [False, True])
+def test_memory_window(parameters, stall, full):
+    dut = MemoryWindow(U4, technology=ICE40, **parameters)
+    if full:
+        dut = MemoryWindow(U4, technology=ICE40, depth=dut.full_depth, **parameters)
+    frames = 3
+    x = codes(U4, (frames * dut.height * dut.width * dut.channels // dut.simd, dut.simd))
+    cycles = check_window(dut, x, frames, stall)
+    beats = dut.height * dut.width * dut.channels // dut.simd
+    if stall == (0.0, 0.0) and full and dut.cycles >= 2 * beats:
+        # In steady state a frame takes exactly the cycles of the formula: no bubble, not even between frames.
+        assert cycles[2 * dut.cycles] - cycles[dut.cycles] == dut.cycles
+
+
+@pytest.mark.parametrize("parameters", WINDOWS[:2] + WINDOWS[3:4] + WINDOWS[7:])
+@pytest.mark.parametrize("stall", STALLS)
+def test_shift_window(parameters, stall):
+    parameters = {k: v for k, v in parameters.items() if k not in ("simd", "pool")}
+    dut = ShiftWindow(U4, technology=ICE40, **parameters)
+    frames = 3
+    x = codes(U4, (frames * dut.height * dut.width, dut.channels))
+    cycles = check_window(dut, x, frames, stall)
+    per_frame = dut.rows * dut.cols * dut.groups
+    if stall == (0.0, 0.0):
+        assert cycles[2 * per_frame] - cycles[per_frame] == dut.cycles
+
+
+FORMATS = [FixedPoint(4, 0), FixedPoint(2, 0), FixedPoint(8, 0), PowerOfTwo(3, 0), Bipolar()]
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.text)
+@pytest.mark.parametrize("fold", [(6, 1, 1, 1, 1), (4, 5, 3, 2, 1), (4, 2, 4, 4, 2), (6, 3, 5, 2, 4), (3, 1, 2, 3, 1)])
+@pytest.mark.parametrize("stall", STALLS[::3])
+def test_matvec(fmt, fold, stall):
+    outputs, words, simd, pe, repeat = fold
+    rng = np.random.default_rng(1)
+    weight = fmt.decode(rng.integers(0, 1 << fmt.width, (outputs, words, simd)))
+    x_range = (0, 15) if outputs != 3 else (-7, 6)
+    dut = MatVec(weight, fmt, x_range, pe=pe, repeat=repeat, technology=ICE40)
+    windows = 3 * dut.groups * repeat
+    x = rng.integers(x_range[0], x_range[1] + 1, (windows * words, simd))
+    x[:words], x[words:2 * words] = x_range[1], x_range[0]                 # extremes reach the accumulator's ends
+    want = dut.model(x)
+    beats = [pack(dut.x_shape, beat) | (int(i % words == words - 1) << (dut.x_shape.width * simd))
+             for i, beat in enumerate(x)]
+    got, cycles = run_stream(dut, beats, len(want), stall=stall)
+    np.testing.assert_array_equal(np.array([unpack(dut.acc_shape, pe, w) for w in got]), want)
+    if stall == (0.0, 0.0):
+        assert cycles[0] == words - 1 + dut.latency
+        assert cycles[-1] - cycles[0] == (windows - 1) * words
+
+
+def test_matvec_accumulator_is_exactly_as_wide_as_the_sums():
+    dut = MatVec(np.full((1, 2, 2), -8), FixedPoint(4, 0), (0, 15), pe=1, technology=ICE40)
+    assert dut.acc_range == (-480, 0) and dut.acc_shape == Shape(10, True)
+    assert dut.rom == (2, 8)
+
+
+REQUANTS = [
+    dict(mult=[1], offset=[8], shift=4, lo=0, hi=15),
+    dict(mult=[1], offset=[0], shift=-2, lo=-128, hi=127),
+    dict(mult=[1], offset=[3, -20, 100, 7, 0, 1], shift=3, lo=0, hi=15),
+    dict(mult=[5, 7, -3, 9, 0, 2], offset=[3, -20, 100, 7, 0, 1], shift=6, lo=-4, hi=3),
+    dict(mult=[13], offset=[0], shift=5, lo=0, hi=7, half_even=True),
+    dict(mult=[3], offset=[4], offset_neg=[3], shift=3, lo=-8, hi=7),
+    dict(mult=[1], offset=[0], shift=40, lo=-2, hi=2),
+]
+
+
+@pytest.mark.parametrize("parameters", REQUANTS)
+@pytest.mark.parametrize("fold", [(1, (6, 1, 1)), (2, (3, 1, 1)), (1, (3, 4, 2)), (3, (1, 2, 2))])
+@pytest.mark.parametrize("stall", STALLS[::3])
+def test_requantizer(parameters, fold, stall):
+    lanes, order = fold
+    in_range = (-300, 411)
+    dut = Requantizer(in_range, channels=6, lanes=lanes, order=order, technology=ICE40, **parameters)
+    pixels = 4 * order[1]
+    x = np.random.default_rng(2).integers(in_range[0], in_range[1] + 1, (pixels, 6))
+    x[0], x[1] = in_range
+    y = dut.model(x)
+    assert y.min() >= dut.lo and y.max() <= dut.hi
+
+    def ordered(values):                                 # pixels in blocks of `repeat`: group outside, repeat inside
+        block = values.reshape(-1, order[1], order[0], order[2] * lanes)
+        return block.transpose(0, 2, 1, 3).reshape(-1, lanes)
+
+    from hwq.rtl.common import shape_of
+    cycles = check_block(dut, ordered(x), ordered(y), in_shape=shape_of(*in_range), out_shape=dut.out_shape, stall=stall)
+    if stall == (0.0, 0.0):
+        assert cycles[0] == dut.latency
+
+
+REDUCES = [
+    ("max", (0, 15), 1, (4, 2), (True, False)),
+    ("sum", (-8, 7), 2, (9, 3), (True, False)),
+    ("sum", (0, 15), 1, (12, 40), (True, False)),
+    ("max", (-8, 7), 1, (2, 2, 3, 2, 5), (False, True, False, True, False)),
+    ("max", (0, 15), 1, (2, 2, 3, 2, 1), (False, True, False, True, False)),
+    ("max", (0, 15), 3, (1, 3, 1, 3, 1), (False, True, False, True, False)),
+    ("sum", (0, 3), 1, (2, 2, 40, 2, 2), (False, True, False, True, False)),
+]
+
+
+@pytest.mark.parametrize("op, in_range, lanes, counts, over", REDUCES)
+@pytest.mark.parametrize("stall", STALLS)
+def test_reduce(op, in_range, lanes, counts, over, stall):
+    dut = Reduce(op, in_range, lanes=lanes, counts=counts, over=over, technology=ICE40)
+    x = np.random.default_rng(3).integers(in_range[0], in_range[1] + 1, (2 * int(np.prod(counts)), lanes))
+    want = dut.model(x).reshape(-1, lanes)
+    check_block(dut, x, want, in_shape=dut.in_shape, out_shape=dut.out_shape, stall=stall)
+
+
+@pytest.mark.parametrize("stall", STALLS)
+def test_argmax_ties_go_to_the_lowest_index(stall):
+    dut = ArgMax((-8, 7), 5)
+    x = np.array([[1, 7, 7, -3, 0], [-8] * 5, [-1, -2, -3, -4, 7], [0, 0, 1, 1, 0]])
+    check_block(dut, x.reshape(-1, 1), dut.model(x), in_shape=Shape(4, True), out_shape=dut.out_shape, stall=stall)
+
+
+@pytest.mark.parametrize("make, text", [
+    (lambda: StreamBuffer(U4, 0), r"^Lanes must be an integer of at least 1, not 0$"),
+    (lambda: WidthConverter(U4, 2, 3), r"^One of the lanes must divide the other, not 2 and 3$"),
+    (lambda: Padder(U4, 1, height=2, width=2, words=1, pads=(1, 1, 1, 1), value=16), r"^Padding value must lie in 0\.\.15, not 16$"),
+    (lambda: Cropper(U4, 1, height=2, width=2, words=1, keep=(3, 1)), r"^Kept part must lie inside 2x2, not \(3, 1\)$"),
+    (lambda: MemoryWindow(U4, 3, height=4, width=4, channels=4, kernel=(3, 3), stride=(1, 1), groups=1, technology=GENERIC),
+     r"^Simd must divide the 4 channels, not 3$"),
+    (lambda: MemoryWindow(U4, 1, height=2, width=4, channels=4, kernel=(3, 3), stride=(1, 1), groups=1, technology=GENERIC),
+     r"^Kernel \(3, 3\) must fit the image of 2x4$"),
+    (lambda: MemoryWindow(U4, 1, height=4, width=4, channels=1, kernel=(3, 3), stride=(1, 1), groups=1, depth=24, technology=GENERIC),
+     r"^Depth must be a power of two, not 24$"),
+    (lambda: MemoryWindow(U4, 1, height=4, width=4, channels=1, kernel=(3, 3), stride=(1, 1), groups=1, depth=8, technology=GENERIC),
+     r"^Depth must be an integer of at least 16, not 8$"),
+    (lambda: ShiftWindow(U4, height=4, width=1, channels=1, kernel=(1, 1), stride=(1, 1), groups=1, technology=GENERIC),
+     r"^Width must be an integer of at least 2, not 1$"),
+    (lambda: MatVec(np.zeros((4, 1, 1), np.int64), FixedPoint(4, 0), (0, 1), pe=3, technology=GENERIC),
+     r"^Pe must divide the 4 outputs, not 3$"),
+    (lambda: Requantizer((0, 9), mult=[1, 2], offset=[0], shift=1, lo=0, hi=1, channels=3, technology=GENERIC),
+     r"^Mult must have 1 or 3 values, not \(2,\)$"),
+    (lambda: Requantizer((0, 9), mult=[1], offset=[0], shift=63, lo=0, hi=1, channels=3, technology=GENERIC),
+     r"^Shift must lie in -32\.\.62, not 63$"),
+    (lambda: Reduce("min", (0, 1), counts=[2], over=[True], technology=GENERIC), r"^Op must be 'max' or 'sum', not 'min'$"),
+    (lambda: ArgMax((0, 1), 1), r"^Count must be an integer of at least 2, not 1$"),
+])
+def test_bad_parameters_are_refused(make, text):
+    with pytest.raises(ModelError, match=text):
+        make()
