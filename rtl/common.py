@@ -6,13 +6,19 @@ from math import ceil
 from typing import Any
 
 from amaranth.hdl import Shape
-from amaranth.lib import data, stream
+from amaranth.lib import data, stream, wiring
 
 from hwq.arith import width_of
 from hwq.errors import ModelError
 
-__all__ = ["Cost", "Technology", "GENERIC", "ICE40", "TECHNOLOGIES", "lanes_layout", "lanes_stream", "shape_of",
+__all__ = ["Block", "Cost", "Technology", "GENERIC", "ICE40", "ICE40UP", "lanes_layout", "lanes_stream", "shape_of",
            "check_int", "check", "pack_lanes"]
+
+
+class Block(wiring.Component):
+    """Base of all blocks. The planner makes many only to ask their cost; Amaranth need not warn of those."""
+
+    _MustUse__silence = True
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Technology:
     Attributes
     ----------
     name : str
-        ``generic``, ``ice40``.
+        ``generic``, ``ice40`` (HX, LP), ``ice40up`` (UltraPlus: multiplier blocks).
     block_shapes : tuple of (depth, width)
         Shapes of one block RAM, in words and bits; empty means that memories are not counted in blocks.
     startup_cycles : int
@@ -62,8 +68,8 @@ class Technology:
 
 _EBR = ((256, 16), (512, 8), (1024, 4), (2048, 2))
 GENERIC = Technology("generic")
-ICE40 = Technology("ice40", _EBR, startup_cycles=1023, dsp_min_width=11)
-TECHNOLOGIES = {t.name: t for t in (GENERIC, ICE40)}
+ICE40 = Technology("ice40", _EBR, startup_cycles=1023)
+ICE40UP = Technology("ice40up", _EBR, startup_cycles=1023, dsp_min_width=11)
 
 
 def shape_of(lo: int, hi: int) -> Shape:

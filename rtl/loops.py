@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 
 from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .common import check, check_int
+from .common import Block, check, check_int
 
 __all__ = ["LoopNest"]
 
 
-class LoopNest(wiring.Component):
+class LoopNest(Block):
     """Walk nested loops and give ``sum(index[i] * stride[i])`` modulo ``2**addr_width``.
 
     Parameters

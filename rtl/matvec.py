@@ -1,22 +1,19 @@
 """Matrix-vector product, folded: ``pe`` sums of ``simd`` products a cycle, weights from a ROM of exactly their width."""
 
 import numpy as np
-from amaranth.hdl import Module, Mux, Shape, Signal
-from amaranth.lib import stream, wiring
+from amaranth.hdl import Const, Module, Mux, Shape, Signal
+from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out
 
 from hwq.arith import width_of
 from hwq.formats import Format, PowerOfTwo
 
-from .common import Cost, Technology, check, check_int, lanes_stream, pack_lanes, shape_of
+from .common import Block, Cost, Technology, check, check_int, lanes_stream, pack_lanes, shape_of
 from .loops import LoopNest
 from .memory import make_rom
 from .window import window_layout
 
 __all__ = ["MatVec", "rom_width", "rom_depth"]
-
-# Below this many words a ROM is cheaper in logic than in a block of its own.
-LOGIC_ROM_WORDS = 16
 
 
 def rom_width(pe: int, simd: int, width: int) -> int:
@@ -29,7 +26,7 @@ def rom_depth(outputs: int, pe: int, words: int) -> int:
     return outputs // pe * words
 
 
-class MatVec(wiring.Component):
+class MatVec(Block):
     """Sum of products of each window with the weights of ``pe`` outputs at a time; true sums, without bias.
 
     Every adder is followed by a register: the register is free (it sits in the adder's cell), and synthesis then
@@ -49,6 +46,8 @@ class MatVec(wiring.Component):
         Windows sent one after another for each group (pooled order).
     block_rom : bool
         Put the ROM into block RAM.
+    dsp : bool
+        Multiply in multiplier blocks, where the family has them and the product is wide enough to be mapped there.
     technology : Technology
 
     Members
@@ -60,7 +59,7 @@ class MatVec(wiring.Component):
     """
 
     def __init__(self, weight: np.ndarray, weight_format: Format, x_range: tuple[int, int], *, pe: int, repeat: int = 1,
-                 block_rom: bool = True, technology: Technology):
+                 block_rom: bool = True, dsp: bool = True, technology: Technology):
         check(weight.ndim == 3 and weight.size > 0, f"Weights must have the axes (outputs, words, simd), not {weight.shape}")
         weight_format.check(weight)
         self.outputs, self.words, self.simd = weight.shape
@@ -69,7 +68,7 @@ class MatVec(wiring.Component):
         check(self.outputs % pe == 0, f"Pe must divide the {self.outputs} outputs, not {pe!r}")
         check(x_range[0] <= x_range[1], f"Code range must not be empty, not {x_range!r}")
         self.weight, self.weight_format, self.x_range = weight, weight_format, x_range
-        self.pe, self.repeat, self.block_rom, self.technology = pe, repeat, block_rom, technology
+        self.pe, self.repeat, self.block_rom, self.dsp, self.technology = pe, repeat, block_rom, dsp, technology
         self.groups = self.outputs // pe
         self.x_shape = shape_of(*x_range)
         # Zero is part of the range: a partial sum may stand at it.
@@ -97,9 +96,9 @@ class MatVec(wiring.Component):
 
     @property
     def uses_dsp(self) -> bool:
-        """Whether synthesis maps the products onto multiplier blocks (where they are enabled)."""
+        """Whether synthesis maps the products onto multiplier blocks."""
         least = self.technology.dsp_min_width
-        return (bool(least) and not isinstance(self.weight_format, PowerOfTwo)
+        return (self.dsp and bool(least) and not isinstance(self.weight_format, PowerOfTwo)
                 and self.x_shape.width + self.weight_format.width >= least)
 
     @property
@@ -136,6 +135,10 @@ class MatVec(wiring.Component):
             return Mux(negative, -shifted, shifted)
         if self.weight_format.width == 1:                # bipolar
             return Mux(code[0], x, -x)
+        if self.technology.dsp_min_width and not self.dsp:
+            # Rows of a long multiplication: a product sign would be mapped onto a multiplier block.
+            rows = [Mux(code[k], x << k, 0) for k in range(self.weight_format.width)]
+            return sum(rows[:-1], Const(0)) - rows[-1]
         return x * code.as_signed()
 
     def elaborate(self, platform):

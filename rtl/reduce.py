@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from amaranth.hdl import Cat, Module, Mux, Shape, Signal
-from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .common import Cost, Technology, check, check_int, lanes_stream, shape_of
+from .common import Block, Cost, Technology, check, check_int, lanes_stream, shape_of
 from .loops import LoopNest
 from .memory import make_ram
 
@@ -17,7 +16,7 @@ __all__ = ["Reduce", "ArgMax"]
 ROTATE_BITS = 64
 
 
-class Reduce(wiring.Component):
+class Reduce(Block):
     """Combine beats that fall into one slot, and send a slot's result with its last beat.
 
     The beats come in nested loops; the loops named in ``over`` are reduced, the others make the slots.
@@ -157,7 +156,7 @@ class Reduce(wiring.Component):
             m.d.sync += [self.o.valid.eq(valid & held_last), self.o.payload.as_value().eq(now)]
 
 
-class ArgMax(wiring.Component):
+class ArgMax(Block):
     """Index of the largest of ``count`` values that come one a beat; ties go to the lowest index.
 
     Parameters

@@ -2,19 +2,18 @@
 
 import numpy as np
 from amaranth.hdl import Const, Module, Mux, Shape, Signal
-from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hwq.arith import scale_shift, width_of
 
-from .common import Cost, Technology, check, check_int, lanes_stream, pack_lanes, shape_of
+from .common import Block, Cost, Technology, check, check_int, lanes_stream, pack_lanes, shape_of
 from .loops import LoopNest
 from .memory import make_rom
 
 __all__ = ["Requantizer"]
 
 
-class Requantizer(wiring.Component):
+class Requantizer(Block):
     """Multiply, add, shift and clamp; ``lanes`` values a cycle.
 
     Parameters

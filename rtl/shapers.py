@@ -4,16 +4,15 @@ from math import gcd
 
 import numpy as np
 from amaranth.hdl import Cat, Module, Mux, Shape, Signal
-from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .common import Cost, check, check_int, lanes_stream
+from .common import Block, Cost, check, check_int, lanes_stream
 from .loops import LoopNest
 
 __all__ = ["StreamBuffer", "WidthConverter", "Padder", "Cropper"]
 
 
-class StreamBuffer(wiring.Component):
+class StreamBuffer(Block):
     """Two-word buffer that cuts every path between its two sides, ready included; full rate, latency 1 cycle.
 
     Parameters
@@ -60,7 +59,7 @@ class StreamBuffer(wiring.Component):
         return m
 
 
-class WidthConverter(wiring.Component):
+class WidthConverter(Block):
     """Gather or scatter lanes, order kept: ``lanes_in`` values a beat to ``lanes_out``.
 
     Parameters
@@ -120,7 +119,7 @@ class WidthConverter(wiring.Component):
         return m
 
 
-class Padder(wiring.Component):
+class Padder(Block):
     """Put a border around every image of the stream, in raster order.
 
     Parameters
@@ -196,7 +195,7 @@ class Padder(wiring.Component):
         return m
 
 
-class Cropper(wiring.Component):
+class Cropper(Block):
     """Keep the upper left part of every image of the stream, and swallow the rest.
 
     Parameters

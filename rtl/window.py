@@ -8,10 +8,10 @@ from typing import Protocol
 
 import numpy as np
 from amaranth.hdl import Cat, Module, Mux, Shape, Signal, signed
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
-from .common import Cost, Technology, check, check_int, lanes_layout, lanes_stream
+from .common import Block, Cost, Technology, check, check_int, lanes_layout, lanes_stream
 from .loops import LoopNest
 from .memory import make_ram
 
@@ -42,7 +42,7 @@ def _sizes(height: int, width: int, kernel: tuple[int, int], stride: tuple[int, 
     return (height - kernel[0]) // stride[0] + 1, (width - kernel[1]) // stride[1] + 1
 
 
-class MemoryWindow(wiring.Component):
+class MemoryWindow(Block):
     """Keep the last rows in a ring of block RAM and read each window straight out of it, once per group.
 
     The windows come in *pooled order*: with ``pool = (2, 2)``, for each 2x2 block of windows and each group all four
@@ -172,7 +172,7 @@ class MemoryWindow(wiring.Component):
         return m
 
 
-class ShiftWindow(wiring.Component):
+class ShiftWindow(Block):
     """Shift pixels through registers and line memories, and send all taps of all channels at once.
 
     For few channels (the first layer), where `MemoryWindow` could multiply only ``channels`` codes a cycle.

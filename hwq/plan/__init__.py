@@ -1,0 +1,7 @@
+"""Device-aware planning: layers, foldings, and whether they fit."""
+
+from .devices import DEVICES, SHELL, Device, device
+from .layers import Layer, split
+from .planner import Plan, PlannedLayer, make_plan, parse_fold
+
+__all__ = ["DEVICES", "SHELL", "Device", "device", "Layer", "split", "Plan", "PlannedLayer", "make_plan", "parse_fold"]

@@ -1,0 +1,51 @@
+"""What the devices hold. Block shapes and primitives live in `hwq.rtl.common.Technology`."""
+
+from dataclasses import dataclass
+
+from hwq.rtl.common import GENERIC, ICE40, ICE40UP, Cost, Technology
+
+from ..errors import FitError
+
+__all__ = ["Device", "DEVICES", "device", "SHELL"]
+
+# What the board shell (UART link, identify, CRC) takes; measured, see docs/benchmarks.md.
+SHELL = Cost(lc=520, ebr=0, dsp=0)
+
+
+@dataclass(frozen=True)
+class Device:
+    """An FPGA as the planner sees it.
+
+    Attributes
+    ----------
+    name : str
+        Name on the command line.
+    technology : Technology
+        Its memories and multipliers.
+    lc, ebr, spram, dsp : int
+        Logic cells, 4 kbit block RAMs, 256 kbit RAMs, multiplier blocks; 0 for the generic target means no limit.
+    package : str
+        Package the build places for.
+    """
+
+    name: str
+    technology: Technology
+    lc: int = 0
+    ebr: int = 0
+    spram: int = 0
+    dsp: int = 0
+    package: str = ""
+
+
+DEVICES = {d.name: d for d in (
+    Device("up5k", ICE40UP, lc=5280, ebr=30, spram=4, dsp=8, package="sg48"),
+    Device("hx8k", ICE40, lc=7680, ebr=32, package="ct256"),
+    Device("generic", GENERIC),
+)}
+
+
+def device(name: str) -> Device:
+    """Return the device of that name, or raise `FitError` with the list."""
+    if name not in DEVICES:
+        raise FitError(f"Unknown device {name!r}; known: {', '.join(DEVICES)}")
+    return DEVICES[name]

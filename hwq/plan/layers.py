@@ -1,0 +1,170 @@
+"""Split a network into the layers that become stages, and refuse by name what has no hardware yet."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwq.rtl.common import Technology
+from hwq.rtl.reduce import ArgMax
+from hwq.rtl.stage import ConvStage, Folding, GlobalPoolStage, PoolStage, Requant
+
+from ..errors import ModelError
+from ..ir import nodes as n
+from ..ir.graph import Graph
+from ..ir.nodes import Edge, Node
+
+__all__ = ["Layer", "split"]
+
+Stage = ConvStage | PoolStage | GlobalPoolStage | ArgMax
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One stage to be: the nodes it covers and the edges at its ends.
+
+    Attributes
+    ----------
+    name : str
+        Name of its first node, safe as a Verilog identifier.
+    nodes : tuple of Node
+        In order: the operator, its `Requantize`, a fused `MaxPool2d`.
+    x, y : Edge
+        What it reads and makes.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    x: Edge
+    y: Edge
+
+    @property
+    def main(self) -> Node:
+        """The operator."""
+        return self.nodes[0]
+
+    @property
+    def folds(self) -> bool:
+        """Whether it has weights, and so a folding."""
+        return isinstance(self.main, n.Conv2d | n.Linear)
+
+    @property
+    def weight(self) -> np.ndarray:
+        """Weights (outputs, kh, kw, channels) of a layer that folds."""
+        assert isinstance(self.main, n.Conv2d | n.Linear)
+        w = self.main.weight
+        return w if w.ndim == 4 else w.reshape(w.shape[0], 1, 1, w.shape[1])
+
+    @property
+    def macs(self) -> int:
+        """Multiplications that the network asks for (padding included, pooled-away windows not)."""
+        if not self.folds:
+            return 0
+        return self.weight.size * (self.windows if len(self.x.shape) == 3 else 1)
+
+    @property
+    def windows(self) -> int:
+        """Windows that are computed."""
+        pool = self._pool
+        return int(np.prod(self.y.shape[:2])) * pool[0] * pool[1] if len(self.y.shape) == 3 else 1
+
+    @property
+    def _pool(self) -> tuple[int, int]:
+        return next((node.kernel for node in self.nodes if isinstance(node, n.MaxPool2d)), (1, 1))
+
+    @property
+    def _requant(self) -> Requant:
+        node = next(node for node in self.nodes if isinstance(node, n.Requantize))
+        return Requant(node.mult, node.offset, node.offset_neg, node.shift, node.lo, node.hi, node.half_even)
+
+    def stage(self, fold: Folding, in_lanes: int, technology: Technology) -> Stage:
+        """Return the layer's block tree; cheap: nothing is elaborated."""
+        try:
+            return self._stage(fold, in_lanes, technology)
+        except ModelError as error:
+            raise ModelError(f"Layer '{self.name}': {error}") from None
+
+    def _stage(self, fold: Folding, in_lanes: int, technology: Technology) -> Stage:
+        x_range = (self.x.lo, self.x.hi)
+        main = self.main
+        height, width, channels = self.x.shape if len(self.x.shape) == 3 else (1, 1, self.x.shape[0])
+        if isinstance(main, n.Conv2d):
+            x_range = (min(self.x.lo, main.pad_value), max(self.x.hi, main.pad_value)) if any(main.pads) else x_range
+            return ConvStage(self.weight, main.weight_format, x_range, height=height, width=width, stride=main.stride,
+                             pads=main.pads, pad_value=main.pad_value, requant=self._requant, pool=self._pool,
+                             in_lanes=in_lanes, fold=fold, technology=technology)       # type: ignore[arg-type]
+        if isinstance(main, n.Linear):
+            return ConvStage(self.weight, main.weight_format, x_range, height=1, width=1, requant=self._requant,
+                             in_lanes=in_lanes, fold=fold, technology=technology)       # type: ignore[arg-type]
+        if isinstance(main, n.MaxPool2d):
+            return PoolStage(x_range, lanes=in_lanes, height=height, width=width, channels=channels, kernel=main.kernel,
+                             technology=technology)
+        if isinstance(main, n.GlobalAvgPool2d):
+            return GlobalPoolStage(x_range, lanes=in_lanes, pixels=height * width, channels=channels,
+                                   requant=self._requant, technology=technology)
+        assert isinstance(main, n.ArgMax)
+        return ArgMax(x_range, channels)
+
+
+def _refuse(node: Node, what: str) -> None:
+    raise ModelError(f"{node.op} '{node.name}': {what}")
+
+
+def _check(node: Node, x: Edge) -> None:
+    """Refuse what the stages cannot do exactly."""
+    if isinstance(node, n.Conv2d):
+        if node.groups != 1:
+            _refuse(node, f"groups = {node.groups} has no hardware yet; supported: 1")
+        if node.dilation != (1, 1):
+            _refuse(node, f"dilation = {node.dilation} has no hardware yet; supported: (1, 1)")
+    elif isinstance(node, n.MaxPool2d):
+        if node.stride != node.kernel or any(node.pads):
+            _refuse(node, f"kernel {node.kernel}, stride {node.stride}, pads {node.pads} has no hardware yet; "
+                          "supported: stride = kernel, no padding")
+    elif isinstance(node, n.Requantize):
+        if node.thresholds.size:
+            _refuse(node, "thresholds have no hardware yet; supported: the scale form (mult, offset, shift)")
+    elif not isinstance(node, n.Linear | n.GlobalAvgPool2d | n.Flatten | n.ArgMax | n.Input | n.Output):
+        _refuse(node, "this operator has no hardware yet; supported: Conv2d, Linear, MaxPool2d, GlobalAvgPool2d, "
+                      "Flatten, Requantize, ArgMax")
+
+
+def split(graph: Graph) -> list[Layer]:
+    """Return the layers of a chain of operators, each with its requantization (`hwq.passes.HARDWARE_PASSES` were run).
+
+    Raises
+    ------
+    ModelError
+        A node or attribute without hardware, an edge read twice, an operator without `Requantize`.
+    """
+    layers: list[Layer] = []
+    nodes = [node for node in graph if not isinstance(node, n.Input | n.Output)]
+    for node in graph:
+        _check(node, graph.edges[node.inputs[0]] if node.inputs else graph.edges[node.name])
+        if len(graph.readers(node.name)) > 1:
+            _refuse(node, f"its result is read by {', '.join(r.name for r in graph.readers(node.name))}; "
+                          "branches have no hardware yet")
+    i = 0
+    while i < len(nodes):
+        node = nodes[i]
+        if isinstance(node, n.Flatten):                  # raster order, channels last: nothing to do
+            i += 1
+            continue
+        group = [node]
+        x = graph.edges[node.inputs[0]]
+        if isinstance(node, n.Conv2d | n.Linear | n.GlobalAvgPool2d):
+            follower = nodes[i + 1] if i + 1 < len(nodes) else None
+            if not isinstance(follower, n.Requantize):
+                _refuse(node, "no Requantize follows; run hwq.passes.apply_passes first")
+            group.append(follower)                       # type: ignore[arg-type]
+            if isinstance(node, n.Conv2d | n.Linear) and node.bias.any():
+                _refuse(node, "the bias is not in the Requantize; run hwq.passes.apply_passes first")
+            after = nodes[i + 2] if i + 2 < len(nodes) else None
+            if isinstance(node, n.Conv2d) and isinstance(after, n.MaxPool2d):
+                group.append(after)
+        elif isinstance(node, n.Requantize):
+            _refuse(node, "a Requantize of its own has no hardware yet; supported: after Conv2d, Linear, GlobalAvgPool2d")
+        layers.append(Layer(node.name.replace(".", "_"), tuple(group), x, graph.edges[group[-1].name]))
+        i += len(group)
+    if not layers:
+        raise ModelError(f"Network '{graph.name}' has no layer that computes anything")
+    return layers

@@ -1,0 +1,179 @@
+"""The accelerator's edge: AXI4-Stream style frames to bare streams and back, so that no stage sees a wrong length."""
+
+from amaranth.hdl import Module, Mux, Shape, Signal
+from amaranth.lib import stream
+from amaranth.lib.wiring import In, Out
+
+from .common import Block, Cost, check, check_int, lanes_stream
+from .loops import LoopNest
+
+__all__ = ["InputGuard", "FlagQueue", "OutputFramer", "byte_width"]
+
+
+def byte_width(shape: Shape) -> int:
+    """Return the bytes that one value takes on the bus."""
+    return -(-shape.width // 8)
+
+
+class InputGuard(Block):
+    """Make every frame whole: fill short ones, drop surplus beats until ``tlast``, bring codes into range.
+
+    Parameters
+    ----------
+    code_range : (int, int)
+        Inclusive range of the codes; values outside are clamped to it.
+    lanes : int
+        Codes a beat, each in whole bytes, the first in the low byte.
+    beats : int
+        Beats a frame.
+
+    Members
+    -------
+    tdata, tvalid, tready, tlast
+        Bus side.
+    o : stream of ``lanes`` codes
+        Exactly ``beats`` beats for every frame that came in.
+    flag : stream of one bit
+        One beat a frame: 1 if the frame was too short or too long.
+    """
+
+    latency = 0
+
+    def __init__(self, code_range: tuple[int, int], shape: Shape, lanes: int, beats: int):
+        check_int("Lanes", lanes)
+        check_int("Beats", beats)
+        check(code_range[0] <= code_range[1], f"Code range must not be empty, not {code_range!r}")
+        self.code_range, self.shape, self.lanes, self.beats = code_range, shape, lanes, beats
+        self.bytes = lanes * byte_width(shape)
+        super().__init__({
+            "tdata": In(8 * self.bytes), "tvalid": In(1), "tready": Out(1), "tlast": In(1),
+            "o": Out(lanes_stream(shape, lanes)), "flag": Out(stream.Signature(1)),
+        })
+
+    @property
+    def cost(self) -> Cost:
+        """Logic cells."""
+        return Cost(lc=25 + 2 * self.beats.bit_length() + self.shape.width * self.lanes)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.count = count = LoopNest([self.beats])
+        low, high = self.code_range
+        full_low, full_high = ((-(1 << self.shape.width - 1), (1 << self.shape.width - 1) - 1) if self.shape.signed
+                               else (0, (1 << self.shape.width) - 1))
+        fill, drop, final = Signal(), Signal(), Signal()
+        pitch = 8 * byte_width(self.shape)
+        for lane in range(self.lanes):
+            raw = self.tdata[lane * pitch:lane * pitch + self.shape.width]
+            code = raw.as_signed() if self.shape.signed else raw
+            if high < full_high:
+                code = Mux(code > high, high, code)
+            if low > full_low:
+                code = Mux(code < low, low, code)
+            m.d.comb += self.o.payload[lane].eq(Mux(fill, max(low, min(high, 0)), code))
+        # The last beat leaves together with the frame's flag: both sides must be ready.
+        m.d.comb += final.eq(count.last[0])
+        m.d.comb += [
+            self.o.valid.eq((fill | (self.tvalid & ~drop)) & (~final | self.flag.ready)),
+            self.flag.payload.eq(fill | ~self.tlast),
+            self.flag.valid.eq((fill | (self.tvalid & ~drop)) & final & self.o.ready),
+            self.tready.eq(drop | (~fill & self.o.ready & (~final | self.flag.ready))),
+            count.en.eq(self.o.valid & self.o.ready),
+        ]
+        with m.If(drop):
+            with m.If(self.tvalid & self.tlast):
+                m.d.sync += drop.eq(0)
+        with m.Elif(count.en):
+            with m.If(final):
+                m.d.sync += [fill.eq(0), drop.eq(~fill & ~self.tlast)]
+            with m.Elif(~fill):
+                m.d.sync += fill.eq(self.tlast)
+        return m
+
+
+class FlagQueue(Block):
+    """Carry one bit a frame past the stages: a small queue in registers.
+
+    Parameters
+    ----------
+    depth : int
+        Frames that can be under way; when it is full the guard waits.
+
+    Members
+    -------
+    i, o : streams of one bit
+    """
+
+    latency = 1
+
+    def __init__(self, depth: int):
+        self.depth = check_int("Depth", depth)
+        super().__init__({"i": In(stream.Signature(1)), "o": Out(stream.Signature(1))})
+
+    @property
+    def cost(self) -> Cost:
+        """Logic cells."""
+        return Cost(lc=2 * self.depth + 2)
+
+    def elaborate(self, platform):
+        m = Module()
+        # Bits shift towards 0; `full` marks the places in use, a run of ones from the bottom.
+        bits, full = Signal(self.depth), Signal(self.depth)
+        put, take = self.i.valid & self.i.ready, self.o.valid & self.o.ready
+        m.d.comb += [self.i.ready.eq(~full[-1]), self.o.valid.eq(full[0]), self.o.payload.eq(bits[0])]
+        after = Signal(self.depth)
+        m.d.comb += after.eq(Mux(take, full >> 1, full))
+        with m.If(put | take):
+            m.d.sync += full.eq(Mux(put, (after << 1) | 1, after))
+        for k in range(self.depth):
+            kept = Mux(take, bits[k + 1] if k + 1 < self.depth else 0, bits[k])
+            here = put & ~after[k] & (after[k - 1] if k else 1)
+            m.d.sync += bits[k].eq(Mux(here, self.i.payload, kept))
+        return m
+
+
+class OutputFramer(Block):
+    """Mark the end of each result frame, and whether its input frame was whole.
+
+    Parameters
+    ----------
+    shape : Shape
+        Of one result.
+    beats : int
+        Results a frame, one a beat, sign-extended to whole bytes.
+
+    Members
+    -------
+    i : stream of one result
+    flag : stream of one bit, one beat a frame
+    tdata, tvalid, tready, tlast, tuser
+        Bus side; ``tuser`` counts with ``tlast``.
+    """
+
+    latency = 0
+
+    def __init__(self, shape: Shape, beats: int):
+        self.shape, self.beats = shape, check_int("Beats", beats)
+        self.bytes = byte_width(shape)
+        super().__init__({
+            "i": In(lanes_stream(shape, 1)), "flag": In(stream.Signature(1)),
+            "tdata": Out(8 * self.bytes), "tvalid": Out(1), "tready": In(1), "tlast": Out(1), "tuser": Out(1),
+        })
+
+    @property
+    def cost(self) -> Cost:
+        """Logic cells."""
+        return Cost(lc=6 + 2 * self.beats.bit_length())
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.count = count = LoopNest([self.beats])
+        final = count.last[0]
+        # The last beat waits for the flag: a result may be complete before its whole frame has come in.
+        m.d.comb += [
+            self.tdata.eq(self.i.payload[0]), self.tlast.eq(final), self.tuser.eq(final & self.flag.payload & self.flag.valid),
+            self.tvalid.eq(self.i.valid & (~final | self.flag.valid)),
+            self.i.ready.eq(self.tready & (~final | self.flag.valid)),
+            self.flag.ready.eq(self.tready & self.i.valid & final), count.en.eq(self.tvalid & self.tready),
+        ]
+        return m
