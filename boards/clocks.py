@@ -1,0 +1,186 @@
+"""Clock and power-on reset: the one place that differs between a board's design and its PLL-less twin."""
+
+from dataclasses import dataclass
+
+from amaranth.hdl import ClockDomain, ClockSignal, Const, DomainRenamer, Instance, Module, Signal
+from amaranth.lib import io, wiring
+from amaranth.lib.cdc import FFSynchronizer
+from amaranth.lib.wiring import Out
+
+from ..errors import FormatError
+
+__all__ = ["PllSettings", "pll_settings", "PowerOnReset", "Ice40Pll", "DirectClock"]
+
+_PFD = (10e6, 133e6)                                     # Hz: iCE40 LP/HX and UltraPlus family data sheets
+_VCO = (533e6, 1066e6)
+_OUT = (16e6, 275e6)
+_FILTER = ((17e6, 1), (26e6, 2), (44e6, 3), (66e6, 4), (101e6, 5))   # loop filter by phase detector frequency
+_RESET_SECONDS = 15e-6                                   # block RAM reads zeros for about 3 us after configuration
+
+
+@dataclass(frozen=True)
+class PllSettings:
+    """Dividers of an iCE40 PLL with simple feedback: ``out = in * (divf + 1) / ((divr + 1) * 2**divq)``."""
+
+    divr: int
+    divf: int
+    divq: int
+    filter_range: int
+    hz: float
+
+
+def pll_settings(in_hz: float, out_hz: float) -> PllSettings:
+    """Return the dividers whose frequency is the highest that is not above ``out_hz``.
+
+    Raises
+    ------
+    FormatError
+        The PLL cannot make such a frequency: the output must be 16 to 275 MHz, the input at least 10 MHz, and the
+        result within 20 % of the request.
+    """
+    if not _OUT[0] <= out_hz <= _OUT[1]:
+        raise FormatError(f"PLL output must be {_OUT[0] / 1e6:g} to {_OUT[1] / 1e6:g} MHz, not {out_hz / 1e6:g}; "
+                          f"the board's own {in_hz / 1e6:g} MHz works without the PLL")
+    best = None
+    for divr in range(16):
+        pfd = in_hz / (divr + 1)
+        if not _PFD[0] <= pfd <= _PFD[1]:
+            continue
+        for divf in range(128):
+            vco = pfd * (divf + 1)
+            if not _VCO[0] <= vco <= _VCO[1]:
+                continue
+            for divq in range(1, 7):
+                hz = vco / 2 ** divq
+                if hz <= out_hz * (1 + 1e-9) and hz >= _OUT[0] and (best is None or hz > best.hz):
+                    best = PllSettings(divr, divf, divq, next((r for top, r in _FILTER if pfd < top), 6), hz)
+    if best is None or best.hz < 0.8 * out_hz:
+        raise FormatError(f"The PLL cannot make {out_hz / 1e6:g} MHz from {in_hz / 1e6:g} MHz: its phase detector takes "
+                          "10 to 133 MHz, its oscillator 533 to 1066 MHz")
+    return best
+
+
+class PowerOnReset(wiring.Component):
+    """Hold a reset for ``cycles`` clocks after configuration, counted while ``run`` is high.
+
+    Runs in the domain "sync" and must not be reset by it: its flip-flops start at zero with the bitstream.
+
+    Parameters
+    ----------
+    cycles : int
+        Clocks, at least 1.
+
+    Members
+    -------
+    rst : ``Out(1)``
+        High until then, from a flip-flop.
+    """
+
+    def __init__(self, *, cycles: int, run=None):
+        if cycles < 1:
+            raise FormatError(f"Reset cycles must be at least 1, not {cycles!r}")
+        self._cycles = cycles
+        self._run = Const(1) if run is None else run
+        super().__init__({"rst": Out(1, init=1)})
+
+    @staticmethod
+    def cycles_at(hz: float) -> int:
+        """Return the clocks of the reset at a frequency: 15 us."""
+        return max(1, round(_RESET_SECONDS * hz))
+
+    def elaborate(self, platform):
+        m = Module()
+        timer = Signal(range(self._cycles + 1), reset_less=True)
+        done = Signal(reset_less=True)                   # starts at 0 with the bitstream, as every iCE40 flip-flop
+        m.d.comb += self.rst.eq(~done)
+        with m.If(self._run & ~done):
+            m.d.sync += [timer.eq(timer + 1), done.eq(timer == self._cycles - 1)]
+        return m
+
+
+class DirectClock(wiring.Component):
+    """The pin is the clock: no PLL, so that a bitstream decoder that knows none can read the design.
+
+    Parameters
+    ----------
+    port : io.PortLike
+        The clock's pin.
+    in_hz : float
+        Its frequency in Hz.
+
+    Members
+    -------
+    clk : ``Out(1)``, rst : ``Out(1)``
+        Clock, and reset synchronous to it.
+    """
+
+    def __init__(self, port, *, in_hz: float):
+        self._port = port
+        self.hz = in_hz
+        super().__init__({"clk": Out(1), "rst": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.buffer = buffer = io.Buffer("i", self._port)
+        m.d.comb += self.clk.eq(buffer.i)
+        _reset(m, self, Const(1))
+        return m
+
+
+class Ice40Pll(wiring.Component):
+    """The iCE40's PLL, and a reset until 15 us after it locked.
+
+    Parameters
+    ----------
+    port : io.PortLike
+        The clock's pin.
+    in_hz, out_hz : float
+        Frequency there, and the one wanted; ``hz`` is the one that comes, never above it.
+    pad : bool
+        The pin is the PLL's own pad (SB_PLL40_PAD); otherwise its signal goes through the fabric (SB_PLL40_CORE).
+
+    Members
+    -------
+    clk : ``Out(1)``, rst : ``Out(1)``
+        Clock, and reset synchronous to it.
+
+    Raises
+    ------
+    FormatError
+        The PLL cannot make the frequency; see `pll_settings`.
+    """
+
+    def __init__(self, port, *, in_hz: float, out_hz: float, pad: bool):
+        self._port, self._pad = port, pad
+        self.settings = pll_settings(in_hz, out_hz)
+        self.hz = self.settings.hz
+        super().__init__({"clk": Out(1), "rst": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        if self._pad:
+            source = ("i", "PACKAGEPIN", self._port.io)
+        else:
+            m.submodules.buffer = buffer = io.Buffer("i", self._port)
+            source = ("i", "REFERENCECLK", buffer.i)
+        locked, lock = Signal(), Signal()
+        s = self.settings
+        m.submodules.pll = Instance(
+            "SB_PLL40_PAD" if self._pad else "SB_PLL40_CORE", source, p_FEEDBACK_PATH="SIMPLE",
+            p_DIVR=Const(s.divr, 4), p_DIVF=Const(s.divf, 7), p_DIVQ=Const(s.divq, 3),
+            p_FILTER_RANGE=Const(s.filter_range, 3), i_RESETB=Const(1), i_BYPASS=Const(0),
+            o_PLLOUTGLOBAL=self.clk, o_LOCK=locked)
+        m.domains += ClockDomain("pll", reset_less=True, local=True)
+        m.d.comb += ClockSignal("pll").eq(self.clk)
+        m.submodules.lock = FFSynchronizer(locked, lock, o_domain="pll")
+        _reset(m, self, lock)
+        return m
+
+
+def _reset(m: Module, component, run) -> None:
+    """Add the reset of a component with members ``clk`` and ``rst``, in a domain of its own that nothing resets."""
+    m.domains += ClockDomain("por", reset_less=True, local=True)
+    m.d.comb += ClockSignal("por").eq(component.clk)
+    reset = PowerOnReset(cycles=PowerOnReset.cycles_at(component.hz), run=run)
+    m.submodules.reset = DomainRenamer("por")(reset)
+    m.d.comb += component.rst.eq(reset.rst)

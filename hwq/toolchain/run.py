@@ -1,0 +1,189 @@
+"""Runs tools: a process group each, a log each, a small environment, nothing left running."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import EnvironmentError_, ToolError
+from .find import Tool, find
+
+__all__ = ["Child", "run", "run_many", "run_yosys"]
+
+# What tools need to find themselves, a temporary folder and their cache. The rest (locale, compiler flags of the user's
+# shell, ...) could change what they make.
+_KEPT = ("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "USERPROFILE", "LOCALAPPDATA", "LD_LIBRARY_PATH",
+         "PYTHONPATH", "VIRTUAL_ENV", "XDG_CACHE_HOME", "YOWASP_CACHE_DIR", "ZIG_GLOBAL_CACHE_DIR")
+_TAIL = 20
+
+
+class Child:
+    """A running tool. As a context manager it kills the tool's whole process group when left early.
+
+    Parameters
+    ----------
+    tool : Tool
+        What to run.
+    args : sequence of str
+        Its arguments.
+    log : Path
+        Gets its standard output and standard error; its folder is made.
+    cwd : Path
+        Where it runs.
+    input : bytes or None
+        Its standard input; None: empty.
+    env : dict of str to str or None
+        More environment variables.
+    """
+
+    def __init__(self, tool: Tool, args: Sequence[str], log: Path, cwd: Path, input: bytes | None = None,
+                 env: dict[str, str] | None = None):
+        self.tool, self.log = tool, Path(log)
+        self._input = input
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.log, "wb") as stream:
+                self._process = subprocess.Popen(
+                    [*tool.command, *map(str, args)], stdout=stream, stderr=subprocess.STDOUT, cwd=cwd,
+                    stdin=subprocess.DEVNULL if input is None else subprocess.PIPE, env=_environment(tool, env),
+                    # Its own session: Ctrl-C reaches us only, and we end the tool with all that it started.
+                    start_new_session=True)
+        except OSError as error:
+            raise EnvironmentError_(f"Cannot start {tool.name} ({tool.command[0]}) in {cwd}, log {log}: "
+                                    f"{error.strerror}") from None
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.kill()
+
+    def poll(self) -> int | None:
+        """Return the exit code, None while it runs."""
+        return self._process.poll()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Feed the input, wait, return the exit code. After ``timeout`` seconds: kill it, `ToolError`."""
+        try:
+            self._process.communicate(self._input, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise ToolError(f"{self.tool.name} did not end within {timeout:g} s and was killed.{self._tail()}") from None
+        return self._process.returncode
+
+    def check(self) -> str:
+        """Return the log of a tool that has ended; raise `ToolError` with the log's end if it failed."""
+        code = self._process.wait()
+        if code:
+            reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            raise ToolError(f"{self.tool.name} {self.tool.version} failed ({reason}).{self._tail()}")
+        return self.log.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """End it and all that it started; no harm if it has ended."""
+        if self._process.poll() is None:
+            for number, patience in ((signal.SIGTERM, 1.0), (signal.SIGKILL, 10.0)):
+                try:
+                    os.killpg(self._process.pid, number)
+                except (ProcessLookupError, PermissionError):
+                    pass
+                try:
+                    self._process.wait(patience)
+                    break
+                except subprocess.TimeoutExpired:
+                    continue
+            try:                                         # grandchildren that outlived the child
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass
+        if self._process.stdin:
+            self._process.stdin.close()
+
+    def _tail(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-_TAIL:]
+        body = "".join(f"\n  | {line}" for line in lines) or "\n  (it printed nothing)"
+        return f" Its log is {self.log}; it ends:{body}"
+
+
+def _environment(tool: Tool, extra: dict[str, str] | None) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return {**kept, "LC_ALL": "C", "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1", **tool.env, **(extra or {})}
+
+
+def run(tool: Tool | str, args: Sequence[str], log: Path, cwd: Path, input: bytes | None = None, *,
+        env: dict[str, str] | None = None, timeout: float | None = None) -> str:
+    """Run a tool to its end.
+
+    Parameters
+    ----------
+    tool : Tool or str
+        What to run; a name is looked up with `find`.
+    args, log, cwd, input, env
+        See `Child`.
+    timeout : float or None
+        Seconds after which it is killed.
+
+    Returns
+    -------
+    str
+        Its log.
+
+    Raises
+    ------
+    ToolError
+        It failed or took too long; the message has the log's last lines and its path.
+    EnvironmentError_
+        It is missing or cannot be started.
+    """
+    with Child(find(tool) if isinstance(tool, str) else tool, args, log, cwd, input, env) as child:
+        child.wait(timeout)
+        return child.check()
+
+
+def run_many(tool: Tool, jobs: Sequence[tuple[Sequence[str], Path]], cwd: Path, *, parallel: int | None = None,
+             env: dict[str, str] | None = None) -> None:
+    """Run a tool once for each (arguments, log), several at a time; the first failure ends them all."""
+    parallel = parallel or os.cpu_count() or 1
+    waiting, running = list(jobs)[::-1], list[Child]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < parallel:
+                args, log = waiting.pop()
+                running.append(Child(tool, args, log, cwd, None, env))
+            ended = [child for child in running if child.poll() is not None]
+            for child in ended:
+                child.check()
+                running.remove(child)
+            if not ended:
+                time.sleep(0.02)
+    finally:
+        for child in running:
+            child.kill()
+
+
+def run_yosys(script: str, log: Path, cwd: Path) -> str:
+    """Run a Yosys script.
+
+    Parameters
+    ----------
+    script : str
+        Commands, one a line. It is kept beside the log, with the ending ``.ys``.
+    log, cwd
+        See `Child`; file names in the script are relative to ``cwd``.
+
+    Returns
+    -------
+    str
+        The log.
+
+    Raises
+    ------
+    ToolError, EnvironmentError_
+        See `run`.
+    """
+    path = Path(log).resolve().with_suffix(".ys")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(script)
+    return run("yosys", ["-s", str(path)], log, cwd)
