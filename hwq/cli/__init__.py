@@ -7,7 +7,6 @@ machine, 6 a check found a difference, 130 interrupted.
 import sys
 from importlib import import_module
 
-import click
 import typer
 
 from .. import __version__
@@ -15,7 +14,7 @@ from ..errors import HwqError
 
 __all__ = ["app", "main", "COMMANDS"]
 
-COMMANDS = ("train", "lower", "show", "eval", "build", "verify", "run")
+COMMANDS = ("show",)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,17 +38,10 @@ for _name in COMMANDS:
 def main() -> None:
     """Run the command line and exit."""
     try:
-        code = app(standalone_mode=False)
+        app()
     except HwqError as error:
         print(f"hwq: error: {error}", file=sys.stderr)
-        code = error.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
         print("hwq: interrupted", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(130)

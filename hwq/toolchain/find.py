@@ -16,18 +16,17 @@ from ..errors import EnvironmentError_
 
 __all__ = ["Tool", "TOOLS", "find", "versions", "ice40_cells", "verilator_include"]
 
-# An error inside pyosys ends the process without an exception, so it never runs in ours. Its `run_frontend` corrupts the
-# heap (0.70) and the command `script` splits file names at spaces, so the script's lines are given one by one.
+# An error inside pyosys ends the process without an exception, so it never runs in ours. A design held in Python is
+# freed twice at the end (0.70), and the command `script` splits file names at spaces: hence line by line, no design.
 _PYOSYS = r"""
 import sys
 from pyosys import libyosys as yosys
 if sys.argv[1] == "-V":
     print(yosys.yosys_maybe_version())
 else:
-    design = yosys.yosys_get_design()
     with open(sys.argv[sys.argv.index("-s") + 1]) as stream:
         for line in stream.read().replace("\\\n", " ").splitlines():
-            yosys.run_pass(line, design)
+            yosys.run_pass(line)
 yosys.log_flush()
 """
 
