@@ -1,0 +1,1 @@
+"""Verification: compiled simulation, cocotb benches, comparison with the interpreter."""
