@@ -21,7 +21,7 @@ $(VENV)/dev: $(VENV)/core
 # Build the shipped network into an iCE40 bitstream and check it bit-exactly.
 demo: $(VENV)/core
 	$(BIN)/hwq show examples/fashion/model.hwq
-	$(BIN)/hwq build examples/fashion/model.hwq --target ice40 -o out/demo --force
+	$(BIN)/hwq build examples/fashion/model.hwq --target ice40 -o out/demo
 	$(BIN)/hwq verify out/demo --data examples/fashion/test.npz --stalls 1
 
 test: $(VENV)/dev

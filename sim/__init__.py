@@ -1,1 +1,5 @@
-"""Verification: compiled simulation, cocotb benches, comparison with the interpreter."""
+"""Verification: compiled simulation, and comparison with the interpreter."""
+
+from .verify import VerifyReport, verify
+
+__all__ = ["verify", "VerifyReport"]

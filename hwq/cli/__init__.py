@@ -5,6 +5,8 @@ machine, 6 a check found a difference, 130 interrupted.
 """
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
 import typer
@@ -12,12 +14,20 @@ import typer
 from .. import __version__
 from ..errors import HwqError
 
-__all__ = ["app", "main", "COMMANDS"]
+__all__ = ["app", "main", "progress", "COMMANDS"]
 
-COMMANDS = ("show",)
+COMMANDS = ("show", "eval", "build", "verify")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   context_settings={"help_option_names": ["-h", "--help"]})
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[str], None]]:
+    """Show what is being done on a terminal's last line (standard error); silent elsewhere."""
+    from rich.console import Console
+    with Console(stderr=True).status(title) as status:
+        yield lambda text: status.update(f"{title}: {text}")
 
 
 def _version(value: bool) -> None:

@@ -1,0 +1,6 @@
+"""From a ``.hwq`` file to a bitstream, or to Verilog for vendor tools."""
+
+from .flow import build
+from .report import summary
+
+__all__ = ["build", "summary"]
