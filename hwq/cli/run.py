@@ -1,0 +1,174 @@
+"""``hwq run``: images through a board, or through the compiled simulation of its shell."""
+
+import json as json_
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import typer
+
+from ..boards.host import Link, open_port
+from ..boards.registry import DEFAULT_BAUD
+from ..errors import FormatError, ModelError, VerifyError
+from ..interp import encode_images, predict, run_batches
+from ..ir import Graph, content_hash, load
+
+__all__ = ["command", "read_images", "run_images", "pack_frame", "unpack_result"]
+
+
+def _read_png(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+    if len(shape) != 3 or shape[2] not in (1, 3):
+        raise ModelError(f"The network's input {shape} is no grey or colour picture: give its input as .npy or .npz")
+    try:
+        with Image.open(path) as image:
+            picture = np.asarray(image.convert("L" if shape[2] == 1 else "RGB"), np.uint8)
+    except UnidentifiedImageError:
+        raise FormatError(f"{path} is no picture that can be read; give a PNG, a .npy or a .npz file") from None
+    except (OSError, SyntaxError, ValueError) as error:      # pillow raises all three on damaged files
+        raise FormatError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    if picture.shape[:2] != shape[:2]:
+        raise ModelError(f"{path} has {picture.shape[1]}x{picture.shape[0]} pixels; the network takes {shape[1]}x{shape[0]} "
+                         "(width x height). Scale it first: hwq does not, because scaling is not exact")
+    return picture.reshape(1, *shape)
+
+
+def read_images(path: Path, graph: Graph) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return a file's images (n, height, width, channels) and its labels if there are any.
+
+    A .npz file holds ``images`` and maybe ``labels``; a .npy file holds one image or several; anything else is a picture.
+
+    Raises
+    ------
+    FormatError
+        The file cannot be read or lacks the array.
+    ModelError
+        The picture's size is not the network's.
+    """
+    shape = graph.input.shape
+    if path.suffix not in (".npy", ".npz"):
+        return _read_png(path, shape), None
+    labels = None
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                if "images" not in file:
+                    raise FormatError(f"{path} has no array 'images'; it has {', '.join(file.files) or 'none'}")
+                images = file["images"]
+                labels = file["labels"] if "labels" in file else None
+        else:
+            images = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise FormatError(f"Cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, EOFError) as error:
+        raise FormatError(f"Cannot read {path}: {error}") from None
+    if not isinstance(images, np.ndarray):
+        raise FormatError(f"{path} is no .npy file but an archive: name it .npz")
+    if images.shape == shape or (shape[-1:] == (1,) and images.shape == shape[:-1]):
+        images = images[None]
+    if labels is not None and labels.shape != images.shape[:1]:
+        raise FormatError(f"{path} has {len(images)} images but labels of the shape {labels.shape}")
+    return images, labels
+
+
+def pack_frame(codes: np.ndarray, in_bytes: int, in_beats: int) -> bytes:
+    """Return one image's codes as the board's payload: one byte each, in raster order, channels last.
+
+    Raises
+    ------
+    ModelError
+        The board's frame has another size.
+    """
+    flat = codes.reshape(-1)
+    if flat.size != in_bytes * in_beats:
+        raise ModelError(f"The board takes frames of {in_bytes * in_beats} bytes, the network's input has {flat.size}")
+    return flat.astype(np.int64).astype(np.uint8).tobytes()
+
+
+def unpack_result(payload: bytes, graph: Graph) -> np.ndarray:
+    """Return the numbers in a result's payload: each in as few whole bytes as hold the output's range, little endian.
+
+    Raises
+    ------
+    ModelError
+        The payload's size does not fit the network's output.
+    """
+    edge = graph.edges[graph.output.name]
+    count = int(np.prod(edge.shape))
+    size = len(payload) // count if count else 0
+    if size == 0 or size > 8 or size * count != len(payload):
+        raise ModelError(f"The board's result of {len(payload)} bytes does not fit the network's output {edge.shape}")
+    values = [int.from_bytes(payload[at:at + size], "little", signed=edge.lo < 0) for at in range(0, len(payload), size)]
+    return np.array(values, np.int64).reshape(edge.shape)
+
+
+def run_images(link: Link, graph: Graph, images: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield each image's output as the board gives it; checks first that the board runs this network."""
+    board = link.identify(bytes.fromhex(content_hash(graph)))
+    for codes in encode_images(graph, images) if graph.preprocess else images:
+        yield unpack_result(link.infer(pack_frame(codes, board.in_bytes, board.in_beats)), graph)
+
+
+def _find_model(model: Path | None) -> Path:
+    if model:
+        return model
+    found = sorted(Path().glob("*.hwq"))
+    if len(found) != 1:
+        raise FormatError(f"Name the network with --model: this folder has {len(found)} .hwq files")
+    return found[0]
+
+
+def command(
+    images: list[Path] = typer.Argument(help="Pictures (PNG), .npy, or .npz with 'images' and maybe 'labels'."),
+    port: str = typer.Option(..., "--port", "-p", help="Serial port, such as /dev/ttyUSB1, or sim:PROGRAM."),
+    model: Path | None = typer.Option(None, "--model", "-m", help="The .hwq file the bitstream was built from."),
+    baud: int = typer.Option(DEFAULT_BAUD, help="Line rate the bitstream was built for."),
+    check: bool = typer.Option(False, "--check", help="Compare with the interpreter; exit 6 on a difference."),
+    json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+):
+    """Run images on a board and print class and outputs."""
+    from rich.console import Console
+    from rich.progress import Progress
+    graph = load(_find_model(model))
+    read = [(path, *read_images(path, graph)) for path in images]
+    batches = [batch for _, batch, _ in read]
+    names = [f"{path}[{k}]" if len(batch) > 1 else str(path) for path, batch, _ in read for k in range(len(batch))]
+    labels = [None if marks is None else int(marks[k]) for _, batch, marks in read for k in range(len(batch))]
+    if not names:
+        raise FormatError("The files hold no image")
+    everything = np.concatenate(batches)
+    if graph.preprocess:
+        encode_images(graph, everything)                 # refuse wrong images before the port is opened
+    link = Link(open_port(port, baud))
+    outputs: list[np.ndarray] = []
+    try:
+        with Progress(console=Console(stderr=True), transient=True, disable=not Console(stderr=True).is_terminal) as bar:
+            for output in bar.track(run_images(link, graph, everything), total=len(names), description="images"):
+                outputs.append(output)
+    finally:
+        link.close()
+    stacked = np.stack(outputs)
+    classes = predict(graph, stacked)
+    expected = run_batches(graph, encode_images(graph, everything) if graph.preprocess else everything) if check else None
+    differ = [] if expected is None else [k for k in range(len(names)) if not np.array_equal(stacked[k], expected[k])]
+    judged = [k for k, label in enumerate(labels) if label is not None]
+    right = sum(int(classes[k]) == labels[k] for k in judged)
+    if json:
+        rows = [{"image": names[k], "class": int(classes[k]), "name": graph.classes[classes[k]] if graph.classes else None,
+                 "label": labels[k], "output": stacked[k].reshape(-1).tolist()} for k in range(len(names))]
+        typer.echo(json_.dumps({"network": graph.name, "images": rows, "labelled": len(judged), "right": right,
+                                "checked": check, "different": [names[k] for k in differ]}, indent=1))
+    else:
+        for k, name in enumerate(names):
+            word = f" {graph.classes[classes[k]]}" if graph.classes else ""
+            mark = "" if labels[k] is None else " right" if labels[k] == classes[k] else f" wrong (label {labels[k]})"
+            typer.echo(f"{name}: {classes[k]}{word}{mark}  {' '.join(map(str, stacked[k].reshape(-1)))}")
+        if judged:
+            typer.echo(f"{right} of {len(judged)} right ({100 * right / len(judged):.2f} %)")
+        if check and not differ:
+            typer.echo(f"All {len(names)} results equal the interpreter's")
+    if differ:
+        k = differ[0]
+        assert expected is not None
+        raise VerifyError(f"{len(differ)} of {len(names)} results differ from the interpreter's; the first is {names[k]}: "
+                          f"board {stacked[k].reshape(-1).tolist()}, interpreter {expected[k].reshape(-1).tolist()}")
