@@ -16,7 +16,7 @@ from hwq.ir.nodes import Conv2d, Linear
 from hwq.ir.storage import load
 from hwq.toolchain import versions
 
-from .fast import Simulator
+from .compiled import Simulator
 
 __all__ = ["verify", "VerifyReport"]
 

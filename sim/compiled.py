@@ -47,7 +47,7 @@ class Simulator:
         """
         verilator, compiler = find("verilator"), find("c++")
         manifest = json.loads((folder / "manifest.json").read_text())
-        main = Path(__file__).with_name("fast_main.cpp")
+        main = Path(__file__).with_name("core_main.cpp")
         sources = [folder / ("accel.v" if level == "rtl" else "netlist.v")]
         flags = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-O3"]
         if level == "netlist":
@@ -98,7 +98,7 @@ class Simulator:
             Chance of a pause each cycle, in 1/256.
         seed : int
         fault : str
-            ``none``, ``reset``, ``short`` or ``long``; see ``fast_main.cpp``.
+            ``none``, ``reset``, ``short`` or ``long``; see ``core_main.cpp``.
         jobs : int, optional
             Processes; as many as cores.
         progress : function of int, optional
