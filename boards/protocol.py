@@ -93,8 +93,8 @@ class Identity:
                               "build and load the bitstream again")
         if len(payload) != cls.SIZE:
             raise FormatError(f"The board's identity must have {cls.SIZE} bytes, not {len(payload)}")
-        version, *rest = cls._LAYOUT.unpack(payload)
-        return cls(*rest, version=version)
+        version, model_hash, in_bytes, in_beats, out_bytes, out_beats, clock_hz = cls._LAYOUT.unpack(payload)
+        return cls(model_hash, in_bytes, in_beats, out_bytes, out_beats, clock_hz, version)
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,7 @@ class Chain(Block):
     def __init__(self, blocks: Sequence[tuple[str, wiring.Component]]):
         check(len(blocks) > 0, "Chain must have at least one block")
         self.blocks = [_Named(name, block) for name, block in blocks]
-        for a, b in zip(self.blocks, self.blocks[1:], strict=False):
-            # `connect` compares widths only; a sign lost here would be silent.
-            out, into = a.block.o.payload.shape(), b.block.i.payload.shape()       # type: ignore[attr-defined]
-            check(out == into, f"Block '{a.name}' gives {out!r}, but '{b.name}' takes {into!r}")
+        _check_joints(blocks)
         first, last = self.blocks[0].block, self.blocks[-1].block
         super().__init__({"i": In(_signature(first, "i")),
                           "o": Out(_signature(last, "o"))})
@@ -65,6 +62,13 @@ class Chain(Block):
         for source, sink in zip(ends[::2], ends[1::2], strict=True):
             m.d.comb += [sink.payload.eq(source.payload), sink.valid.eq(source.valid), source.ready.eq(sink.ready)]
         return m
+
+
+def _check_joints(blocks) -> None:
+    """Refuse neighbours of different payloads: assignments would truncate or lose a sign without a word."""
+    for (name, block), (after, follower) in zip(blocks, blocks[1:], strict=False):
+        out, into = block.o.payload.shape(), follower.i.payload.shape()
+        check(out == into, f"Block '{name}' gives {out!r}, but '{after}' takes {into!r}")
 
 
 def _signature(block, name):
@@ -100,6 +104,7 @@ class Accelerator(Block):
         self.framer = OutputFramer(out_shape, out_beats)
         self.flags = FlagQueue(len(stages) + 2)
         self.stages, self.technology = list(stages), technology
+        _check_joints([("guard", self.guard), *stages, ("framer", self.framer)])
         super().__init__({
             "s_axis_tdata": In(8 * self.guard.bytes), "s_axis_tvalid": In(1), "s_axis_tready": Out(1), "s_axis_tlast": In(1),
             "m_axis_tdata": Out(8 * self.framer.bytes), "m_axis_tvalid": Out(1), "m_axis_tready": In(1),

@@ -72,17 +72,18 @@ def read_images(path: Path, graph: Graph) -> tuple[np.ndarray, np.ndarray | None
 
 
 def pack_frame(codes: np.ndarray, in_bytes: int, in_beats: int) -> bytes:
-    """Return one image's codes as the board's payload: one byte each, in raster order, channels last.
+    """Return one image's codes as the board's payload: raster order, channels last, each in whole bytes, little endian.
 
     Raises
     ------
     ModelError
         The board's frame has another size.
     """
-    flat = codes.reshape(-1)
-    if flat.size != in_bytes * in_beats:
-        raise ModelError(f"The board takes frames of {in_bytes * in_beats} bytes, the network's input has {flat.size}")
-    return flat.astype(np.int64).astype(np.uint8).tobytes()
+    flat = codes.reshape(-1).astype(np.int64)
+    frame = in_bytes * in_beats
+    if not flat.size or frame % flat.size or not 1 <= frame // flat.size <= 8:
+        raise ModelError(f"The board takes frames of {frame} bytes, the network's input has {flat.size} numbers")
+    return flat.astype("<i8").view(np.uint8).reshape(-1, 8)[:, :frame // flat.size].tobytes()
 
 
 def unpack_result(payload: bytes, graph: Graph) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Split a network into the layers that become stages, and refuse by name what has no hardware yet."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -155,7 +155,9 @@ def split(graph: Graph) -> list[Layer]:
             follower = nodes[i + 1] if i + 1 < len(nodes) else None
             if not isinstance(follower, n.Requantize):
                 _refuse(node, "no Requantize follows; run hwq.passes.apply_passes first")
-            group.append(follower)                       # type: ignore[arg-type]
+            # The range that can occur, not the one asked for: what follows is sized by it.
+            edge = graph.edges[nodes[i + 1].name]
+            group.append(replace(follower, lo=edge.lo, hi=edge.hi))       # type: ignore[type-var, arg-type]
             if isinstance(node, n.Conv2d | n.Linear) and node.bias.any():
                 _refuse(node, "the bias is not in the Requantize; run hwq.passes.apply_passes first")
             after = nodes[i + 2] if i + 2 < len(nodes) else None

@@ -1,10 +1,11 @@
-"""A toy core that obeys the frame contract, the shell around it, and a serial port that steps the simulator."""
 # amaranth: UnusedElaboratable=no
+"""A toy core that obeys the frame contract, the shell around it, and a serial port that steps the simulator."""
 
 from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
+
 from hwq.boards.protocol import Identity
 from hwq.boards.shell import Shell, core_ports
 
@@ -104,7 +105,7 @@ class SimPort:
     Every wait is bounded: ``patience`` clocks without a byte are the time-out.
     """
 
-    def __init__(self, patience=3000, wait=3, eager=False, **changes):
+    def __init__(self, patience=800, wait=3, eager=False, **changes):
         parameters = {**PARAMETERS, **changes}
         self.dut = ShellWithCore(wait=wait, eager=eager, **parameters)
         self.divisor = self.dut.shell.divisor

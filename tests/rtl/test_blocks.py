@@ -2,6 +2,11 @@
 import numpy as np
 import pytest
 from amaranth.hdl import Shape
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwq.errors import ModelError
+from hwq.formats import Bipolar, FixedPoint, PowerOfTwo
 from hwq.rtl.common import GENERIC, ICE40
 from hwq.rtl.loops import LoopNest
 from hwq.rtl.matvec import MatVec
@@ -10,11 +15,6 @@ from hwq.rtl.requantizer import Requantizer
 from hwq.rtl.serializer import Serializer
 from hwq.rtl.shapers import Cropper, Padder, StreamBuffer, WidthConverter
 from hwq.rtl.window import MemoryWindow, ShiftWindow
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from hwq.errors import ModelError
-from hwq.formats import Bipolar, FixedPoint, PowerOfTwo
 
 from .util import STALLS, pack, run_stream, unpack
 

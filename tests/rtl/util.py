@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 from amaranth.sim import Simulator
+
 from hwq.rtl.common import pack_lanes
 
 STALLS = [(0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.6, 0.6)]

@@ -1,0 +1,59 @@
+# amaranth: UnusedElaboratable=no
+"""PLL dividers and the power-on reset."""
+
+import pytest
+from amaranth.sim import Simulator
+
+from hwq.boards.clocks import PowerOnReset, pll_settings
+from hwq.errors import FormatError
+
+
+@pytest.mark.parametrize("out_mhz, divf, divq, actual_mhz", [
+    (48, 63, 4, 48), (16, 84, 6, 15.9375), (24, 63, 5, 24), (60, 79, 4, 60), (275, 87, 2, 264),
+])
+def test_known_dividers(out_mhz, divf, divq, actual_mhz):
+    if actual_mhz < 16:
+        with pytest.raises(FormatError):                 # nothing between the PLL's lower end and the request
+            pll_settings(12e6, 15.99e6)
+        return
+    s = pll_settings(12e6, out_mhz * 1e6)
+    assert (s.divr, s.divf, s.divq, s.filter_range, s.hz / 1e6) == (0, divf, divq, 1, actual_mhz)
+
+
+@pytest.mark.parametrize("in_mhz", [10, 12, 16, 25, 48, 100])
+def test_limits_hold_everywhere(in_mhz):
+    for out_mhz in range(17, 276, 7):
+        s = pll_settings(in_mhz * 1e6, out_mhz * 1e6)
+        pfd = in_mhz / (s.divr + 1)
+        vco = pfd * (s.divf + 1)
+        assert 10 <= pfd <= 133 and 533 <= vco <= 1066
+        assert s.hz == pytest.approx(vco / 2 ** s.divq * 1e6) and 0.8 * out_mhz * 1e6 <= s.hz <= out_mhz * 1e6 + 1
+
+
+@pytest.mark.parametrize("in_hz, out_hz, text", [
+    (12e6, 15e6, "PLL output must be 16 to 275 MHz, not 15; the board's own 12 MHz works without the PLL"),
+    (12e6, 300e6, "PLL output must be 16 to 275 MHz, not 300"),
+    (6e6, 48e6, "The PLL cannot make 48 MHz from 6 MHz: its phase detector takes 10 to 133 MHz"),
+])
+def test_impossible_frequencies_are_refused(in_hz, out_hz, text):
+    with pytest.raises(FormatError, match="^" + text):
+        pll_settings(in_hz, out_hz)
+
+
+def test_power_on_reset_lasts_its_cycles():
+    assert PowerOnReset.cycles_at(48e6) == 720
+    dut = PowerOnReset(cycles=5)
+    seen = []
+
+    async def bench(ctx):
+        for _ in range(9):
+            seen.append(ctx.get(dut.rst))
+            await ctx.tick()
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-6)
+    sim.add_testbench(bench)
+    sim.run()
+    assert seen == [1] * 5 + [0] * 4
+    with pytest.raises(FormatError, match="^Reset cycles must be at least 1, not 0"):
+        PowerOnReset(cycles=0)
