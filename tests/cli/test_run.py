@@ -13,6 +13,7 @@ from hwq.boards.protocol import Command, Identity, Response, decode_request, enc
 from hwq.cli import run as run_module
 from hwq.cli.run import pack_frame, read_images, unpack_result
 from hwq.errors import FormatError, ModelError, VerifyError
+from hwq.formats import FixedPoint
 from hwq.interp import run_batches
 
 
@@ -21,7 +22,7 @@ def _graph(bits=4, shape=(2, 3, 1)):
     weight = np.arange(3 * count).reshape(3, count) % 7 - 3
     return ir.Graph((
         ir.Input("x", (), shape=shape, lo=0, hi=(1 << bits) - 1), ir.Flatten("flat", ("x",)),
-        ir.Linear("fc", ("flat",), weight=weight, bias=np.array([5, -300, 1])), ir.Output("y", ("fc",)),
+        ir.Linear("fc", ("flat",), weight=weight, bias=np.array([5, -300, 1]), weight_format=FixedPoint(16, 0)), ir.Output("y", ("fc",)),
     ), ir.Preprocess(bits), ("ant", "bee", "cat"), "toy")
 
 
