@@ -13,7 +13,7 @@ from ..errors import FormatError, ModelError, VerifyError
 from ..interp import encode_images, predict, run_batches
 from ..ir import Graph, content_hash, load
 
-__all__ = ["command", "read_images", "run_images", "pack_frame", "unpack_result"]
+__all__ = ["command", "read_images", "input_codes", "run_images", "pack_frame", "unpack_result"]
 
 
 def _read_png(path: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -66,6 +66,8 @@ def read_images(path: Path, graph: Graph) -> tuple[np.ndarray, np.ndarray | None
         raise FormatError(f"{path} is no .npy file but an archive: name it .npz")
     if images.shape == shape or (shape[-1:] == (1,) and images.shape == shape[:-1]):
         images = images[None]
+    if images.ndim == 3 and shape[-1:] == (1,):
+        images = images[..., None]
     if labels is not None and labels.shape != images.shape[:1]:
         raise FormatError(f"{path} has {len(images)} images but labels of the shape {labels.shape}")
     return images, labels
@@ -103,11 +105,33 @@ def unpack_result(payload: bytes, graph: Graph) -> np.ndarray:
     return np.array(values, np.int64).reshape(edge.shape)
 
 
-def run_images(link: Link, graph: Graph, images: np.ndarray) -> Iterator[np.ndarray]:
+def input_codes(images: np.ndarray, graph: Graph, path: Path) -> np.ndarray:
+    """Return the network's input codes of a file's images; a network without preprocessing takes the codes themselves.
+
+    Raises
+    ------
+    ModelError
+        The images have another shape or type than the network's, or a code lies outside its range.
+    """
+    node = graph.input
+    if graph.preprocess:
+        try:
+            return encode_images(graph, images)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from None
+    if images.shape[1:] != node.shape or images.dtype.kind not in "iu":
+        raise ModelError(f"{path}: the network takes integers of the shape {node.shape}, not {images.dtype} of the shape "
+                         f"{images.shape[1:]}")
+    if images.size and (images.min() < node.lo or images.max() > node.hi):
+        raise ModelError(f"{path}: input codes {images.min()}..{images.max()} lie outside {node.lo}..{node.hi}")
+    return images
+
+
+def run_images(link: Link, graph: Graph, codes: np.ndarray) -> Iterator[np.ndarray]:
     """Yield each image's output as the board gives it; checks first that the board runs this network."""
     board = link.identify(bytes.fromhex(content_hash(graph)))
-    for codes in encode_images(graph, images) if graph.preprocess else images:
-        yield unpack_result(link.infer(pack_frame(codes, board.in_bytes, board.in_beats)), graph)
+    for image in codes:
+        yield unpack_result(link.infer(pack_frame(image, board.in_bytes, board.in_beats)), graph)
 
 
 def _find_model(model: Path | None) -> Path:
@@ -132,25 +156,23 @@ def command(
     from rich.progress import Progress
     graph = load(_find_model(model))
     read = [(path, *read_images(path, graph)) for path in images]
-    batches = [batch for _, batch, _ in read]
     names = [f"{path}[{k}]" if len(batch) > 1 else str(path) for path, batch, _ in read for k in range(len(batch))]
     labels = [None if marks is None else int(marks[k]) for _, batch, marks in read for k in range(len(batch))]
     if not names:
         raise FormatError("The files hold no image")
-    everything = np.concatenate(batches)
-    if graph.preprocess:
-        encode_images(graph, everything)                 # refuse wrong images before the port is opened
+    # Wrong images are refused before the port is opened.
+    codes = np.concatenate([input_codes(batch, graph, path).astype(np.int64) for path, batch, _ in read])
     link = Link(open_port(port, baud))
     outputs: list[np.ndarray] = []
     try:
         with Progress(console=Console(stderr=True), transient=True, disable=not Console(stderr=True).is_terminal) as bar:
-            for output in bar.track(run_images(link, graph, everything), total=len(names), description="images"):
+            for output in bar.track(run_images(link, graph, codes), total=len(names), description="images"):
                 outputs.append(output)
     finally:
         link.close()
     stacked = np.stack(outputs)
     classes = predict(graph, stacked)
-    expected = run_batches(graph, encode_images(graph, everything) if graph.preprocess else everything) if check else None
+    expected = run_batches(graph, codes) if check else None
     differ = [] if expected is None else [k for k in range(len(names)) if not np.array_equal(stacked[k], expected[k])]
     judged = [k for k, label in enumerate(labels) if label is not None]
     right = sum(int(classes[k]) == labels[k] for k in judged)

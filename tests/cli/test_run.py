@@ -1,6 +1,7 @@
 """``hwq run`` on small networks, with the interpreter as board."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ def _graph(bits=4, shape=(2, 3, 1)):
     weight = np.arange(3 * count).reshape(3, count) % 7 - 3
     return ir.Graph((
         ir.Input("x", (), shape=shape, lo=0, hi=(1 << bits) - 1), ir.Flatten("flat", ("x",)),
-        ir.Linear("fc", ("flat",), weight=weight, bias=np.array([5, -300, 1]), weight_format=FixedPoint(16, 0)), ir.Output("y", ("fc",)),
+        ir.Linear("fc", ("flat",), weight=weight, bias=np.array([5, -300, 1]),
+                  weight_format=FixedPoint(4, 0, True)), ir.Output("y", ("fc",)),
     ), ir.Preprocess(bits), ("ant", "bee", "cat"), "toy")
 
 
@@ -125,11 +127,30 @@ def test_files_that_are_refused(place, tmp_path):
     ]:
         with pytest.raises(kind, match="^" + text):
             read_images(run_module.Path(name), graph)
+    np.save("float.npy", np.zeros((2, 3)))
+    np.save("large.npy", np.zeros((4, 5, 5), np.uint8))
+    for name, text in [("float.npy", "float.npy: Images must be unsigned 8-bit"),
+                       ("large.npy", "large.npy: Images must have the shape (2, 3, 1)")]:
+        result = _run(name, "--port", "fake")
+        assert isinstance(result.exception, ModelError) and str(result.exception).startswith(text)
     result = _run("one.png", "--port", "fake", "--model", "gone.hwq")
     assert isinstance(result.exception, FormatError) and "gone.hwq" in str(result.exception)
     ir.save(graph, tmp_path / "second.hwq")
     result = _run("one.png", "--port", "fake")
     assert str(result.exception) == "Name the network with --model: this folder has 2 .hwq files"
+
+
+def test_a_network_without_preprocessing_takes_codes(place, tmp_path, monkeypatch):
+    graph = replace(place[1], preprocess=None)
+    ir.save(graph, tmp_path / "toy.hwq")
+    monkeypatch.setattr(run_module, "open_port", lambda name, baud: InterpreterPort(graph))
+    np.save("codes.npy", np.arange(12).reshape(2, 2, 3, 1))
+    assert _run("codes.npy", "--port", "fake", "--check").exit_code == 0
+    for array, text in [(np.full((2, 3, 1), 16), "codes.npy: input codes 16..16 lie outside 0..15"),
+                        (np.zeros((2, 3, 1)), "codes.npy: the network takes integers of the shape (2, 3, 1), not float64")]:
+        np.save("codes.npy", array)
+        result = _run("codes.npy", "--port", "fake")
+        assert isinstance(result.exception, ModelError) and str(result.exception).startswith(text)
 
 
 def test_numbers_of_several_bytes():
