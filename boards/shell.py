@@ -79,10 +79,9 @@ class Shell(wiring.Component):
                             ("out_beats", out_beats)):
             if not isinstance(value, int) or value < 1:
                 raise FormatError(f"Shell {name} must be a positive integer, not {value!r}")
-        for name, size in (("input", in_bytes * in_beats), ("result", out_bytes * out_beats)):
+        for name, size in (("An input", in_bytes * in_beats), ("A result", out_bytes * out_beats)):
             if size > MAX_FRAME_BYTES:
-                raise FormatError(f"An {name} frame must have at most {MAX_FRAME_BYTES} bytes on the link, not {size}"
-                                  .replace("An result", "A result"))
+                raise FormatError(f"{name} frame must have at most {MAX_FRAME_BYTES} bytes on the link, not {size}")
         if not isinstance(model_hash, bytes) or len(model_hash) != 8:
             raise FormatError(f"Shell model_hash must be 8 bytes, not {model_hash!r}")
         if not isinstance(clock_hz, int) or not 0 < clock_hz < 1 << 32:
@@ -244,7 +243,7 @@ class Shell(wiring.Component):
                     with m.Else():
                         go("SHIFT")
         with at("FEED"):
-            with m.If(overrun):                      # the core may wait for us: take its result, it is void
+            with m.If(overrun):                          # the core may wait for us: take its result, it is void
                 m.d.sync += self.m_axis_tready.eq(owed & ~ended)
             with m.If(~self.s_axis_tvalid):
                 go("SHIFT")
@@ -262,7 +261,7 @@ class Shell(wiring.Component):
                 offer(1)
             m.d.sync += length_good.eq(length_good & exact)
             go("WEIGH")
-        with at("WEIGH"):                       # `verdict` becomes good in this clock
+        with at("WEIGH"):                                # `verdict` becomes good in this clock
             go("JUDGE")
         with at("JUDGE"):
             m.d.sync += [framing.eq(0), overrun.eq(0), crc.eq(0xFFFF), place.eq(0), fill.eq(0),
@@ -280,7 +279,7 @@ class Shell(wiring.Component):
                 go("DRAIN")
 
         # The answer, field by field: type, length, length, payload, status, CRC, CRC, END.
-        with at("LOAD"):                        # `reply` becomes good in this clock
+        with at("LOAD"):                                 # `reply` becomes good in this clock
             with m.If(waiting):
                 go("LOAD")
             with m.Else():
@@ -314,7 +313,7 @@ class Shell(wiring.Component):
                 m.d.sync += byte.eq(Mux(was_end, ESC_END, ESC_ESC))
                 go("SEND")
             with m.Elif(field == 7):
-                m.d.sync += [crc.eq(0xFFFF), begun.eq(0), feeding.eq(0)]
+                m.d.sync += [crc.eq(0xFFFF), begun.eq(0)]
                 go("REST")
             with m.Else():
                 go("LOAD")
