@@ -63,7 +63,7 @@ def summary(report: dict[str, Any]):
     if "used" in report:
         used = ", ".join(f"{name.upper()} {a}/{b}" for name, (a, b) in report["used"].items())
         lines += [f"Used: {used}", f"Clock {report['clock_mhz']:g} MHz (reaches {report['fmax_mhz']} MHz): "
-                  f"{report['frames_per_s']:,} frames/s in the core, {report['frames_per_s_at_fmax']:,} at the clock it reaches"]
+                  f"{report['frames_per_s']:,} frames/s in the core by the plan, {report['frames_per_s_at_fmax']:,} at the clock it reaches"]
         if report["rom_block_bits"]:
             lines.append(f"Weight bits stored in blocks' bits: {report['weight_bits']:,} / {report['rom_block_bits']:,}")
     return Group(table, *lines)
