@@ -1,0 +1,71 @@
+"""The compiled simulation: right on a right core, and it notices each way to break it."""
+
+import hashlib
+
+import pytest
+
+from hwq.errors import VerifyError
+from hwq.sim.fast import compile_core, simulate
+from hwq.sim.verilate import cached
+
+from .conftest import need
+
+
+@pytest.fixture(autouse=True)
+def _tools():
+    need("verilator", "c++", "yosys")
+
+
+@pytest.mark.parametrize("stall, faults", [(0, 0), (30, 0), (0, 60), (30, 60)])
+def test_right_core(builds, stall, faults):
+    build, beats, results = builds()
+    got = simulate(build, compile_core(build), beats, stall=stall, faults=faults, seed=7, processes=2)
+    assert (got.beats == results).all()
+    assert bool(sum(got.counts.values())) == bool(faults)
+    if not stall and not faults:
+        assert got.cycles_per_frame == 35                # two a beat in, one a beat out
+        assert got.latency == 34                         # the first beat waits for no one else
+
+
+def test_all_injections_happen(builds):
+    build, beats, results = builds()
+    got = simulate(build, compile_core(build), beats, faults=90, seed=1, processes=1)
+    assert min(got.counts.values()) > 0 and (got.beats == results).all()
+
+
+@pytest.mark.parametrize("fault, words", [
+    ("drops", "tlast came before the end"), ("changes", "changed its payload"), ("deadlock", "nothing moved"),
+    ("flag", "tuser is 0 on the result of a frame of a wrong length")])
+def test_broken_core(builds, fault, words):
+    build, beats, _ = builds(fault)
+    with pytest.raises(VerifyError, match=words):
+        simulate(build, compile_core(build), beats, stall=50, faults=50, seed=2, processes=1)
+
+
+def test_only_a_whole_file_is_cached(tmp_path):
+    file = tmp_path / "core"
+    assert not cached(file)
+    file.write_bytes(b"program")
+    assert not cached(file)
+    (tmp_path / "core.sha256").write_text(hashlib.sha256((7).to_bytes(8, "little") + b"program").hexdigest())
+    assert cached(file)
+    file.write_bytes(b"progra")
+    assert not cached(file)
+
+
+@pytest.mark.slow
+def test_damaged_cache_is_no_cache(builds):
+    build, beats, results = builds()
+    program = compile_core(build)
+    whole = program.read_bytes()
+    program.write_bytes(whole[:1000])
+    assert compile_core(build) == program and len(program.read_bytes()) > 1000
+    assert (simulate(build, program, beats).beats == results).all()
+
+
+@pytest.mark.slow
+def test_netlist(builds):
+    build, beats, results = builds(netlist=True)
+    assert "SB_RAM40_4K" in (build.path / "netlist.v").read_text()
+    got = simulate(build, compile_core(build, "netlist"), beats, stall=30, faults=40, seed=3)
+    assert (got.beats == results).all()
