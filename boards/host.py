@@ -42,8 +42,9 @@ class SerialLike(Protocol):
 class Link:
     """Requests to a board, one at a time.
 
-    A damaged answer, and an error that the line may have caused, is asked again up to ``retries`` times; silence, once.
-    Each try has another tag, so that a late answer to an earlier one is not taken for it.
+    After a damaged answer, or an error that the line may have caused, it asks again up to ``retries`` times; after
+    silence or another refusal, once: the first may have been meant for what an earlier program left on the line. Each try
+    has another tag, so that a late answer to an earlier one is not taken for it, and waits until the line is silent.
 
     Parameters
     ----------
@@ -100,8 +101,10 @@ class Link:
 
     def _ask(self, command: Command, payload: bytes, size: int, check_size: bool = True) -> bytes:
         error: HwqError = ToolError("The board was not asked")
-        silent = 0
-        for _ in range(self._retries + 1):
+        firm = 0
+        for attempt in range(self._retries + 1):
+            if attempt:
+                self._settle()
             self._tag = self._tag % 7 + 1
             self._port.reset_input_buffer()
             self._port.write(encode_request(command, payload, self._tag))
@@ -115,8 +118,8 @@ class Link:
                 error = EnvironmentError_(
                     f"No answer to {command.name}. Is the board powered and loaded with a bitstream of hwq, is this its "
                     "port (boards with two show the UART as the second), and is --baud the rate it was built for?")
-                silent += 1
-                if silent == 2:
+                firm += 1
+                if firm == 2:
                     break
                 continue
             if response.status == Status.OK and len(response.payload) != size and check_size:
@@ -127,9 +130,16 @@ class Link:
             known = response.status in Status._value2member_map_
             advice = _ADVICE[Status(response.status)] if known else f"unknown error code {response.status}"
             error = ToolError(f"The board refuses {command.name}: {advice}")
-            if response.status not in _AGAIN:
+            firm += response.status not in _AGAIN
+            if firm == 2:
                 break
         raise error
+
+    def _settle(self) -> None:
+        """Read until the line is silent, but not for ever."""
+        for _ in range(64):
+            if not self._port.read(4096):
+                return
 
     def _answer(self, command: Command, limit: int) -> Response | None:
         """Return the answer to the last request, None after silence; skip answers to earlier ones."""

@@ -35,7 +35,7 @@ def link_lines(top: str = "top.syn.il", core: str = "accel.syn.il", result: str 
     """
     return ["read_verilog -nowb -lib +/ice40/cells_sim.v", f"read_rtlil {top}", f"read_rtlil {core}",
             "hierarchy -check -top top", "flatten", "opt_clean -purge", "check -assert",
-            "stat", "select top", f"write_json -selected {result}"]
+            "stat", "blackbox =A:whitebox", f"write_json {result}"]
 
 
 def nextpnr_arguments(device: Device, freq_hz: float, *, json: str = "top.json", pcf: str | None = "top.pcf",

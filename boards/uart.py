@@ -96,20 +96,24 @@ class UartRx(wiring.Component):
                 m.d.sync += shift.eq(0x100)
                 with m.If(line):                         # a spike
                     m.next = "IDLE"
-                with m.Elif(timer == 0):
-                    m.d.sync += tick.eq(0)
+                with m.Elif(tick):
                     m.next = "DATA"
             with m.State("DATA"):
                 with m.If(tick):
                     with m.If(shift[0]):                 # this is the stop bit
                         m.d.sync += self.framing.eq(~line)
                         with m.If(line):
-                            m.d.sync += self.overrun.eq(self.o.valid & ~self.o.ready)
-                        with m.If(line & (~self.o.valid | self.o.ready)):
-                            m.d.sync += [self.o.payload.eq(shift[1:]), self.o.valid.eq(1)]
-                        m.next = "BREAK"
+                            m.next = "DELIVER"
+                        with m.Else():
+                            m.next = "BREAK"
                     with m.Else():
                         m.d.sync += shift.eq(Cat(shift[1:], line))
+            with m.State("DELIVER"):
+                with m.If(self.o.valid & ~self.o.ready):
+                    m.d.sync += self.overrun.eq(1)
+                with m.Else():
+                    m.d.sync += [self.o.payload.eq(shift[1:]), self.o.valid.eq(1)]
+                m.next = "IDLE"
             with m.State("BREAK"):
                 with m.If(line):
                     m.next = "IDLE"

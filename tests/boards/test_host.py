@@ -69,7 +69,7 @@ def late(answer):
 
 
 @pytest.mark.parametrize("trick", [silent, damaged, status(Status.BAD_CRC), status(Status.FRAMING),
-                                   status(Status.OVERRUN), late, lambda a: b"noise\xc0\xc0" + right(a)])
+                                   status(Status.OVERRUN), late, status(Status.BAD_LENGTH), lambda a: b"noise\xc0\xc0" + right(a)])
 def test_one_fault_is_asked_again(trick):
     port = FakePort(right, trick)
     assert Link(port).infer(b"\x01\x02\x03\x04") == b"\x0a\x07"
@@ -81,10 +81,10 @@ def test_one_fault_is_asked_again(trick):
     ([damaged] * 4, ToolError, "The board's answers to INFER are damaged: Packet of", 4),
     ([status(Status.BAD_CRC)] * 4, ToolError, "The board refuses INFER: bytes were damaged on the line", 4),
     ([status(Status.OVERRUN)] * 4, ToolError, "The board refuses INFER: bytes came faster than the core takes", 4),
-    ([status(Status.FRAME, b"ab")], ToolError, "The board refuses INFER: the core got a frame of wrong length", 1),
-    ([status(Status.BAD_LENGTH)], ToolError, "The board refuses INFER: the request has a wrong length", 1),
-    ([status(Status.UNKNOWN_COMMAND)], ToolError, "The board refuses INFER: the board does not know the command", 1),
-    ([status(99)], ToolError, "The board refuses INFER: unknown error code 99", 1),
+    ([status(Status.FRAME, b"ab")] * 2, ToolError, "The board refuses INFER: the core got a frame of wrong length", 2),
+    ([status(Status.BAD_LENGTH)] * 2, ToolError, "The board refuses INFER: the request has a wrong length", 2),
+    ([status(Status.UNKNOWN_COMMAND)] * 2, ToolError, "The board refuses INFER: the board does not know the command", 2),
+    ([status(99)] * 2, ToolError, "The board refuses INFER: unknown error code 99", 2),
     ([status(Status.OK, b"abc")], ToolError, "The board answers INFER with 3 bytes, not 2", 1),
     ([lambda a: bytes(100_000)] * 4, ToolError, "The board's answers to INFER are damaged: .* without an answer", 4),
 ])

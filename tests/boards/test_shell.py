@@ -2,7 +2,7 @@
 """The shell and a toy core in the simulator, asked through the host's own codec."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hwq.boards.host import Link
@@ -72,6 +72,13 @@ def test_every_shape(shape, divisor):
     short = ask(port, packet(Command.INFER, size, bytes(size - 1)))
     assert short[0].status == (Status.BAD_LENGTH if (size - 1) % shape[0] or size == 1 else Status.FRAME)
     assert link.infer(frame) == port.dut.core.model(frame)
+
+
+@pytest.mark.parametrize("beats", [64, 73])              # 192 and 219 bytes: length bytes 0xC0 and 0xDB are escaped
+def test_escaped_length(beats):
+    port = SimPort(in_bytes=3, in_beats=beats, out_beats=3 * beats // 2)
+    frame = bytes(k & 0xFF for k in range(3 * beats))
+    assert Link(port, retries=0).infer(frame) == port.dut.core.model(frame)
 
 
 def test_wrong_crc_of_every_kind():
@@ -186,6 +193,8 @@ def test_after_any_garbage_a_request_is_answered(garbage):
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_PIECES)
+@example(packet(0x11, 5, b""))                           # a bad IDENTIFY with the host's own first tag
+@example(packet(0x11, 0, b"")[:-1])
 def test_the_host_gets_through_garbage_that_it_did_not_wait_for(garbage):
     port = _shared_port()
     port.write(garbage)
