@@ -1,5 +1,9 @@
-"""Readers of labelled images, in the layouts their authors publish. numpy only."""
+"""Readers of labelled images, without torch: data sets by name, IDX files, ``.npz`` files."""
 
-from .read import DATASETS, find_dataset, load_images, read_idx
+from .dataset import Dataset
+from .idx import read_idx
+from .labelled import read_npz, write_npz
+from .registry import DATASETS, load_dataset, load_images, open_dataset
 
-__all__ = ["DATASETS", "find_dataset", "load_images", "read_idx"]
+__all__ = ["Dataset", "read_idx", "read_npz", "write_npz", "DATASETS", "load_dataset",
+           "load_images", "open_dataset"]

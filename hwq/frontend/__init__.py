@@ -1,5 +1,14 @@
-"""Frontends: from other frameworks' networks to the integer IR."""
+"""Frontends: other frameworks' networks to the IR. Each is imported on first use, so that one needs no other's framework."""
 
-from .torch_fx import convert, trace_codes
+from importlib import import_module
+from typing import Any
 
 __all__ = ["convert", "trace_codes"]
+
+_HOME = {"convert": "torch_fx", "trace_codes": "torch_fx"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

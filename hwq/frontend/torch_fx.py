@@ -1,126 +1,167 @@
-"""From a prepared, calibrated torch model to the integer IR."""
+"""From a prepared torch network to the integer IR, and the torch side of every edge for comparison."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import fx, nn
 
+from .. import ir
 from ..errors import ModelError
-from ..ir import Conv2d, Flatten, Graph, Input, Linear, MaxPool2d, Node, Output, Preprocess, Requantize
-from ..quant.fake import ActivationQuantizer
-from ..quant.prepare import QuantLayer, kind_of
+from ..passes.exact_scale import exact_scale, thresholds_of
+from ..quant.grid import Grid
+from ..quant.model import QuantizedModel
+from ..quant.stages import Flatten, GlobalAvgPool, MaxPool, Requant, Stage, Weighted
 
 __all__ = ["convert", "trace_codes"]
 
 
-def _pads(conv: nn.Conv2d) -> tuple[int, int, int, int]:
-    if conv.padding == "valid":
-        return (0, 0, 0, 0)
-    if conv.padding == "same":
-        total = [k - 1 for k in conv.kernel_size]
-        return (total[0] // 2, total[1] // 2, total[0] - total[0] // 2, total[1] - total[1] // 2)
-    top, left = (int(p) for p in conv.padding)
-    return (top, left, top, left)
+def _names(model: QuantizedModel) -> dict[Stage, str]:
+    """Return a safe and unique node name for every stage, from its dotted name."""
+    taken = {"input", "output"}
+    names: dict[Stage, str] = {}
+    for stage in model:
+        base = re.sub(r"[^A-Za-z0-9_.]", "_", stage.name) or "layer"
+        name, count = base, 2
+        while name in taken or f"{name}.act" in taken:
+            name, count = f"{base}_{count}", count + 1
+        taken |= {name, f"{name}.act"}
+        names[stage] = name
+    return names
 
 
-def _weight(layer: QuantLayer) -> np.ndarray:
-    fmt = layer.quantizer.format
-    return torch.round(layer.quantizer(layer.layer.weight.detach()).double() * 2.0 ** fmt.frac_bits).long().cpu().numpy()
+def _ints(x: torch.Tensor) -> np.ndarray:
+    return x.detach().cpu().numpy().astype(np.int64)
 
 
-def convert(model: fx.GraphModule, shape: tuple[int, int, int], *, name: str = "network", classes: Sequence[str] = ()) -> Graph:
-    """Return the network on integers.
+class _Builder:
+    """Makes the nodes of one stage after the other."""
+
+    def __init__(self, model: QuantizedModel, names: dict[Stage, str]) -> None:
+        self.model, self.names = model, names
+        shape, grid = model.input_shape, model.input_spec.grid
+        channels_last = (shape[1], shape[2], shape[0]) if len(shape) == 3 else tuple(shape)
+        self.nodes: list[ir.Node] = [ir.Input("input", (), channels_last, grid.lo, grid.hi, grid.frac_bits)]
+        self.grid: Grid = grid
+        self.flattened: tuple[int, int, int] | None = None
+
+    @property
+    def last(self) -> str:
+        return self.nodes[-1].name
+
+    def add(self, stage: Stage) -> None:
+        """Append the stage's nodes and follow its grid."""
+        name = self.names[stage]
+        if isinstance(stage, Weighted):
+            self._weighted(stage, name)
+        elif isinstance(stage, MaxPool):
+            self.nodes.append(ir.MaxPool2d(name, (self.last,), stage.kernel, stage.kernel))
+        elif isinstance(stage, GlobalAvgPool):
+            self._global(stage, name)
+        elif isinstance(stage, Flatten):
+            self.nodes.append(ir.Flatten(name, (self.last,)))
+            self.flattened = stage.shape
+        else:
+            raise ModelError(f"Layer '{stage.name}': no rule turns a {type(stage).__name__} into the IR")
+
+    def _weighted(self, stage: Weighted, name: str) -> None:
+        weight, bias = _ints(stage.weight_codes()), _ints(stage.bias_codes(self.grid))
+        fmt = stage.quantizer.format()
+        if stage.is_conv:
+            self.nodes.append(ir.Conv2d(name, (self.last,), weight.transpose(0, 2, 3, 1), bias, fmt, stage.stride, stage.pads))
+        else:
+            if self.flattened is not None:              # torch flattens channels first, the IR channels last
+                c, h, w = self.flattened
+                weight = weight.reshape(-1, c, h, w).transpose(0, 2, 3, 1).reshape(len(weight), -1)
+                self.flattened = None
+            self.nodes.append(ir.Linear(name, (self.last,), weight, bias, fmt))
+        requant = stage.requant(self.grid)
+        if requant is not None:
+            self._requantize(name, requant)
+            self.grid = requant.grid
+        else:
+            self.grid = Grid(0, 0, self.grid.frac_bits + fmt.frac_bits)
+
+    def _requantize(self, name: str, requant: Requant) -> None:
+        mult, offset, shift = _ints(requant.mult), _ints(requant.offset), requant.shift
+        grid = requant.grid
+        self.nodes.append(ir.Requantize(f"{name}.act", (name,), mult, offset, shift, grid.lo, grid.hi,
+                                        frac_bits=grid.frac_bits))
+
+    def _global(self, stage: GlobalAvgPool, name: str) -> None:
+        self.nodes.append(ir.GlobalAvgPool2d(name, (self.last,)))
+        if stage.activation is None:
+            return
+        out = stage.activation.grid
+        p, q = stage.fraction(self.grid)
+        lo, hi = self.grid.lo * stage.pixels, self.grid.hi * stage.pixels
+        thresholds = thresholds_of(lambda a: (2 * a * p + q) // (2 * q), lo, hi, out.lo, out.hi)
+        scale = exact_scale(thresholds, out.lo, lo, hi, two_offsets=True)
+        self.nodes.append(ir.Requantize(
+            f"{name}.act", (name,), np.array([scale.mult]), np.array([scale.offset]), scale.shift, out.lo, out.hi,
+            np.array([] if scale.offset_neg is None else [scale.offset_neg], np.int64), frac_bits=out.frac_bits))
+        self.grid = out
+
+
+def convert(model: QuantizedModel, name: str = "network", classes: Sequence[str] = ()) -> ir.Graph:
+    """Return the integer network that equals ``model`` in eval mode, on every edge.
+
+    Layers keep their dotted names; the requantization behind a layer is called ``<layer>.act``.
 
     Parameters
     ----------
-    model : GraphModule
-        From `hwq.quant.prepare`, trained and calibrated.
-    shape : (height, width, channels)
-        Of the input image.
-    name, classes
-        Kept in the file.
+    model : QuantizedModel
+        Prepared and calibrated; frozen or not.
+    name : str
+        Name of the network.
+    classes : sequence of str
+        Names of the outputs, or empty.
 
     Raises
     ------
     ModelError
-        A format is missing, or a node has no place in the IR.
+        Not a prepared or not a calibrated model; NaN or infinite weights; class names that do not match.
     """
-    modules = dict(model.named_modules())
-    bits = model.input_spec.bits
-    nodes: list[Node] = [Input("input", (), shape=tuple(shape), lo=0, hi=(1 << bits) - 1, frac_bits=bits)]
-    frac = bits
-    image: tuple[int, ...] = tuple(shape)                # to permute the weights of a flattened image
-    flattened = False
-    for node in model.graph.nodes:
-        module = modules.get(str(node.target)) if node.op == "call_module" else None
-        source = (nodes[-1].name,)
-        if isinstance(module, QuantLayer):
-            module.in_frac_bits = frac
-            weight, bias = _weight(module), module.bias_code().long().cpu().numpy()
-            fmt = module.quantizer.format
-            if isinstance(module.layer, nn.Conv2d):
-                nodes.append(Conv2d(module.name, source, weight=weight.transpose(0, 2, 3, 1), bias=bias, weight_format=fmt,
-                                    stride=tuple(module.layer.stride), pads=_pads(module.layer)))
-            else:
-                if flattened and len(image) == 3:        # torch flattens channels first, the IR channels last
-                    h, w, c = image
-                    weight = weight.reshape(-1, c, h, w).transpose(0, 2, 3, 1).reshape(len(weight), -1)
-                nodes.append(Linear(module.name, source, weight=weight, bias=bias, weight_format=fmt))
-            frac += fmt.frac_bits
-        elif isinstance(module, ActivationQuantizer):
-            out = module.format
-            shift = frac - out.frac_bits
-            nodes.append(Requantize(f"{source[0]}.act", source, mult=np.ones(1), shift=shift, frac_bits=out.frac_bits,
-                                    offset=np.array([1 << (shift - 1) if shift > 0 else 0]), lo=out.range[0], hi=out.range[1]))
-            frac = out.frac_bits
-        else:
-            kind = kind_of(node, modules)
-            if kind == "pool":
-                owner = modules[str(node.target)] if node.op == "call_module" else None
-                kernel = owner.kernel_size if owner is not None else node.args[1] if len(node.args) > 1 else node.kwargs["kernel_size"]
-                pair = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
-                nodes.append(MaxPool2d(str(node.name), source, kernel=pair, stride=pair))
-            elif kind == "flatten":
-                partial = Graph((*nodes, Output("output", source)))
-                image, flattened = partial.edges[source[0]].shape, True
-                nodes.append(Flatten(str(node.name), source))
-            elif kind not in ("input", "relu", "skip", "output"):
-                raise ModelError(f"Node '{node.name}' ({kind}) has no place in the IR")
-    nodes.append(Output("output", (nodes[-1].name,)))
-    return Graph(tuple(nodes), Preprocess(bits), tuple(classes), name)
+    if not isinstance(model, QuantizedModel):
+        raise ModelError(f"convert takes what hwq.quant.prepare returns, not a {type(model).__name__}")
+    builder = _Builder(model, _names(model))
+    for stage in model:
+        builder.add(stage)
+    builder.nodes.append(ir.Output("output", (builder.last,)))
+    preprocess = ir.Preprocess(model.input_spec.bits) if len(model.input_shape) == 3 else None
+    return ir.Graph(tuple(builder.nodes), preprocess, tuple(classes), name)
 
 
-def trace_codes(model: fx.GraphModule, images: torch.Tensor) -> dict[str, np.ndarray]:
-    """Run the model in eval mode on uint8 images and return the integer codes of every edge, channels last.
+def _channels_last(codes: torch.Tensor) -> np.ndarray:
+    array = _ints(codes)
+    return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
-    Keys are the node names of `convert`'s graph, as far as torch has that tensor. Not an integer: `ModelError`.
+
+def _edges(model: QuantizedModel, x: torch.Tensor) -> Iterator[tuple[str, np.ndarray]]:
+    names = _names(model)
+    yield "input", _channels_last(model.input_spec.codes(x))
+    for stage, (suffix, codes, _) in model.steps(x):
+        array = _channels_last(codes)
+        if isinstance(stage, Flatten):
+            c, h, w = stage.shape
+            array = array.reshape(-1, c, h, w).transpose(0, 2, 3, 1).reshape(len(array), -1)
+        yield names[stage] + suffix, array
+
+
+def trace_codes(model: QuantizedModel, images: np.ndarray | torch.Tensor) -> dict[str, np.ndarray]:
+    """Return what torch computes on every edge of the network that `convert` makes, as int64, channels last.
+
+    Parameters
+    ----------
+    model : QuantizedModel
+        Calibrated.
+    images : uint8 array or tensor (n, h, w[, c]), or a float tensor as torch is fed
+        Inputs.
     """
-    model.eval()
-    codes: dict[str, np.ndarray] = {}
-    modules = dict(model.named_modules())
-    last = "input"
-
-    class Recorder(fx.Interpreter):
-        def run_node(self, node):
-            nonlocal last
-            value = super().run_node(node)
-            module = modules.get(str(node.target)) if node.op == "call_module" else None
-            if isinstance(module, QuantLayer):
-                last, scale = module.name, module.in_frac_bits + module.quantizer.format.frac_bits
-                self._keep(module.name, value, scale)
-            elif isinstance(module, ActivationQuantizer):
-                last = f"{last}.act"
-                self._keep(last, value, module.format.frac_bits)
-            return value
-
-        def _keep(self, name, value, scale):
-            exact = value.double() * 2.0 ** scale
-            if not torch.equal(exact, exact.round()):
-                raise ModelError(f"Edge '{name}' holds values that are no codes")
-            array = exact.long().cpu().numpy()
-            codes[name] = array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
-
+    if isinstance(images, torch.Tensor) and images.dtype == torch.uint8:
+        images = images.cpu().numpy()
+    x = images if isinstance(images, torch.Tensor) else model.input_spec.tensor(images)
     with torch.no_grad():
-        Recorder(model).run(model.input_spec.encode(images))
-    return codes
+        values = dict(_edges(model, x.to(next(model.parameters()).device)))
+    values["output"] = list(values.values())[-1]
+    return values

@@ -1,31 +1,22 @@
-"""Rewrites of the IR, each exact: one a file, listed once in the order in which they run."""
-
-from collections.abc import Sequence
-from typing import Protocol
+"""Rewrites of the IR, one a file, and the ordered list that prepares a network for hardware."""
 
 from ..ir.graph import Graph
+from .base import Pass
+from .drop_dead import DropDead
 from .ensure_requantize import EnsureRequantize
+from .exact_scale import ExactScale, exact_scale, fits, thresholds_of
 from .fuse_requantize import FuseRequantize
 
-__all__ = ["Pass", "HARDWARE_PASSES", "apply_passes"]
+__all__ = ["Pass", "DropDead", "FuseRequantize", "EnsureRequantize", "HARDWARE_PASSES", "apply_passes", "ExactScale",
+           "exact_scale", "thresholds_of", "fits"]
+
+# The order matters: dead nodes first, so that a layer sees its true reader; then the missing requantizations, which
+# take their layer's bias themselves; then the biases of all others move, so that no layer has a bias in hardware.
+HARDWARE_PASSES: tuple[Pass, ...] = (DropDead(), EnsureRequantize(), FuseRequantize())
 
 
-class Pass(Protocol):
-    """A rewrite with a name and a one-line description."""
-
-    name: str
-    description: str
-
-    def apply(self, graph: Graph) -> Graph:
-        """Return the rewritten graph; it computes the same output on every input."""
-
-
-# Every operator with weights gets its Requantize first, so that its bias then has a place to go.
-HARDWARE_PASSES: tuple[Pass, ...] = (EnsureRequantize(), FuseRequantize())
-
-
-def apply_passes(graph: Graph, passes: Sequence[Pass] = HARDWARE_PASSES) -> Graph:
-    """Run passes in order; each result is checked again by `Graph`."""
-    for each in passes:
-        graph = each.apply(graph)
+def apply_passes(graph: Graph, passes: tuple[Pass, ...] = HARDWARE_PASSES) -> Graph:
+    """Return the graph after all passes, in order; its output is the same for every input."""
+    for item in passes:
+        graph = item.apply(graph)
     return graph

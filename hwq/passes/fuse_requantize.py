@@ -1,38 +1,53 @@
-"""Move biases into the offsets of the requantizers."""
+"""Move a layer's bias into the offset of the requantization behind it."""
 
 from dataclasses import replace
 
 import numpy as np
 
 from ..ir.graph import Graph
+from ..ir.infer import channel_ranges
 from ..ir.nodes import Conv2d, Linear, Node, Requantize
+from .base import Pass
 
 __all__ = ["FuseRequantize"]
 
+_LIMIT = 1 << 62
 
-class FuseRequantize:
-    """``(acc + bias) * mult + offset = acc * mult + (bias * mult + offset)``; thresholds move down by the bias.
 
-    A requantizer whose offset depends on the accumulator's sign keeps its bias: the sign would be another one.
+class FuseRequantize(Pass):
+    """``((dot + bias) * m + b) >> s`` becomes ``(dot * m + (b + bias * m)) >> s``: one adder less, exact per channel.
+
+    With thresholds, these move down by the bias. Left alone where the requantization picks its offset by the sign of
+    the sum (the sign of ``dot`` is another), where something else reads the sum, and where 62 bits would not hold.
     """
 
-    name = "fuse-requantize"
-    description = "move the bias of Conv2d and Linear into the following Requantize"
+    name = "fuse_requantize"
+    description = "a layer's bias moves into the following Requantize's offset"
 
     def apply(self, graph: Graph) -> Graph:
-        """Return the rewritten graph."""
+        """See `Pass.apply`."""
         nodes: dict[str, Node] = {node.name: node for node in graph}
         for node in graph:
+            if not isinstance(node, Conv2d | Linear) or not node.bias.any():
+                continue
             readers = graph.readers(node.name)
-            if not isinstance(node, Conv2d | Linear) or not node.bias.any() or len(readers) != 1:
+            if len(readers) != 1 or not isinstance(readers[0], Requantize) or readers[0].offset_neg.size:
                 continue
-            reader = readers[0]
-            if not isinstance(reader, Requantize) or reader.offset_neg.size:
-                continue
-            if reader.thresholds.size:
-                changed = replace(reader, thresholds=reader.thresholds - node.bias[:, None])
+            after = readers[0]
+            if after.thresholds.size:
+                moved = replace(after, thresholds=after.thresholds - node.bias[:, None])
             else:
-                changed = replace(reader, offset=reader.offset + node.bias * reader.mult)
+                offset = after.offset + node.bias * after.mult
+                if not self._small(node, graph, after, offset):
+                    continue
+                moved = replace(after, offset=offset)
             nodes[node.name] = replace(node, bias=np.zeros_like(node.bias))
-            nodes[reader.name] = changed
-        return graph.with_nodes(nodes[node.name] for node in graph)
+            nodes[after.name] = moved
+        return graph.with_nodes(nodes.values())
+
+    @staticmethod
+    def _small(node: Conv2d | Linear, graph: Graph, after: Requantize, offset: np.ndarray) -> bool:
+        bare = replace(node, bias=np.zeros_like(node.bias))
+        lo, hi = channel_ranges(bare, graph.edges[node.inputs[0]])
+        reach = max(abs(int(lo.min())), abs(int(hi.max()))) * int(np.abs(after.mult).max()) + int(np.abs(offset).max())
+        return reach < _LIMIT >> max(0, -after.shift)

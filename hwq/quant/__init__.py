@@ -1,5 +1,12 @@
-"""Quantization-aware training in torch: formats, fake quantizers, preparation of a user's model."""
+"""Quantization-aware training in torch: prepare a network, calibrate, fine-tune, freeze; one method a file."""
 
-from .prepare import InputSpec, QuantLayer, calibrate, freeze, prepare
+from .calibration import calibrate, freeze
+from .checkpoint import load_checkpoint, load_weights, save_checkpoint
+from .config import Phase, Recipe, read_recipe
+from .inputs import InputSpec
+from .model import QuantizedModel
+from .prepare import prepare
+from .train import Samples, accuracy, fit
 
-__all__ = ["InputSpec", "QuantLayer", "prepare", "calibrate", "freeze"]
+__all__ = ["prepare", "calibrate", "freeze", "InputSpec", "QuantizedModel", "fit", "Samples", "accuracy", "Phase", "Recipe",
+           "read_recipe", "load_weights", "load_checkpoint", "save_checkpoint"]

@@ -1,0 +1,5 @@
+"""Read-only facts about a network: ranges, widths, bits, multiplications."""
+
+from .facts import LayerFacts, block_rams, layer_facts, totals
+
+__all__ = ["LayerFacts", "layer_facts", "block_rams", "totals"]

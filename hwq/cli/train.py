@@ -1,0 +1,44 @@
+"""``hwq train``: from a network in Python to a quantized one, by a recipe."""
+
+import json
+from pathlib import Path
+
+import typer
+
+__all__ = ["command"]
+
+
+def command(factory: str = typer.Argument(..., help="Function that makes the float network: package.module:function."),
+            folder: Path = typer.Option(..., "-o", "--output", help="Folder of the run; made if need be."),
+            data: str = typer.Option(None, "--data", help="Folder of IDX files, labelled .npz, or a data set's name; default fashion-mnist."),
+            config: Path = typer.Option(None, "--config", help="Recipe (TOML); default: 4 bits everywhere."),
+            seed: int = typer.Option(0, "--seed", help="Seed of everything random."),
+            device: str = typer.Option("cpu", "--device", help="cpu or cuda."),
+            resume: bool = typer.Option(False, "--resume", help="Go on with an interrupted run."),
+            weights: Path = typer.Option(None, "--weights", help="Trained float weights (.pt or .safetensors): no float training."),
+            as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
+    """Train a float network, then fine-tune it with quantized weights and activations."""
+    from rich.console import Console
+
+    from ..data import open_dataset
+    from ..errors import FormatError
+    from ..quant.run import train_run
+    from . import progress
+
+    try:
+        text = config.read_text() if config is not None else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise FormatError(f"Cannot read the recipe {config}: {error}") from None
+    console = Console(stderr=True)
+    with progress("train") as say:
+        def report(phase: str, row: dict) -> None:
+            line = f"{phase} epoch {row['epoch']}: loss {row['loss']:.4f}, validation {100 * row['accuracy']:.2f} %, {row['seconds']:.0f} s"
+            say(line)
+            console.print(line, highlight=False)
+        result = train_run(factory, open_dataset(data, "train"), text, folder, seed=seed, device=device, resume=resume,
+                           weights=weights, report=report)
+    if as_json:
+        typer.echo(json.dumps({key: value for key, value in result.items() if key != "log"} | {"folder": str(folder)}))
+    else:
+        typer.echo(f"{folder}: float {100 * result['float']:.2f} %, quantized {100 * result['quantized']:.2f} % of "
+                   f"{result['validation_images']} validation images; next: hwq lower {folder} -o MODEL.hwq")

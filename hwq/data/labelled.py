@@ -1,0 +1,68 @@
+"""Labelled images in one ``.npz`` file: ``images`` (uint8), ``labels``, and optionally ``classes`` (texts)."""
+
+import io
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import FormatError
+from .dataset import Dataset
+
+__all__ = ["read_npz", "read_images", "write_npz"]
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return a ``.npz`` file's arrays, or a ``.npy`` file's as ``images``."""
+    try:
+        loaded = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"images": loaded}
+        with loaded as archive:
+            return {key: archive[key] for key in archive.files if key in ("images", "labels", "classes")}
+    except OSError as error:
+        raise FormatError(f"Cannot read {path}: {error.strerror or error}; accepted: a folder of IDX files, an .npz file with "
+                          "'images' and 'labels', an .npy file of images") from None
+    except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise FormatError(f"{path} is no sound .npz or .npy file: {error}") from None
+
+
+def read_images(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return images and labels (None where there are none) of a ``.npz`` file, or the images of a ``.npy`` file.
+
+    Raises
+    ------
+    FormatError
+        Unreadable, damaged, no ``images``, or of wrong types.
+    """
+    arrays = _arrays(Path(path))
+    if "images" not in arrays:
+        raise FormatError(f"{path} lacks 'images'; make it with numpy.savez(path, images=..., labels=...)")
+    labels = arrays.get("labels", np.zeros(len(np.atleast_1d(arrays["images"])), np.int64))
+    data = Dataset(arrays["images"], labels, (), str(path))
+    return data.images, data.labels if "labels" in arrays else None
+
+
+def read_npz(path: str | Path) -> Dataset:
+    """Read a labelled ``.npz`` file; never unpickles.
+
+    Raises
+    ------
+    FormatError
+        Unreadable, damaged, or without ``images`` and ``labels`` of the right types.
+    """
+    arrays = _arrays(Path(path))
+    missing = sorted({"images", "labels"} - set(arrays))
+    if missing:
+        raise FormatError(f"{path} lacks {' and '.join(missing)}; make it with numpy.savez(path, images=..., labels=...)")
+    classes = tuple(map(str, arrays["classes"].flatten())) if "classes" in arrays else ()
+    return Dataset(arrays["images"], arrays["labels"], classes, str(path))
+
+
+def write_npz(path: str | Path, data: Dataset) -> None:
+    """Write a labelled ``.npz`` file; the same data gives the same bytes."""
+    arrays = {"images": data.images, "labels": data.labels.astype(np.uint8 if data.labels.max(initial=0) < 256 else np.int64)}
+    if data.classes:
+        arrays["classes"] = np.array(data.classes)
+    np.savez_compressed(path, **arrays)                # type: ignore[arg-type]

@@ -1,0 +1,90 @@
+"""Data sets by name, and where to look for them."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import EnvironmentError_, FormatError
+from .dataset import Dataset
+from .labelled import read_images, read_npz
+from .mnist import FASHION_MNIST, MNIST
+from .source import Source, cache_folder, fetch
+
+__all__ = ["DATASETS", "load_dataset", "open_dataset", "load_images"]
+
+DATASETS: dict[str, Source] = {source.name: source for source in (FASHION_MNIST, MNIST)}
+
+
+def load_dataset(name: str | None = None, folder: str | Path | None = None, split: str = "test") -> Dataset:
+    """Return a split of a data set.
+
+    Looked for in ``folder`` if given; otherwise where a package of the system puts it; otherwise in the cache folder,
+    downloaded into it if need be.
+
+    Parameters
+    ----------
+    name : str, optional
+        A key of `DATASETS`; ``fashion-mnist`` if left out, unless the folder's name says ``mnist``.
+    folder : path, optional
+        Holds the files as published.
+    split : str
+        ``"train"`` or ``"test"``.
+
+    Raises
+    ------
+    FormatError
+        Unknown name or split, missing or damaged files.
+    EnvironmentError_
+        Nowhere on this machine, and no network.
+    """
+    if split not in ("train", "test"):
+        raise FormatError(f"Split must be 'train' or 'test', not {split!r}")
+    if name is None:
+        name = Path(folder).name if folder is not None and Path(folder).name in DATASETS else "fashion-mnist"
+    if name not in DATASETS:
+        raise FormatError(f"Unknown data set {name!r}; known: {', '.join(DATASETS)}, or give a labelled .npz file")
+    source = DATASETS[name]
+    if folder is not None:
+        if not Path(folder).is_dir():
+            raise EnvironmentError_(f"There is no folder {folder}; give one that holds {', '.join(source.files)}")
+        return source.read(Path(folder), split)
+    for place in map(Path, source.folders):
+        if source.needs(place, split):
+            return source.read(place, split)
+    cache = cache_folder(name)
+    if not source.needs(cache, split):
+        fetch(source, cache)
+    return source.read(cache, split)
+
+
+def open_dataset(where: str | Path | None, split: str = "test", name: str | None = None) -> Dataset:
+    """Return what a user names: a labelled ``.npz`` file, a data set's name, a folder, or None for the default place.
+
+    Raises
+    ------
+    FormatError, EnvironmentError_
+        See `load_dataset` and `hwq.data.read_npz`.
+    """
+    if where is None:
+        return load_dataset(name, None, split)
+    if Path(where).is_file() or str(where).endswith(".npz"):
+        return read_npz(where)
+    if str(where) in DATASETS and not Path(where).is_dir():
+        return load_dataset(str(where), None, split)
+    return load_dataset(name, where, split)
+
+
+def load_images(where: str | Path | None, split: str = "test") -> tuple[np.ndarray, np.ndarray | None]:
+    """Return images (n, h, w[, c]) as uint8 and labels (n,), or None where there are none.
+
+    Like `open_dataset`, but a ``.npz`` file may lack ``labels``, and a ``.npy`` file of images alone does.
+
+    Raises
+    ------
+    FormatError, EnvironmentError_
+        See `load_dataset` and `hwq.data.read_npz`.
+    """
+    if where is not None and not Path(where).is_dir() and str(where) not in DATASETS:
+        return read_images(where)
+    data = open_dataset(where, split)
+    return data.images, data.labels

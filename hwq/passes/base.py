@@ -1,0 +1,16 @@
+"""What a pass is: a rewrite of the IR that keeps every result."""
+
+from ..ir.graph import Graph
+
+__all__ = ["Pass"]
+
+
+class Pass:
+    """Base. A pass has a ``name``, a ``description`` of one line, and ``apply``, which returns a new, checked graph."""
+
+    name = ""
+    description = ""
+
+    def apply(self, graph: Graph) -> Graph:
+        """Return a graph with the same output for every input; the given one is not changed."""
+        raise NotImplementedError

@@ -1,0 +1,71 @@
+"""Choose the scales from data, and fix them."""
+
+from collections.abc import Iterable
+
+import torch
+
+from ..errors import ModelError
+from .activations import ActivationQuantizer
+from .model import QuantizedModel
+
+__all__ = ["calibrate", "freeze"]
+
+
+def calibrate(model: QuantizedModel, batches: Iterable[torch.Tensor]) -> None:
+    """Choose every scale that the specs leave open: weights, then activations from front to back, by squared error.
+
+    A layer's activations are observed with everything before it already quantized. May be called again while training
+    (scales follow the weights) until `freeze`.
+
+    Parameters
+    ----------
+    model : QuantizedModel
+        Its mode is kept; nothing is trained.
+    batches : iterable of tensor
+        Inputs as torch is fed; some hundred images are enough. Read once.
+
+    Raises
+    ------
+    ModelError
+        The model is frozen, or there are no batches.
+    """
+    if bool(model.frozen):
+        raise ModelError("The model is frozen: its scales can no longer be calibrated")
+    batches = list(batches)
+    if not batches:
+        raise ModelError("Calibration needs at least one batch of inputs")
+    training = model.training
+    observers = [module for module in model.modules() if isinstance(module, ActivationQuantizer)]
+    batchnorms = [stage.batchnorm for stage in model.weighted if stage.batchnorm is not None]
+    model.train()
+    for norm in batchnorms:
+        norm.eval()
+    try:
+        for stage in model.weighted:
+            stage.quantizer.choose(stage.weight)
+        for observer in observers:
+            observer.observe()
+        for observer in observers:
+            if not bool(observer.calibrated):
+                observer.observe()                     # what it saw before the ones in front were settled does not count
+                with torch.no_grad():
+                    for batch in batches:
+                        model(batch)
+                observer.settle()
+    finally:
+        model.train(training)
+
+
+def freeze(model: QuantizedModel) -> None:
+    """Fix every scale, and let kept batch norms use their running statistics from now on, also in training.
+
+    Raises
+    ------
+    ModelError
+        An activation was never calibrated.
+    """
+    for module in model.modules():
+        if isinstance(module, ActivationQuantizer):
+            _ = module.grid                            # raises where not calibrated
+    model.frozen.fill_(True)
+    model.train(model.training)

@@ -1,0 +1,86 @@
+"""The prepared network: a chain of stages that trains with fake quantizers and evaluates in exact integers."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
+
+from ..errors import ModelError
+from .grid import Grid
+from .inputs import InputSpec
+from .stages import GlobalAvgPool, Stage, Step, Weighted
+
+__all__ = ["QuantizedModel"]
+
+
+class QuantizedModel(nn.Module):
+    """What `prepare` returns.
+
+    In training mode ``model(x)`` runs on reals with fake-quantized weights and activations. In eval mode it runs on
+    integers held in float64, with every bound checked to lie below 2**53, and returns logits in float64 that equal
+    the interpreter's integers times their power-of-two scale, exactly.
+
+    Attributes
+    ----------
+    stages : nn.ModuleDict
+        In order; keys are the layers' names with ``.`` replaced.
+    input_spec : InputSpec
+        The input codes.
+    input_shape : tuple of int
+        (c, h, w) or (features,).
+    """
+
+    frozen: torch.Tensor
+
+    def __init__(self, stages: Sequence[Stage], input_spec: InputSpec, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleDict({stage.name.replace(".", "__"): stage for stage in stages})
+        if len(self.stages) != len(stages):
+            raise ModelError("Two layers' names differ in '.' and '__' only; rename one")
+        self.input_spec, self.input_shape = input_spec, tuple(input_shape)
+        self.register_buffer("frozen", torch.tensor(False))
+
+    def __iter__(self) -> Iterator[Stage]:
+        return iter(self.stages.values())                # type: ignore[arg-type]
+
+    @property
+    def weighted(self) -> list[Weighted]:
+        """The stages with weights, in order."""
+        return [stage for stage in self if isinstance(stage, Weighted)]
+
+    def train(self, mode: bool = True) -> "QuantizedModel":
+        """Set the mode; batch norms of a frozen model stay on their running statistics."""
+        super().train(mode)
+        if mode and bool(self.frozen):
+            for stage in self.weighted:
+                if stage.batchnorm is not None:
+                    stage.batchnorm.eval()
+        return self
+
+    def _check(self, x: torch.Tensor) -> None:
+        if tuple(x.shape[1:]) != self.input_shape:
+            raise ModelError(f"Input must have the shape (n, {', '.join(map(str, self.input_shape))}), not {tuple(x.shape)}")
+
+    def steps(self, x: torch.Tensor) -> Iterator[tuple[Stage, Step]]:
+        """Yield every integer edge in order, from reals ``x`` as torch is fed; float64, channels first."""
+        self._check(x)
+        codes, grid = self.input_spec.codes(x), self.input_spec.grid
+        for stage in self:
+            for step in stage.steps(codes, grid):
+                _, codes, grid = step
+                yield stage, step
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits, (n, classes)."""
+        if not self.training:
+            with torch.no_grad():
+                *_, (_, (_, codes, grid)) = self.steps(x)
+            return codes * 2.0 ** -grid.frac_bits / grid.divide
+        self._check(x)
+        train_grid: Grid | None = self.input_spec.grid
+        for stage in self:
+            x = stage(x, train_grid)
+            activation = stage.activation if isinstance(stage, Weighted | GlobalAvgPool) else None
+            if activation is not None:
+                train_grid = activation.grid if bool(activation.calibrated) else None
+        return x

@@ -1,0 +1,218 @@
+"""A whole training run in a folder: float network, teacher, fine-tuning; and the way back from the folder to the model."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..data import Dataset
+from ..errors import EnvironmentError_, FormatError, ModelError
+from .calibration import calibrate, freeze
+from .checkpoint import load_weights, save_checkpoint
+from .config import Recipe, read_recipe
+from .inputs import InputSpec
+from .model import QuantizedModel
+from .prepare import prepare
+from .train import Samples, accuracy, fit
+
+__all__ = ["Run", "load_factory", "train_run", "load_run"]
+
+
+def load_factory(name: str) -> Callable[[], nn.Module]:
+    """Return the function that ``pkg.mod:factory`` names; modules of the current folder are found too.
+
+    Raises
+    ------
+    ModelError
+        Malformed, not found, or not callable.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon or not module or not attribute:
+        raise ModelError(f"Factory must be written package.module:function, not {name!r}")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        factory = getattr(import_module(module), attribute)
+    except ImportError as error:
+        raise ModelError(f"Cannot import {module!r} of {name!r}: {error}") from None
+    except AttributeError:
+        raise ModelError(f"Module {module!r} has no {attribute!r}") from None
+    if not callable(factory):
+        raise ModelError(f"{name!r} is no function that makes a network, but a {type(factory).__name__}")
+    return factory
+
+
+def _network(name: str) -> nn.Module:
+    model = load_factory(name)()
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{name!r} must return a torch.nn.Module, not a {type(model).__name__}")
+    return model
+
+
+@dataclass(frozen=True)
+class Run:
+    """What ``run.json`` in the folder says: where the model comes from and what it takes.
+
+    Attributes
+    ----------
+    factory : str
+        ``pkg.mod:factory``.
+    seed : int
+        Of everything random.
+    shape : tuple of int
+        Of an input, (c, h, w).
+    classes : tuple of str
+        Names of the outputs, or empty.
+    recipe : str
+        TOML text.
+    """
+
+    factory: str
+    seed: int
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    recipe: str
+
+
+def _prepared(network: nn.Module, shape: tuple[int, ...], recipe: Recipe) -> QuantizedModel:
+    return prepare(network, torch.zeros(2, *shape), recipe.weights, activations=recipe.activations,
+                   input=InputSpec(recipe.input_bits), batchnorm=recipe.batchnorm, mult_bits=recipe.mult_bits)
+
+
+def _tune_hook(model: QuantizedModel, batches: list[torch.Tensor], until: int) -> Callable[[int], None]:
+    def before_epoch(epoch: int) -> None:
+        if epoch < max(1, until) and not bool(model.frozen):
+            calibrate(model, batches)
+        if epoch >= until and not bool(model.frozen):
+            freeze(model)
+    return before_epoch
+
+
+def train_run(factory: str, data: Dataset, config: str, folder: Path, *, seed: int = 0, device: str = "cpu",
+              resume: bool = False, weights: Path | None = None,
+              report: Callable[[str, dict[str, Any]], None] = lambda phase, row: None) -> dict[str, Any]:
+    """Train by a recipe into a folder: ``run.json``, ``model.pt``, ``log.json``, and a checkpoint for every phase.
+
+    Parameters
+    ----------
+    factory : str
+        ``pkg.mod:factory`` of the float network.
+    data : Dataset
+        Training images; the validation part is taken from them.
+    config : str
+        TOML text, see `hwq.quant.config`.
+    folder : path
+        Made if need be; must hold no run unless ``resume``.
+    weights : path, optional
+        Trained float weights: the float phase is left out.
+    report : (phase, row) -> None
+        Called after every epoch.
+
+    Returns
+    -------
+    dict
+        ``float`` and ``quantized`` validation accuracy, and the log of every phase.
+
+    Raises
+    ------
+    ModelError, FormatError, EnvironmentError_
+        See `read_recipe`, `prepare`, `fit`; a folder with another run; no CUDA where it is asked for.
+    """
+    recipe = read_recipe(config)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise EnvironmentError_(f"Device {device!r} is not there: torch sees no CUDA device; use --device cpu")
+    torch.manual_seed(seed)
+    network = _network(factory)
+    spec = InputSpec(recipe.input_bits)
+    inputs, labels = spec.tensor(data.images), torch.from_numpy(np.asarray(data.labels, np.int64))
+    shape = tuple(inputs.shape[1:])
+    _prepared(network, shape, recipe)                  # refuses now what it would refuse after hours
+    _describe(folder, Run(factory, seed, shape, data.classes, config), resume)
+    samples = Samples.split(inputs, labels, recipe.validation, seed)
+    common: dict[str, Any] = {"seed": seed, "device": device, "resume": resume}
+    log: dict[str, Any] = {}
+    if weights is not None:
+        load_weights(network, weights)
+        network.to(device)
+    else:
+        log["float"] = fit(network, samples, recipe.float_phase, checkpoint=folder / "float.pt",
+                           report=lambda row: report("float", row), **common)
+    teacher = network
+    if recipe.teacher and recipe.tune.teacher_weight > 0:
+        torch.manual_seed(seed)
+        teacher = _network(recipe.teacher)
+        log["teacher"] = fit(teacher, samples, recipe.teacher_phase, checkpoint=folder / "teacher.pt",
+                             report=lambda row: report("teacher", row), **common)
+    model = _prepared(network.cpu().eval(), shape, recipe).to(device)
+    batches = [samples.inputs[index].to(device) for index in samples.train[:recipe.calibration].split(256)]
+    log["tune"] = fit(model, samples, recipe.tune, checkpoint=folder / "tune.pt", teacher=teacher.to(device),
+                      before_epoch=_tune_hook(model, batches, recipe.tune.calibrate_until),
+                      report=lambda row: report("tune", row), **common)
+    if not bool(model.frozen):
+        if not log["tune"]:
+            calibrate(model, batches)
+        freeze(model)
+    result = {"float": accuracy(network.to(device), samples, device), "quantized": accuracy(model, samples, device),
+              "validation_images": len(samples.validation), "log": log}
+    save_checkpoint(folder / "model.pt", {key: value.cpu() for key, value in model.state_dict().items()})
+    _write(folder / "log.json", result)
+    return result
+
+
+def _write(path: Path, data: Any) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_text(json.dumps(data, indent=1) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise EnvironmentError_(f"Cannot write {path}: {error.strerror}") from None
+
+
+def _describe(folder: Path, run: Run, resume: bool) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentError_(f"Cannot make the folder {folder}: {error.strerror}") from None
+    if (folder / "run.json").exists():
+        if not resume:
+            raise ModelError(f"{folder} holds a training run; go on with --resume, or name another folder")
+        if _read(folder) != run:
+            raise ModelError(f"{folder} holds the run of another network, recipe, seed or data; name another folder")
+    _write(folder / "run.json", {"factory": run.factory, "seed": run.seed, "shape": list(run.shape),
+                                 "classes": list(run.classes), "recipe": run.recipe})
+    (folder / "config.toml").write_text(run.recipe)
+
+
+def _read(folder: Path) -> Run:
+    try:
+        data = json.loads((folder / "run.json").read_text())
+        return Run(data["factory"], data["seed"], tuple(data["shape"]), tuple(data["classes"]), data["recipe"])
+    except OSError as error:
+        raise FormatError(f"{folder} is no training run: cannot read run.json ({error.strerror}); make one with hwq train") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{folder / 'run.json'} is malformed: {error!r}") from None
+
+
+def load_run(folder: str | Path) -> tuple[QuantizedModel, Run]:
+    """Return the trained model in a folder, in eval mode, and what the folder says about it.
+
+    Raises
+    ------
+    FormatError, ModelError
+        No such run, not finished, or the factory now makes another network.
+    """
+    folder = Path(folder)
+    run = _read(folder)
+    if not (folder / "model.pt").exists():
+        raise FormatError(f"{folder} holds no model.pt: its training has not finished; go on with hwq train --resume")
+    model = _prepared(_network(run.factory), run.shape, read_recipe(run.recipe))
+    load_weights(model, folder / "model.pt")
+    return model.eval(), run

@@ -1,0 +1,234 @@
+"""Stages of a prepared network: what is trained, and the very integers that the hardware computes.
+
+A stage has two faces. ``forward(x, grid)`` works on reals with fake quantizers, for training. ``steps(codes, grid)``
+yields every integer tensor the stage makes (float64, (n, c, h, w)), with a suffix for its name, and the grid of each.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .activations import ActivationQuantizer
+from .grid import Grid, require_exact, round_half_up
+from .weights import WeightQuantizer, check_finite
+
+__all__ = ["Stage", "Weighted", "MaxPool", "GlobalAvgPool", "Flatten", "Requant", "Step"]
+
+Step = tuple[str, torch.Tensor, Grid]
+
+
+@dataclass(frozen=True)
+class Requant:
+    """``clamp((acc * mult + offset) >> shift, lo, hi)``; mult and offset float64 integers, (1,) or (channels,)."""
+
+    mult: torch.Tensor
+    offset: torch.Tensor
+    shift: int
+    grid: Grid
+
+    def __call__(self, acc: torch.Tensor, bound: float, name: str) -> torch.Tensor:
+        """Apply to integers of magnitude up to ``bound``, which is checked to stay exact."""
+        total_bound = bound * float(self.mult.abs().max()) + float(self.offset.abs().max())
+        require_exact(total_bound * 2.0 ** max(0, -self.shift), name)
+        shape = (-1, 1, 1) if acc.ndim == 4 else (-1,)
+        total = acc * self.mult.view(shape) + self.offset.view(shape)
+        return torch.floor(total * 2.0 ** -self.shift).clamp(self.grid.lo, self.grid.hi)
+
+
+class Stage(nn.Module):
+    """Base; ``name`` is the layer's dotted name in the user's module."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def steps(self, codes: torch.Tensor, grid: Grid) -> Iterator[Step]:
+        """Yield (suffix, integers, grid) of every edge this stage makes, in order."""
+        raise NotImplementedError
+
+
+class Weighted(Stage):
+    """Convolution or linear layer, with an optional batch norm that is kept, and an optional activation quantizer.
+
+    Parameters
+    ----------
+    layer : nn.Conv2d or nn.Linear
+        Its weights and bias are copied.
+    quantizer : WeightQuantizer
+        For the weights.
+    activation : ActivationQuantizer or None
+        None: the result stays as the raw sums (the network's last layer).
+    batchnorm : nn.BatchNorm2d or nn.BatchNorm1d or None
+        Kept: in eval mode exactly ``(acc * m + b) >> s`` per channel, see `requant`.
+    mult_bits : int
+        Bits of m, sign included.
+    """
+
+    def __init__(self, name: str, layer: nn.Conv2d | nn.Linear, quantizer: WeightQuantizer,
+                 activation: ActivationQuantizer | None, batchnorm: nn.BatchNorm2d | nn.BatchNorm1d | None = None,
+                 mult_bits: int = 10) -> None:
+        super().__init__(name)
+        self.weight = nn.Parameter(layer.weight.detach().clone())
+        bias = layer.bias.detach().clone() if layer.bias is not None else torch.zeros(layer.weight.shape[0])
+        if batchnorm is None or layer.bias is not None:
+            self.bias: nn.Parameter | None = nn.Parameter(bias.to(layer.weight))
+        else:
+            self.bias = None
+        self.quantizer, self.activation, self.batchnorm, self.mult_bits = quantizer, activation, batchnorm, mult_bits
+        self.is_conv = isinstance(layer, nn.Conv2d)
+        self.stride, self.pads = (1, 1), (0, 0, 0, 0)
+        if isinstance(layer, nn.Conv2d):
+            self.stride = (int(layer.stride[0]), int(layer.stride[1]))
+            left, right, top, bottom = layer._reversed_padding_repeated_twice       # also right for 'same' of even kernels
+            self.pads = (top, left, bottom, right)
+
+    def _apply_layer(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        if not self.is_conv:
+            return F.linear(x, weight, bias)
+        top, left, bottom, right = self.pads
+        if (top, left) == (bottom, right):
+            return F.conv2d(x, weight, bias, self.stride, (top, left))
+        return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, self.stride)
+
+    def forward(self, x: torch.Tensor, grid: Grid | None) -> torch.Tensor:
+        """Train-time result; ``grid`` is the input's, None while it is not calibrated (the bias then stays real)."""
+        bias: torch.Tensor | None = self.bias
+        if self.batchnorm is None and grid is not None and bias is not None:
+            scale = 2.0 ** (grid.frac_bits + self.quantizer.format().frac_bits)
+            bias = bias + (round_half_up(bias.detach() * scale) / scale - bias).detach()
+        y = self._apply_layer(x, self.quantizer(self.weight), bias)
+        if self.batchnorm is not None:
+            y = self.batchnorm(y)
+        return y if self.activation is None else self.activation(y)
+
+    def weight_codes(self) -> torch.Tensor:
+        """Return the integer weights, float64, in torch's order."""
+        check_finite(self.weight, self.name)
+        return self.quantizer.codes(self.weight)
+
+    def bias_codes(self, grid: Grid) -> torch.Tensor:
+        """Return the integer bias at the accumulator's scale (float64); zeros where a batch norm is kept."""
+        if self.batchnorm is not None or self.bias is None:
+            return torch.zeros(self.weight.shape[0], dtype=torch.float64, device=self.weight.device)
+        check_finite(self.bias, self.name, "bias")
+        return round_half_up(self.bias.detach().to(torch.float64) * 2.0 ** (grid.frac_bits + self.quantizer.format().frac_bits))
+
+    def requant(self, grid: Grid) -> Requant | None:
+        """Return how sums become codes, for the input's ``grid``; None where they stay.
+
+        Without batch norm: m = 1, shift = fl_x + fl_w - fl_out, offset = half of ``2**shift``. With a kept one:
+        the real line ``y = acc * g + h`` of each channel (running statistics) becomes ``m = round(g * 2**s)``,
+        ``b = round(h * 2**s) + 2**(s-1)``, with the largest s for which every \\|m\\| is below ``2**(mult_bits - 1)``.
+        """
+        if self.activation is None:
+            return None
+        out = self.activation.grid
+        scale = grid.frac_bits + self.quantizer.format().frac_bits
+        if self.batchnorm is None:
+            shift = scale - out.frac_bits
+            one = self.weight.new_ones(1, dtype=torch.float64)
+            return Requant(one, one * (2.0 ** (shift - 1) if shift > 0 else 0.0), shift, out)
+        gain, constant = batchnorm_line(self.batchnorm, self.bias, self.name)
+        gain, constant = gain * 2.0 ** (out.frac_bits - scale), constant * 2.0 ** out.frac_bits
+        limit = (1 << (self.mult_bits - 1)) - 1
+        shift = 40
+        while shift > -40 and float(round_half_up(gain * 2.0 ** shift).abs().max()) > limit:
+            shift -= 1
+        half = 2.0 ** (shift - 1) if shift > 0 else 0.0
+        return Requant(round_half_up(gain * 2.0 ** shift), round_half_up(constant * 2.0 ** shift) + half, shift, out)
+
+    def steps(self, codes: torch.Tensor, grid: Grid) -> Iterator[Step]:
+        """See `Stage.steps`: the sums, then the codes."""
+        weight, bias = self.weight_codes(), self.bias_codes(grid)
+        sums = weight.abs().flatten(1).sum(1) * grid.largest + bias.abs()
+        bound = float(sums.max())
+        require_exact(bound, self.name)
+        acc = self._apply_layer(codes, weight, bias)
+        yield "", acc, Grid(-int(bound), int(bound), grid.frac_bits + self.quantizer.format().frac_bits)
+        requant = self.requant(grid)
+        if requant is not None:
+            yield ".act", requant(acc, bound, self.name), requant.grid
+
+
+def batchnorm_line(bn: nn.BatchNorm2d | nn.BatchNorm1d, bias: torch.Tensor | None, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return gain and constant of every channel (float64): ``bn(x + bias) = x * gain + constant`` in eval mode."""
+    assert bn.running_mean is not None and bn.running_var is not None
+    check_finite(bn.running_mean, name, "running mean")
+    check_finite(bn.running_var, name, "running variance")
+    gain = (bn.running_var.detach().to(torch.float64) + bn.eps).rsqrt()
+    if bn.weight is not None:
+        gain = gain * bn.weight.detach().to(torch.float64)
+    shift = -bn.running_mean.detach().to(torch.float64)
+    if bias is not None:
+        shift = shift + bias.detach().to(torch.float64)
+    constant = shift * gain
+    if bn.bias is not None:
+        constant = constant + bn.bias.detach().to(torch.float64)
+    return gain, constant
+
+
+class MaxPool(Stage):
+    """Max pooling without padding, kernel equal to stride."""
+
+    def __init__(self, name: str, kernel: tuple[int, int]) -> None:
+        super().__init__(name)
+        self.kernel = kernel
+
+    def forward(self, x: torch.Tensor, grid: Grid | None) -> torch.Tensor:
+        """Largest of each window."""
+        return F.max_pool2d(x, self.kernel)
+
+    def steps(self, codes: torch.Tensor, grid: Grid) -> Iterator[Step]:
+        """See `Stage.steps`."""
+        yield "", F.max_pool2d(codes, self.kernel), grid
+
+
+class GlobalAvgPool(Stage):
+    """Mean over the whole image; on integers the sum, then the division inside the requantization."""
+
+    def __init__(self, name: str, pixels: int, activation: ActivationQuantizer | None) -> None:
+        super().__init__(name)
+        self.pixels, self.activation = pixels, activation
+
+    def forward(self, x: torch.Tensor, grid: Grid | None) -> torch.Tensor:
+        """Mean, (n, c, 1, 1)."""
+        y = x.mean((2, 3), keepdim=True)
+        return y if self.activation is None else self.activation(y)
+
+    def fraction(self, grid: Grid) -> tuple[int, int]:
+        """Return (p, q) such that the code of a sum ``a`` is ``clamp(floor(a * p / q + 1/2))``."""
+        assert self.activation is not None
+        up = self.activation.grid.frac_bits - grid.frac_bits
+        return 1 << max(up, 0), self.pixels << max(-up, 0)
+
+    def steps(self, codes: torch.Tensor, grid: Grid) -> Iterator[Step]:
+        """See `Stage.steps`."""
+        total = codes.sum((2, 3), keepdim=True)
+        require_exact(grid.largest * self.pixels, self.name)
+        sums = Grid(grid.lo * self.pixels, grid.hi * self.pixels, grid.frac_bits, self.pixels)
+        yield "", total, sums
+        if self.activation is not None:
+            p, q = self.fraction(grid)
+            out = self.activation.grid
+            require_exact(sums.largest * 2 * p + q, self.name)
+            exact = torch.div(total.to(torch.int64) * (2 * p) + q, 2 * q, rounding_mode="floor")
+            yield ".act", exact.clamp(out.lo, out.hi).to(torch.float64), out
+
+
+class Flatten(Stage):
+    """(n, c, h, w) to (n, c*h*w), in torch's order."""
+
+    def __init__(self, name: str, shape: tuple[int, int, int]) -> None:
+        super().__init__(name)
+        self.shape = shape
+
+    def forward(self, x: torch.Tensor, grid: Grid | None) -> torch.Tensor:
+        """Flatten."""
+        return x.flatten(1)
+
+    def steps(self, codes: torch.Tensor, grid: Grid) -> Iterator[Step]:
+        """See `Stage.steps`."""
+        yield "", codes.flatten(1), grid

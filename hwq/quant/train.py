@@ -1,0 +1,203 @@
+"""The training loop of one phase: seeded, resumable to the bit, float or quantized alike."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..errors import FormatError, ModelError
+from .augment import augment
+from .checkpoint import load_checkpoint, save_checkpoint
+from .config import Phase
+from .model import QuantizedModel
+
+__all__ = ["Samples", "fit", "accuracy"]
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Inputs as torch is fed and their classes, split into training and validation by index.
+
+    Attributes
+    ----------
+    inputs : float tensor (n, c, h, w)
+        All images.
+    labels : int tensor (n,)
+        All classes.
+    train, validation : int tensor
+        Disjoint indices.
+    """
+
+    inputs: torch.Tensor
+    labels: torch.Tensor
+    train: torch.Tensor
+    validation: torch.Tensor
+
+    @staticmethod
+    def split(inputs: torch.Tensor, labels: torch.Tensor, validation: int, seed: int) -> "Samples":
+        """Return samples with ``validation`` images set aside at random.
+
+        Raises
+        ------
+        ModelError
+            That leaves fewer than one image to train on.
+        """
+        if validation >= len(inputs):
+            raise ModelError(f"validation = {validation} leaves none of the {len(inputs)} images to train on")
+        order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))
+        return Samples(inputs, labels, order[validation:], order[:validation])
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, samples: Samples, device: torch.device | str = "cpu", batch: int = 500) -> float:
+    """Return the share of right answers on the validation images, in eval mode; the mode is kept."""
+    training = model.training
+    model.eval()
+    try:
+        right = sum(int((model(samples.inputs[i].to(device)).argmax(1).cpu() == samples.labels[i]).sum())
+                    for i in samples.validation.split(batch))
+    finally:
+        model.train(training)
+    return right / len(samples.validation)
+
+
+def _rate(phase: Phase, step: int, steps: int) -> float:
+    warm = max(1, steps // 20)
+    if step < warm:
+        return phase.lr * (step + 1) / warm
+    return phase.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def _loss(phase: Phase, logits: torch.Tensor, labels: torch.Tensor, answers: torch.Tensor | None) -> torch.Tensor:
+    loss = F.cross_entropy(logits, labels, label_smoothing=phase.label_smoothing)
+    if answers is None:
+        return loss
+    t = phase.temperature
+    distance = F.kl_div(F.log_softmax(logits / t, 1), F.softmax(answers / t, 1), reduction="batchmean") * t * t
+    return (1 - phase.teacher_weight) * loss + phase.teacher_weight * distance
+
+
+def _optimizer(model: nn.Module, phase: Phase) -> torch.optim.Optimizer:
+    if phase.optimizer == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=phase.lr, weight_decay=phase.weight_decay)
+    return torch.optim.SGD(model.parameters(), lr=phase.lr, momentum=phase.momentum, weight_decay=phase.weight_decay,
+                           nesterov=phase.momentum > 0)
+
+
+class _Run:
+    """State of a phase between epochs, and its checkpoint."""
+
+    def __init__(self, model: nn.Module, phase: Phase, seed: int, path: Path | None) -> None:
+        self.model, self.phase, self.path = model, phase, path
+        self.optimizer = _optimizer(model, phase)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.epoch, self.best = 0, -1.0
+        self.best_state: dict[str, torch.Tensor] = {}
+        self.log: list[dict[str, Any]] = []
+        torch.manual_seed(seed)                        # dropout draws from the global generator
+
+    def save(self) -> None:
+        if self.path is not None:
+            save_checkpoint(self.path, {
+                "phase": asdict(self.phase), "epoch": self.epoch, "model": self.model.state_dict(), "log": self.log,
+                "optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state(),
+                "torch": torch.get_rng_state(), "best": self.best, "best_model": self.best_state})
+
+    def resume(self) -> None:
+        state = load_checkpoint(self.path)             # type: ignore[arg-type]
+        if not isinstance(state, dict) or state.get("phase") != asdict(self.phase):
+            raise ModelError(f"{self.path} belongs to another recipe; resume with the same one, or train into an empty folder")
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.generator.set_state(state["generator"])
+            torch.set_rng_state(state["torch"])
+            self.epoch, self.best, self.best_state, self.log = state["epoch"], state["best"], state["best_model"], state["log"]
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise FormatError(f"{self.path} does not fit this network: {str(error).splitlines()[0]}") from None
+
+
+def fit(model: nn.Module, samples: Samples, phase: Phase, *, seed: int = 0, device: torch.device | str = "cpu",
+        checkpoint: Path | None = None, resume: bool = False, teacher: nn.Module | None = None,
+        penalty: Callable[[nn.Module], torch.Tensor] | None = None,
+        before_epoch: Callable[[int], None] | None = None,
+        report: Callable[[dict[str, Any]], None] = lambda row: None) -> list[dict[str, Any]]:
+    """Train ``model`` in place for one phase; at the end it holds the weights of its best epoch.
+
+    Best is the highest validation accuracy (ties: the later epoch); of a quantized model, only epochs whose scales
+    were frozen count. On the CPU a resumed run gives the same weights as an uninterrupted one, bit for bit.
+
+    Parameters
+    ----------
+    checkpoint : path, optional
+        Written after every epoch.
+    resume : bool
+        Go on from ``checkpoint`` if it exists.
+    teacher : nn.Module, optional
+        Its answers enter the loss with ``phase.teacher_weight``; not trained.
+    penalty : model -> scalar tensor, optional
+        Added to the loss: the place of regularizers.
+    before_epoch : epoch -> None, optional
+        Called with the number of the epoch that starts, from 0.
+    report : row -> None, optional
+        Called after every epoch with its line of the log.
+
+    Returns
+    -------
+    list of dict
+        A line an epoch: epoch, loss, accuracy (validation), seconds.
+
+    Raises
+    ------
+    ModelError
+        The loss became NaN or infinite, or the checkpoint belongs to another recipe.
+    """
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    model.to(device)
+    run = _Run(model, phase, seed, checkpoint)
+    if resume and checkpoint is not None and checkpoint.exists():
+        run.resume()
+    batches = -(-len(samples.train) // phase.batch)
+    answers = teacher.to(device).eval() if teacher is not None and phase.teacher_weight > 0 else None
+    while run.epoch < phase.epochs:
+        started = time.monotonic()
+        if before_epoch is not None:
+            before_epoch(run.epoch)
+        model.train()
+        total = 0.0
+        order = samples.train[torch.randperm(len(samples.train), generator=run.generator)]
+        for step, index in enumerate(order.split(phase.batch)):
+            for group in run.optimizer.param_groups:
+                group["lr"] = _rate(phase, run.epoch * batches + step, phase.epochs * batches)
+            batch = samples.inputs[index].to(device)
+            if batch.ndim == 4:
+                batch = augment(batch, phase.flip, phase.shift, run.generator)
+            with torch.no_grad():
+                given = answers(batch) if answers is not None else None
+            loss = _loss(phase, model(batch), samples.labels[index].to(device), given)
+            if penalty is not None:
+                loss = loss + penalty(model)
+            run.optimizer.zero_grad()
+            loss.backward()
+            run.optimizer.step()
+            total += float(loss.detach())
+        if not math.isfinite(total):
+            raise ModelError(f"The loss became {total} in epoch {run.epoch + 1}: training diverged; lower lr ({phase.lr})")
+        score = accuracy(model, samples, device)
+        counts = not isinstance(model, QuantizedModel) or bool(model.frozen) or run.epoch + 1 == phase.epochs
+        if counts and score >= run.best:
+            run.best, run.best_state = score, {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+        run.epoch += 1
+        run.log.append({"epoch": run.epoch, "loss": total / batches, "accuracy": score, "seconds": time.monotonic() - started})
+        run.save()
+        report(run.log[-1])
+    if run.best_state:
+        model.load_state_dict(run.best_state)
+    model.eval()
+    return run.log

@@ -1,0 +1,85 @@
+"""``hwq train``, ``lower``, ``show``, ``eval`` as a user types them."""
+
+import csv
+import json
+from importlib import import_module
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from hwq.data import Dataset, write_npz
+from hwq.errors import FormatError, ModelError
+from hwq.ir import load
+
+APP = typer.Typer(add_completion=False)
+for _name in ("train", "lower", "show", "eval"):
+    APP.command(_name)(import_module(f"hwq.cli.{_name}").command)
+
+RECIPE = 'validation = 20\ncalibration = 30\n[weights]\nconv1 = "dfp:b=8"\n"*" = "dfp:b=2"\n[float]\nepochs = 1\n[tune]\nepochs = 3\n'
+
+
+def hwq(*words):
+    result = CliRunner().invoke(APP, list(map(str, words)))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    pytest.importorskip("torch")
+    folder = tmp_path_factory.mktemp("run")
+    rng = np.random.default_rng(0)
+    write_npz(folder / "data.npz", Dataset(rng.integers(0, 256, (80, 28, 28)).astype(np.uint8), rng.integers(0, 10, 80)))
+    (folder / "recipe.toml").write_text(RECIPE)
+    report = json.loads(hwq("train", "hwq.models.fashion:network", "--data", folder / "data.npz", "--config", folder / "recipe.toml",
+                            "-o", folder / "run", "--seed", 3, "--json"))
+    assert report["validation_images"] == 20 and 0 <= report["quantized"] <= 1
+    lowered = json.loads(hwq("lower", folder / "run", "-o", folder / "x.hwq", "--json"))
+    assert lowered["weights"] == 30024 and lowered["weight_bits"] == 72 * 8 + (30024 - 72) * 2
+    return folder
+
+
+def test_show(work):
+    shown = json.loads(hwq("show", work / "x.hwq", "--json"))
+    nodes = {node["name"]: node for node in shown["nodes"]}
+    assert nodes["conv4"]["macs"] == 18432 * 9 and nodes["conv4"]["weight_bits"] == 36864 and shown["blocks"] == 15
+    assert nodes["conv1.act"]["width"] == 4 and not nodes["conv1.act"]["signed"]
+    text = hwq("show", work / "x.hwq")
+    assert "conv4" in text and "30,024" in text and "dfp:b=2" in text
+
+
+def test_eval(work):
+    table = work / "out.csv"
+    scored = json.loads(hwq("eval", work / "x.hwq", "--data", work / "data.npz", "--csv", table, "--json"))
+    rows = list(csv.DictReader(table.open()))
+    assert len(rows) == scored["images"] == 80
+    assert sum(row["label"] == row["class"] for row in rows) == scored["right"]
+    logits = np.array([[int(row[f"logit{i}"]) for i in range(10)] for row in rows])
+    assert (logits.argmax(1) == [int(row["class"]) for row in rows]).all()
+    assert "of 80 right" in hwq("eval", work / "x.hwq", "--data", work / "data.npz")
+
+
+def test_lower_is_reproducible(work):
+    hwq("lower", work / "run", "-o", work / "y.hwq", "--name", "x")
+    assert (work / "y.hwq").read_bytes() == (work / "x.hwq").read_bytes()
+    assert load(work / "x.hwq").name == "x"
+
+
+def test_refusals(work, tmp_path):
+    with pytest.raises(FormatError, match="no training run"):
+        hwq("lower", tmp_path, "-o", tmp_path / "x.hwq")
+    with pytest.raises(FormatError, match="Cannot read"):
+        hwq("eval", tmp_path / "none.hwq")
+    with pytest.raises(FormatError, match="Cannot read the recipe"):
+        hwq("train", "hwq.models.fashion:network", "-o", tmp_path / "r", "--config", tmp_path / "none.toml")
+    with pytest.raises(ModelError, match="unknown key bits"):
+        (tmp_path / "bad.toml").write_text("bits = 3")
+        hwq("train", "hwq.models.fashion:network", "-o", tmp_path / "r", "--config", tmp_path / "bad.toml", "--data", work / "data.npz")
+    with pytest.raises(ModelError, match="No layer matches the pattern 'conv7'"):
+        (tmp_path / "bad.toml").write_text('[weights]\n"*" = "dfp:b=4"\nconv7 = "dfp:b=4"')
+        hwq("train", "hwq.models.fashion:network", "-o", tmp_path / "r", "--config", tmp_path / "bad.toml", "--data", work / "data.npz")
+    assert not (tmp_path / "r").exists()

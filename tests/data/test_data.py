@@ -1,0 +1,164 @@
+"""Readers of data sets: sound files, and every kind of unsound one."""
+
+import gzip
+import hashlib
+import urllib.error
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwq.data import DATASETS, Dataset, load_dataset, load_images, open_dataset, read_idx, read_npz, write_npz
+from hwq.data import source as source_module
+from hwq.data.source import Source, cache_folder, fetch
+from hwq.errors import EnvironmentError_, FormatError
+
+
+def idx(array):
+    code = {"uint8": 8, "int16": 0x0B, "float32": 0x0D}[array.dtype.name]
+    shape = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return bytes([0, 0, code, array.ndim]) + shape + array.astype(array.dtype.newbyteorder(">")).tobytes()
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 28, 28)).astype(np.uint8)
+LABELS = np.array([0, 9, 3, 3, 1], np.uint8)
+
+
+def folder(path, images=IMAGES, labels=LABELS, end="", pack=lambda data: data):
+    for stem, array in (("images-idx3", images), ("labels-idx1", labels)):
+        (path / f"t10k-{stem}-ubyte{end}").write_bytes(pack(idx(array)))
+    return path
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(["uint8", "int16", "float32"]), st.lists(st.integers(0, 4), min_size=1, max_size=4), st.booleans())
+def test_idx_round_trip(tmp_path_factory, dtype, shape, zipped):
+    array = np.arange(int(np.prod(shape))).reshape(shape).astype(dtype)
+    path = tmp_path_factory.mktemp("idx") / "file"
+    path.write_bytes(gzip.compress(idx(array)) if zipped else idx(array))
+    found = read_idx(path)
+    assert found.dtype == array.dtype
+    np.testing.assert_array_equal(found, array)
+
+
+@pytest.mark.parametrize("data, text", [
+    (b"", "no IDX file"), (b"PK\x03\x04abc", "no IDX file"), (b"\0\0\x08\x01\0\0", "truncated: its header"),
+    (idx(LABELS)[:-1], "truncated: shape"), (idx(LABELS) + b"x", "too long"), (gzip.compress(idx(LABELS))[:-6], "truncated or damaged"),
+    (b"\x1f\x8b\x08\x00garbage", "truncated or damaged"), (b"\0\0\x08\x01" + b"\xff" * 16, "truncated: shape"),
+    (idx(IMAGES), "holds 3 axes, expected 1"),
+])
+def test_unsound_idx_is_refused(tmp_path, data, text):
+    path = tmp_path / "labels"
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match=text):
+        read_idx(path, 1)
+    with pytest.raises(FormatError, match="Cannot read"):
+        read_idx(tmp_path / "none")
+
+
+@pytest.mark.parametrize("end, pack", [("", lambda d: d), (".gz", gzip.compress)])
+def test_folder_as_published(tmp_path, end, pack):
+    data = load_dataset("fashion-mnist", folder(tmp_path, end=end, pack=pack))
+    np.testing.assert_array_equal(data.images, IMAGES)
+    assert data.labels.tolist() == LABELS.tolist() and data.classes[9] == "Ankle boot" and len(data) == 5
+    assert load_dataset("mnist", tmp_path).classes == tuple("0123456789")
+    assert open_dataset(tmp_path).part(slice(0, 2)).labels.tolist() == [0, 9]
+    with pytest.raises(FormatError, match="train-images-idx3-ubyte"):
+        load_dataset("mnist", tmp_path, "train")
+
+
+def test_requests_that_cannot_be_met(tmp_path):
+    with pytest.raises(FormatError, match="known: fashion-mnist, mnist"):
+        load_dataset("imagenet")
+    with pytest.raises(FormatError, match="'train' or 'test'"):
+        load_dataset("mnist", tmp_path, "dev")
+    with pytest.raises(EnvironmentError_, match="no folder"):
+        load_dataset("mnist", tmp_path / "none")
+    with pytest.raises(FormatError, match="5 images, but 4 labels"):
+        load_dataset("mnist", folder(tmp_path, labels=LABELS[:4]))
+    with pytest.raises(FormatError, match="label 10 is outside 0..9"):
+        load_dataset("mnist", folder(tmp_path, labels=LABELS + np.uint8(7) * (LABELS == 3)))
+
+
+def test_npz_round_trip(tmp_path):
+    write_npz(tmp_path / "a.npz", Dataset(IMAGES, LABELS, ("a", "b")))
+    write_npz(tmp_path / "b.npz", Dataset(IMAGES, LABELS, ("a", "b")))
+    found = read_npz(tmp_path / "a.npz")
+    np.testing.assert_array_equal(found.images, IMAGES)
+    assert found.labels.tolist() == LABELS.tolist() and found.classes == ("a", "b")
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    assert open_dataset(tmp_path / "a.npz").classes == ("a", "b")
+
+
+def test_images_without_labels(tmp_path):
+    np.save(tmp_path / "x.npy", IMAGES)
+    np.savez(tmp_path / "x.npz", images=IMAGES)
+    for name in ("x.npy", "x.npz"):
+        images, labels = load_images(tmp_path / name)
+        assert labels is None and images.shape == IMAGES.shape
+    with pytest.raises(FormatError, match="lacks labels"):
+        read_npz(tmp_path / "x.npz")
+    with pytest.raises(FormatError, match="lacks images and labels"):
+        np.savez(tmp_path / "y.npz", other=IMAGES)
+        read_npz(tmp_path / "y.npz")
+
+
+@pytest.mark.parametrize("arrays, text", [
+    ({"images": IMAGES.astype(float), "labels": LABELS}, "uint8"), ({"images": IMAGES[0], "labels": LABELS}, "uint8 of shape"),
+    ({"images": IMAGES, "labels": LABELS[:2]}, "5 images, but 2 labels"), ({"images": IMAGES, "labels": LABELS - 5.0}, "integers from 0"),
+    ({"images": IMAGES, "labels": LABELS.astype(int) - 5}, "integers from 0"),
+])
+def test_wrong_arrays_are_refused(tmp_path, arrays, text):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(FormatError, match=text):
+        read_npz(tmp_path / "x.npz")
+
+
+def test_damaged_npz_is_refused_and_nothing_is_unpickled(tmp_path):
+    write_npz(tmp_path / "a.npz", Dataset(IMAGES, LABELS))
+    data = (tmp_path / "a.npz").read_bytes()
+    for name, content in (("cut.npz", data[:len(data) // 2]), ("text.npz", b"hello"), ("empty.npz", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(FormatError, match="no sound|Cannot read"):
+            read_npz(tmp_path / name)
+    np.savez(tmp_path / "p.npz", images=np.array([{}, {}], object), labels=LABELS[:2])
+    with pytest.raises(FormatError, match="allow_pickle=False"):
+        read_npz(tmp_path / "p.npz")
+
+
+def toy(files):
+    return Source("toy", files, ("https://one.invalid/", "https://two.invalid/"), ("/usr/share/toy",), lambda f, s: None, lambda f, s: False)
+
+
+def test_download(tmp_path, monkeypatch):
+    asked = []
+
+    def download(url):
+        asked.append(url)
+        if "one" in url:
+            raise urllib.error.URLError("no route")
+        return b"content"
+    monkeypatch.setattr(source_module, "_download", download)
+    fetch(toy({"a": hashlib.sha256(b"content").hexdigest()}), tmp_path / "cache")
+    assert (tmp_path / "cache" / "a").read_bytes() == b"content" and asked == ["https://one.invalid/a", "https://two.invalid/a"]
+    fetch(toy({"a": hashlib.sha256(b"content").hexdigest()}), tmp_path / "cache")
+    assert len(asked) == 2                              # found in the cache
+    with pytest.raises(FormatError, match="arrived with the SHA-256"):
+        fetch(toy({"b": "0" * 64}), tmp_path / "cache")
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["a"]
+
+
+def test_no_network_is_said_with_what_to_do(tmp_path, monkeypatch):
+    def download(url):
+        raise urllib.error.URLError("Name or service not known")
+    monkeypatch.setattr(source_module, "_download", download)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(EnvironmentError_, match=r"Name or service not known.*Give a folder.*--data"):
+        fetch(toy({"a": "0"}), cache_folder("toy"))
+    assert cache_folder("toy") == tmp_path / "hwq" / "toy"
+
+
+def test_checksums_are_complete():
+    for source in DATASETS.values():
+        assert len(source.files) == 4 and all(len(digest) == 64 for digest in source.files.values())

@@ -1,0 +1,79 @@
+"""Passes: execute, transform, execute, equal."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwq import ir
+from hwq.formats import FixedPoint
+from hwq.interp import run
+from hwq.ir import nodes as n
+from hwq.passes import HARDWARE_PASSES, DropDead, EnsureRequantize, FuseRequantize, apply_passes
+
+
+def network(seed, form="scale", useless=False, raw=False):
+    """A small network with every case that a pass treats."""
+    rng = np.random.default_rng(seed)
+    fmt = FixedPoint(4, 2)
+    conv = n.Conv2d("conv", ("input",), rng.integers(-8, 8, (3, 3, 3, 2)), rng.integers(-200, 200, 3), fmt, pads=(1, 1, 1, 1))
+    if form == "thresholds":
+        act = n.Requantize("conv.act", ("conv",), lo=0, hi=7, thresholds=np.sort(rng.integers(-300, 300, (1, 7)), 1))
+    elif form == "two":
+        act = n.Requantize("conv.act", ("conv",), np.array([3]), np.array([8]), 6, -8, 7, np.array([7]))
+    elif form == "channels":
+        act = n.Requantize("conv.act", ("conv",), rng.integers(-9, 30, 3), rng.integers(-900, 900, 3), 7, 0, 15)
+    else:
+        act = n.Requantize("conv.act", ("conv",), np.array([5]), np.array([16]), -1 if form == "left" else 5, 0, 15)
+    nodes: list[n.Node] = [n.Input("input", (), (4, 4, 2), 0, 15, 4), conv, act]
+    if useless:
+        nodes += [n.Pad("nopad", (nodes[-1].name,)), n.MaxPool2d("nopool", ("nopad",), (1, 1), (1, 1)),
+                  n.Upsample("noup", ("nopool",), (1, 1)), n.Requantize("same", ("noup",), lo=-99, hi=99, frac_bits=act.frac_bits)]
+    if raw:
+        nodes += [n.GlobalAvgPool2d("gap", (nodes[-1].name,))]
+    nodes += [n.Flatten("flat", (nodes[-1].name,))]
+    if useless:
+        nodes += [n.Flatten("flat2", ("flat",))]
+    size = 3 if raw else 48
+    nodes += [n.Linear("fc", (nodes[-1].name,), rng.integers(-8, 8, (5, size)), rng.integers(-99, 99, 5), fmt),
+              n.Output("output", ("fc",))]
+    return ir.Graph(tuple(nodes))
+
+
+FORMS = ["scale", "left", "channels", "thresholds", "two"]
+
+
+@pytest.mark.parametrize("item", [*HARDWARE_PASSES, None], ids=lambda p: p.name if p else "all")
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2 ** 31), st.sampled_from(FORMS), st.booleans(), st.booleans())
+def test_output_is_kept(item, seed, form, useless, raw):
+    graph = network(seed, form, useless, raw)
+    x = np.random.default_rng(seed).integers(0, 16, (5, 4, 4, 2))
+    after = item.apply(graph) if item else apply_passes(graph)
+    np.testing.assert_array_equal(run(after, x)["output"], run(graph, x)["output"])
+    assert graph.edges["output"].lo <= run(graph, x)["output"].min()
+
+
+def test_bias_moves_only_where_it_may():
+    for form in FORMS:
+        after = FuseRequantize().apply(network(1, form))
+        assert bool(after.by_name["conv"].bias.any()) == (form == "two"), form
+
+
+def test_useless_nodes_go():
+    after = DropDead().apply(network(3, useless=True))
+    assert [node.name for node in after] == ["input", "conv", "conv.act", "flat", "fc", "output"]
+
+
+def test_every_sum_gets_a_requantization():
+    after = EnsureRequantize().apply(network(3, raw=True))
+    for node in after:
+        if node.op in ("Conv2d", "Linear", "GlobalAvgPool2d"):
+            assert [reader.op for reader in after.readers(node.name)] == ["Requantize"]
+    assert after.edges["fc.identity"] == after.edges["output"]
+
+
+def test_hardware_passes_leave_no_bias():
+    after = apply_passes(network(5, "channels", useless=True, raw=True))
+    assert not any(node.bias.any() for node in after if isinstance(node, n.Conv2d | n.Linear))
+    assert apply_passes(after).by_name.keys() == after.by_name.keys()
