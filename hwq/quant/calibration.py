@@ -67,5 +67,7 @@ def freeze(model: QuantizedModel) -> None:
     for module in model.modules():
         if isinstance(module, ActivationQuantizer):
             _ = module.grid                            # raises where not calibrated
+    for stage in model.weighted:
+        stage.quantizer.fix()
     model.frozen.fill_(True)
     model.train(model.training)
