@@ -232,11 +232,16 @@ _KEYS = {"dfp": ("b", "fl", "narrow", "rule", "channel"), "udfp": ("b", "fl"), "
          "bipolar": ("fl", "rule", "channel")}
 
 
-def parse_spec(text: str) -> Spec:
+def parse_spec(text: str, clamp: bool = False) -> Spec:
     """Parse spec text such as ``dfp:b=4,fl=5``.
 
-    Po2 of more than 5 bits is taken as 5 bits, with a `UserWarning`: 15 exponents are what weights ever use, and more
-    only widen the accumulators.
+    Parameters
+    ----------
+    text : str
+        See the module.
+    clamp : bool
+        Take Po2 of more than 5 bits as 5 bits, with a `UserWarning`, instead of refusing it: 15 exponents are what
+        weights ever use, and more only widen the accumulators.
 
     Raises
     ------
@@ -269,7 +274,7 @@ def parse_spec(text: str) -> Spec:
     width = 1 if kind == "bipolar" else numbers.get("b")
     if width is None:
         raise FormatError(f"Format {text!r} lacks the width b; {usage}")
-    if kind == "po2" and width > MAX_PO2_WIDTH:
+    if clamp and kind == "po2" and width > MAX_PO2_WIDTH:
         warnings.warn(f"Format {text!r} is taken as po2:b={MAX_PO2_WIDTH}: 15 exponents hold all weights that matter, and more "
                       "only widen the accumulators", stacklevel=2)
         width = MAX_PO2_WIDTH
