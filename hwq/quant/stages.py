@@ -93,9 +93,9 @@ class Weighted(Stage):
             return F.conv2d(x, weight, bias, self.stride, (top, left))
         return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, self.stride)
 
-    def forward(self, x: torch.Tensor, grid: Grid | None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, grid: Grid | None, float_weights: bool = False) -> torch.Tensor:
         """Train-time result; ``grid`` is the input's, None while it is not calibrated (the bias then stays real)."""
-        weight = self.quantizer(self.weight)                   # first: a learned scale moves here, the bias follows it
+        weight = self.weight if float_weights else self.quantizer(self.weight)      # first: a learned scale moves here, the bias follows it
         bias: torch.Tensor | None = self.bias
         if self.batchnorm is None and grid is not None and bias is not None:
             scale = power_of_two(grid.frac_bits + self.quantizer.frac_bits).to(bias.dtype)
