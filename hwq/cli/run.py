@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import typer
 
+from ..arith import width_of
 from ..boards.host import Link, open_port
 from ..boards.registry import DEFAULT_BAUD
+from ..emit import element_bytes, pack_codes, unpack_results
 from ..errors import FormatError, ModelError, VerifyError
 from ..interp import encode_images, predict, run_batches
 from ..ir import Graph, content_hash, load
@@ -73,23 +75,23 @@ def read_images(path: Path, graph: Graph) -> tuple[np.ndarray, np.ndarray | None
     return images, labels
 
 
-def pack_frame(codes: np.ndarray, in_bytes: int, in_beats: int) -> bytes:
-    """Return one image's codes as the board's payload: raster order, channels last, each in whole bytes, little endian.
+def pack_frame(codes: np.ndarray, graph: Graph, in_bytes: int, in_beats: int) -> bytes:
+    """Return one image's codes as the board's payload: the bytes of the core's beats, in order.
 
     Raises
     ------
     ModelError
         The board's frame has another size.
     """
-    flat = codes.reshape(-1).astype(np.int64)
-    frame = in_bytes * in_beats
-    if not flat.size or frame % flat.size or not 1 <= frame // flat.size <= 8:
-        raise ModelError(f"The board takes frames of {frame} bytes, the network's input has {flat.size} numbers")
-    return flat.astype("<i8").view(np.uint8).reshape(-1, 8)[:, :frame // flat.size].tobytes()
+    width, _ = width_of(graph.input.lo, graph.input.hi)
+    if in_bytes * in_beats != codes.size * element_bytes(width) or in_bytes % element_bytes(width):
+        raise ModelError(f"The board takes frames of {in_beats} beats of {in_bytes} bytes; the network's input has {codes.size} "
+                         f"numbers of {width} bits")
+    return pack_codes(codes[None], lanes=in_bytes // element_bytes(width), width=width).tobytes()
 
 
 def unpack_result(payload: bytes, graph: Graph) -> np.ndarray:
-    """Return the numbers in a result's payload: each in as few whole bytes as hold the output's range, little endian.
+    """Return the numbers in a result's payload, each in whole bytes.
 
     Raises
     ------
@@ -101,8 +103,8 @@ def unpack_result(payload: bytes, graph: Graph) -> np.ndarray:
     size = len(payload) // count if count else 0
     if size == 0 or size > 8 or size * count != len(payload):
         raise ModelError(f"The board's result of {len(payload)} bytes does not fit the network's output {edge.shape}")
-    values = [int.from_bytes(payload[at:at + size], "little", signed=edge.lo < 0) for at in range(0, len(payload), size)]
-    return np.array(values, np.int64).reshape(edge.shape)
+    beats = np.frombuffer(payload, np.uint8).reshape(1, count, size)
+    return unpack_results(beats, signed=edge.lo < 0).reshape(edge.shape)
 
 
 def input_codes(images: np.ndarray, graph: Graph, path: Path) -> np.ndarray:
@@ -131,7 +133,7 @@ def run_images(link: Link, graph: Graph, codes: np.ndarray) -> Iterator[np.ndarr
     """Yield each image's output as the board gives it; checks first that the board runs this network."""
     board = link.identify(bytes.fromhex(content_hash(graph)))
     for image in codes:
-        yield unpack_result(link.infer(pack_frame(image, board.in_bytes, board.in_beats)), graph)
+        yield unpack_result(link.infer(pack_frame(image, graph, board.in_bytes, board.in_beats)), graph)
 
 
 def _find_model(model: Path | None) -> Path:

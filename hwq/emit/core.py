@@ -14,7 +14,7 @@ from ..ir.storage import content_hash, save
 from ..plan import Plan
 from ..toolchain import run_yosys
 
-__all__ = ["SYNTH_PRELUDE", "emit_core", "pack_codes", "pack_results", "write_vectors"]
+__all__ = ["SYNTH_PRELUDE", "emit_core", "write_vectors"]
 
 # Assertions are for simulation. The ports of every memory never meet at one address (hwq.rtl.memory asserts it), which
 # the emulation of collisions would cost about 44 cells a block to respect.
@@ -35,18 +35,6 @@ setattr -mod -unset src -unset generator -unset amaranth.hierarchy -unset top -u
 delete t:$scopeinfo
 write_verilog accel.v
 """
-
-
-def pack_codes(codes: np.ndarray, lanes: int, width: int) -> np.ndarray:
-    """Return codes (n, ...) as bus bytes (n, bytes a frame): raster order, each code in whole bytes, little endian."""
-    size = -(-width // 8)
-    flat = codes.reshape(len(codes), -1).astype(np.int64)
-    return np.stack([(flat >> (8 * b)) & 255 for b in range(size)], axis=-1).astype(np.uint8).reshape(len(codes), -1)
-
-
-def pack_results(results: np.ndarray, size: int) -> np.ndarray:
-    """Return results (n, ...) as bus bytes (n, bytes a frame), each sign-extended to ``size`` bytes."""
-    return pack_codes(results, 1, 8 * size)
 
 
 def emit_core(graph: Graph, plan: Plan, core: Accelerator, folder: Path, *, target: str) -> dict:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from hwq.emit import pack_codes
 from hwq.errors import EnvironmentError_
 from hwq.sim.folder import load_build
-from hwq.sim.pack import pack_codes
 from hwq.toolchain import find
 
 from .toy import make_build
