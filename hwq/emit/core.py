@@ -11,7 +11,7 @@ from hwq.rtl.accelerator import Accelerator
 from .. import interp
 from ..ir.graph import Graph
 from ..ir.storage import content_hash, save
-from ..plan import Plan
+from ..plan import Plan, plan_record
 from ..toolchain import run_yosys
 
 __all__ = ["SYNTH_PRELUDE", "emit_core", "write_vectors"]
@@ -52,6 +52,7 @@ def emit_core(graph: Graph, plan: Plan, core: Accelerator, folder: Path, *, targ
                   "signed": guard.shape.signed},
         "output": {"bytes": framer.bytes, "beats": framer.beats, "width": framer.shape.width, "signed": framer.shape.signed},
         "cycles": plan.cycles, "startup_cycles": plan.device.technology.startup_cycles,
+        "plan": plan_record(plan),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hwq.errors import FormatError
 from hwq.emit import pack_codes, unpack_results
+from hwq.errors import FormatError
 
 
 def test_lanes_little_endian_twos_complement():
