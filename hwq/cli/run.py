@@ -8,7 +8,7 @@ import numpy as np
 import typer
 
 from ..arith import width_of
-from ..boards.host import Link, open_port
+from ..boards.host import Link, SerialLike, open_port
 from ..boards.registry import DEFAULT_BAUD
 from ..emit import element_bytes, pack_codes, unpack_results
 from ..errors import FormatError, ModelError, VerifyError
@@ -136,9 +136,30 @@ def run_images(link: Link, graph: Graph, codes: np.ndarray) -> Iterator[np.ndarr
         yield unpack_result(link.infer(pack_frame(image, graph, board.in_bytes, board.in_beats)), graph)
 
 
-def _find_model(model: Path | None) -> Path:
+def _simulated(port: str) -> Path | None:
+    """Return the build folder in ``sim:FOLDER``; None for any other port, ``sim:PROGRAM`` included."""
+    return Path(port[4:]) if port.startswith("sim:") and Path(port[4:]).is_dir() else None
+
+
+def _open(port: str, baud: int) -> SerialLike:
+    """Open a port; a build folder's simulated board is compiled first."""
+    folder = _simulated(port)
+    if folder is None:
+        return open_port(port, baud)
+    from ..sim.folder import load_build
+    from ..sim.link import compile_board
+    from . import progress
+    with progress("run") as say:
+        say("compile the simulated board")
+        program = compile_board(load_build(folder))
+    return open_port(f"sim:{program}", baud)
+
+
+def _find_model(model: Path | None, port: str) -> Path:
     if model:
         return model
+    if folder := _simulated(port):
+        return folder / "model.hwq"
     found = sorted(Path().glob("*.hwq"))
     if len(found) != 1:
         raise FormatError(f"Name the network with --model: this folder has {len(found)} .hwq files")
@@ -147,8 +168,8 @@ def _find_model(model: Path | None) -> Path:
 
 def command(
     images: list[Path] = typer.Argument(help="Pictures (PNG), .npy, or .npz with 'images' and maybe 'labels'."),
-    port: str = typer.Option(..., "--port", "-p", help="Serial port, such as /dev/ttyUSB1, or sim:PROGRAM."),
-    model: Path | None = typer.Option(None, "--model", "-m", help="The .hwq file the bitstream was built from."),
+    port: str = typer.Option(..., "--port", "-p", help="Serial port, such as /dev/ttyUSB1, or sim:FOLDER: the simulated board of hwq build."),
+    model: Path | None = typer.Option(None, "--model", "-m", help="The .hwq file the bitstream was built from; by default the one here, or the simulated board's."),
     baud: int = typer.Option(DEFAULT_BAUD, help="Line rate the bitstream was built for."),
     check: bool = typer.Option(False, "--check", help="Compare with the interpreter; exit 6 on a difference."),
     json: bool = typer.Option(False, "--json", help="Print one JSON object."),
@@ -156,7 +177,7 @@ def command(
     """Run images on a board and print class and outputs."""
     from rich.console import Console
     from rich.progress import Progress
-    graph = load(_find_model(model))
+    graph = load(_find_model(model, port))
     read = [(path, *read_images(path, graph)) for path in images]
     names = [f"{path}[{k}]" if len(batch) > 1 else str(path) for path, batch, _ in read for k in range(len(batch))]
     labels = [None if marks is None else int(marks[k]) for _, batch, marks in read for k in range(len(batch))]
@@ -164,7 +185,7 @@ def command(
         raise FormatError("The files hold no image")
     # Wrong images are refused before the port is opened.
     codes = np.concatenate([input_codes(batch, graph, path).astype(np.int64) for path, batch, _ in read])
-    link = Link(open_port(port, baud))
+    link = Link(_open(port, baud))
     outputs: list[np.ndarray] = []
     try:
         with Progress(console=Console(stderr=True), transient=True, disable=not Console(stderr=True).is_terminal) as bar:
