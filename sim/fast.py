@@ -75,7 +75,7 @@ def _simulate(build: Build, program: Path, beats: np.ndarray, stall: int, faults
     with tempfile.TemporaryDirectory(prefix="hwq-sim-") as name, ExitStack() as stack:
         work, children = Path(name), list[Child]()
         for k in range(count):
-            beats[edges[k]:edges[k + 1]].tofile(work / f"in{k}")
+            (work / f"in{k}").write_bytes(beats[edges[k]:edges[k + 1]].tobytes())     # tofile() hides errno
             values = {
                 "in_bytes": build.input.bytes, "in_beats": build.input.beats, "out_bytes": build.output.bytes,
                 "out_beats": build.output.beats, "frames": edges[k + 1] - edges[k], "seed": seed * 1009 + k,

@@ -113,6 +113,7 @@ def verify(folder: str | Path, *, level: str = "rtl", simulator: str | None = No
     # The cocotb benches compare inside the simulator; they pass with these very results only.
     found = want if result is None else unpack_results(result.beats, signed=build.output.signed)
     _compare(found, want, level)
+    run.measure(codes, want)
     control = flip_one_bit(build.graph, codes, found, stalls or 0) if negative_control else None
     right = None if labels is None else int((interp.predict(build.graph, found) == labels[:len(codes)]).sum())
     tools = {"hwq": metadata.version("hwq"), "amaranth": metadata.version("amaranth"), **versions(_TOOLS[simulator])}
@@ -184,10 +185,22 @@ class _Run:
         yield
         self.seconds[name] = round(time.monotonic() - begin, 3)
 
+    def measure(self, codes: np.ndarray, want: np.ndarray) -> None:
+        """Measure cycles in a short compiled run without stalls and faults."""
+        if self.simulator != "verilator":
+            return
+        some = np.resize(codes, (_STEADY, *codes.shape[1:]))
+        with self.step("measure"):
+            self.steady = simulate(self.build, compile_core(self.build, self.level), self._pack(some), processes=1)
+        found = unpack_results(self.steady.beats, signed=self.build.output.signed)
+        _compare(found, np.resize(want, found.shape), self.level)
+
+    def _pack(self, codes: np.ndarray) -> np.ndarray:
+        return pack_codes(codes, lanes=self.build.input.lanes, width=self.build.input.width)
+
     def simulate(self, codes: np.ndarray, want: np.ndarray) -> SimResult | None:
         """Run the images; None where the simulation itself compared them with ``want``."""
-        build = self.build
-        beats = pack_codes(codes, lanes=build.input.lanes, width=build.input.width)
+        build, beats = self.build, self._pack(codes)
 
         def count(done: int, total: int) -> None:
             self.progress("simulate", done, total)
@@ -198,10 +211,6 @@ class _Run:
             with self.step("simulate"):
                 result = simulate(build, program, beats, stall=self.stall, faults=self.faults, seed=self.seed,
                                   processes=self.processes, progress=count)
-            with self.step("measure"):
-                self.steady = simulate(build, program, np.resize(beats, (_STEADY, *beats.shape[1:])), processes=1)
-            again = unpack_results(self.steady.beats, signed=build.output.signed)
-            _compare(again, np.resize(want, again.shape), self.level)
             return result
         if self.simulator == "amaranth":
             with self.step("rebuild"):
