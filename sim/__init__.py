@@ -1,5 +1,7 @@
-"""Verification: compiled simulation, and comparison with the interpreter."""
+"""Verification: simulations of the core, compared with the interpreter."""
 
-from .verify import VerifyReport, verify
+from .folder import load_build
+from .report import VerifyReport
+from .verify import SIMULATORS, verify
 
-__all__ = ["verify", "VerifyReport"]
+__all__ = ["verify", "VerifyReport", "SIMULATORS", "load_build"]

@@ -1,8 +1,8 @@
 """cocotb tests of the core `accel`: stalls, back-to-back frames, resets, wrong frames, no X.
 
 Runs inside the simulator; `hwq.sim.cocotb_runner` starts it. The JSON file named by ``HWQ_BENCH`` gives: ``frames``
-(list of lists of bus words), ``results`` (the same, expected), ``out_beats``, ``in_bits``, ``seed``, ``stall`` (percent)
-and ``limit`` (cycles without progress after which a test fails).
+(list of lists of bus words), ``results`` (the same, expected), ``out_beats``, ``in_bits``, ``seed``, ``stall`` (percent),
+``limit`` (cycles without progress after which a test fails) and ``checked`` (a file that grows by a byte a frame).
 """
 
 import json
@@ -55,6 +55,8 @@ class Bench:
         while True:
             frame = await self.monitor.frame()           # first: a reset changes the scoreboard
             self.board.check(frame)
+            with open(_setup.values["checked"], "ab") as stream:     # a byte a frame, for the progress bar
+                stream.write(b".")
 
     async def _watch(self) -> None:
         """Fail when nothing moves; simulators have no limit of their own."""

@@ -5,19 +5,25 @@ import os
 import re
 import sys
 import tempfile
+import time
 import xml.etree.ElementTree as xml
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import EnvironmentError_, FormatError, ToolError, VerifyError
-from ..toolchain import Tool, find, run
+from ..toolchain import Child, Tool, find
 from .folder import Build
+from .result import STALL_PERCENT
 
 __all__ = ["BenchResult", "run_bench", "BENCHES"]
 
 BENCHES = ("random_stalls", "back_to_back", "reset_in_frame", "wrong_frames")
+# Result frames that each checks, of n images.
+_FRAMES = {"random_stalls": lambda n: n, "back_to_back": lambda n: min(3, n), "reset_in_frame": lambda n: 3,
+           "wrong_frames": lambda n: 4}
 # Runs in a child: the runner changes the process' environment, prints, and ends with SystemExit.
 _CHILD = """
 import json, sys
@@ -40,8 +46,8 @@ class BenchResult:
 
 
 def run_bench(build: Build, beats: np.ndarray, results: np.ndarray, *, level: str = "rtl", simulator: str = "icarus",
-              stall: int = 30, seed: int = 1, benches: tuple[str, ...] = BENCHES,
-              timeout: float = 3600) -> BenchResult:
+              stall: int = STALL_PERCENT, seed: int = 1, benches: tuple[str, ...] = BENCHES, timeout: float | None = None,
+              progress: Callable[[int, int], None] | None = None) -> BenchResult:
     """Run the benches on a build's core.
 
     Parameters
@@ -62,8 +68,10 @@ def run_bench(build: Build, beats: np.ndarray, results: np.ndarray, *, level: st
         Of stalls and faults.
     benches : tuple of str
         Which of `BENCHES`.
-    timeout : float
+    timeout : float or None
         Seconds after which the simulator is killed, in addition to the benches' own limit in cycles.
+    progress : callable or None
+        Gets (result frames checked, result frames in all) now and then.
 
     Raises
     ------
@@ -85,25 +93,41 @@ def run_bench(build: Build, beats: np.ndarray, results: np.ndarray, *, level: st
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EnvironmentError_(f"Cannot write in {folder}: {error.strerror}") from None
-    job, bench, results_xml = folder / "job.json", folder / "bench.json", folder / "results.xml"
+    log = build.path / "logs" / f"cocotb-{simulator}-{level}.log"
+    try:
+        return _run(build, beats, results, level, simulator, stall, seed, benches, timeout, progress, needed, folder, log)
+    except OSError as error:
+        raise EnvironmentError_(f"Cannot write in {folder}: {error.strerror or error}") from None
+
+
+def _run(build, beats, results, level, simulator, stall, seed, benches, timeout, progress, needed, folder, log) -> BenchResult:
+    job, bench, results_xml, checked = (folder / name for name in ("job.json", "bench.json", "results.xml", "checked"))
     results_xml.unlink(missing_ok=True)
+    checked.write_bytes(b"")
     job.write_text(json.dumps({
         "simulator": simulator, "sources": [str(file) for file in build.sources(level)], "folder": str(folder),
         "build_args": _build_args(simulator), "results": str(results_xml), "seed": seed,
         "filter": f"({'|'.join(benches)})$"}))
     bench.write_text(json.dumps({
         "frames": _words(beats), "results": _words(results), "out_beats": build.output.beats,
-        "in_bits": 8 * build.input.bytes, "seed": seed, "stall": stall,
+        "in_bits": 8 * build.input.bytes, "seed": seed, "stall": stall, "checked": str(checked),
         # Start-up, or one frame of the slowest stage, times what stalls cost.
         "limit": 10_000 + 8 * (build.cycles + build.input.beats + build.output.beats)}))
-    log = build.path / "logs" / f"cocotb-{simulator}-{level}.log"
     with tempfile.TemporaryDirectory(prefix="hwq-bin-") as name:
         python = Tool("cocotb", [sys.executable, "-c", _CHILD], "2.1", "cocotb", _environment(needed, Path(name)))
         failure = None
-        try:
-            run(python, [str(job)], log, folder, env={"HWQ_BENCH": str(bench)}, timeout=timeout)
-        except ToolError as error:
-            failure = error
+        total = sum(_FRAMES[name](len(beats)) for name in benches)
+        begin = time.monotonic()
+        with Child(python, [str(job)], log, folder, env={"HWQ_BENCH": str(bench)}) as child:
+            while child.poll() is None and (timeout is None or time.monotonic() - begin < timeout):
+                if progress:
+                    progress(min(checked.stat().st_size, total), total)
+                time.sleep(0.1)
+            try:
+                child.wait(0 if timeout is None or child.poll() is not None else 0.01)
+                child.check()
+            except ToolError as error:
+                failure = error
     return _read(results_xml, benches, log, failure)
 
 

@@ -1,68 +1,25 @@
 """Compiled simulation of the core: whole test sets, several processes, random stalls, resets, wrong frames."""
 
+import errno
 import json
 import os
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import ToolError, VerifyError
+from ..errors import EnvironmentError_, ToolError, VerifyError
 from ..toolchain import Child, Tool
 from .folder import Build
+from .result import SimResult, watchdog
 from .verilate import compile_verilog
 
-__all__ = ["FastResult", "compile_core", "simulate", "STALL_PERCENT", "FAULT_PERCENT"]
+__all__ = ["compile_core", "simulate"]
 
-STALL_PERCENT = 30                                       # of the cycles, at each end, on average over all segments
-FAULT_PERCENT = 10                                       # of the good frames have a reset or a wrong frame before them
-_FAULT = 3                                               # exit code of the executable: the core is wrong
-
-
-@dataclass
-class FastResult:
-    """What came out.
-
-    Attributes
-    ----------
-    beats : uint8 array (n, out beats, bytes)
-        Result frames, in order.
-    stamps : uint64 array (n, 3)
-        Cycles of the first beat in, the first result beat and the last result beat; they start anew in each part.
-    cycles : int
-        Simulated cycles of all processes.
-    seconds : float
-        Wall time.
-    counts : dict of str to int
-        Resets, short and long frames that were thrown in.
-    part : int
-        Frames of the first process, whose stamps belong together.
-    """
-
-    beats: np.ndarray
-    stamps: np.ndarray
-    cycles: int
-    seconds: float
-    counts: dict[str, int] = field(default_factory=dict)
-    part: int = 0
-
-    @property
-    def latency(self) -> int:
-        """Cycles from a frame's first beat to its last result beat, first frame."""
-        return int(self.stamps[0, 2] - self.stamps[0, 0]) + 1 if len(self.stamps) else 0
-
-    @property
-    def cycles_per_frame(self) -> float | None:
-        """Cycles between the ends of consecutive results, once the pipeline is full; None below three frames."""
-        ends = self.stamps[:self.part, 2].astype(np.int64)
-        if len(ends) < 3:
-            return None
-        begin = min(len(ends) // 2, 16)                  # by then every stage is at work
-        return float(ends[-1] - ends[begin]) / (len(ends) - 1 - begin)
+_FAULT, _NO_SPACE = 3, 4                                 # exit codes of the executable: the core is wrong; cannot write
 
 
 def compile_core(build: Build, level: str = "rtl") -> Path:
@@ -72,7 +29,7 @@ def compile_core(build: Build, level: str = "rtl") -> Path:
 
 
 def simulate(build: Build, program: Path, beats: np.ndarray, *, stall: int = 0, faults: int = 0, seed: int = 0,
-             processes: int | None = None, progress: Callable[[int, int], None] | None = None) -> FastResult:
+             processes: int | None = None, progress: Callable[[int, int], None] | None = None) -> SimResult:
     """Run frames through a compiled core.
 
     Parameters
@@ -85,7 +42,7 @@ def simulate(build: Build, program: Path, beats: np.ndarray, *, stall: int = 0, 
         Frames.
     stall, faults : int
         Percent of cycles with a stall, at each end; percent of frames with a reset, a short or a long frame before
-        them.
+        them. Every process throws in each of the three at least once, unless the percentage is 0.
     seed : int
         Of the stalls, faults, and everything in the core that has no initial value.
     processes : int or None
@@ -99,7 +56,18 @@ def simulate(build: Build, program: Path, beats: np.ndarray, *, stall: int = 0, 
         The core broke a rule of the bus, made a wrong frame, or stood still.
     ToolError
         The executable failed.
+    EnvironmentError_
+        No space for temporary files.
     """
+    try:
+        return _simulate(build, program, beats, stall, faults, seed, processes, progress)
+    except OSError as error:
+        raise EnvironmentError_(f"Cannot write the simulation's files in {tempfile.gettempdir()}: {error.strerror or error}. "
+                                "Make room there, or name another folder in TMPDIR") from None
+
+
+def _simulate(build: Build, program: Path, beats: np.ndarray, stall: int, faults: int, seed: int, processes: int | None,
+              progress: Callable[[int, int], None] | None) -> SimResult:
     total = len(beats)
     count = max(1, min(processes or os.cpu_count() or 1, total // 4))
     edges = [total * k // count for k in range(count + 1)]
@@ -107,13 +75,12 @@ def simulate(build: Build, program: Path, beats: np.ndarray, *, stall: int = 0, 
     with tempfile.TemporaryDirectory(prefix="hwq-sim-") as name, ExitStack() as stack:
         work, children = Path(name), list[Child]()
         for k in range(count):
-            beats[edges[k]:edges[k + 1]].tofile(work / f"in{k}")
+            (work / f"in{k}").write_bytes(beats[edges[k]:edges[k + 1]].tobytes())     # tofile() hides errno
             values = {
                 "in_bytes": build.input.bytes, "in_beats": build.input.beats, "out_bytes": build.output.bytes,
                 "out_beats": build.output.beats, "frames": edges[k + 1] - edges[k], "seed": seed * 1009 + k,
                 "stall_in": stall, "stall_out": stall, "faults": faults, "drain": 2 * build.cycles + 1000,
-                # Longest standstill seen: start-up, or one frame of the slowest stage, times what stalls cost.
-                "watchdog": 50_000 + 16 * (build.cycles + build.input.beats + build.output.beats),
+                "watchdog": watchdog(build.cycles, build.input.beats, build.output.beats),
                 "in": work / f"in{k}", "out": work / f"out{k}", "stamps": work / f"stamps{k}"}
             children.append(stack.enter_context(Child(
                 Tool("simulation", [str(program)], "of the core", "build"), [f"{a}={b}" for a, b in values.items()],
@@ -131,6 +98,8 @@ def simulate(build: Build, program: Path, beats: np.ndarray, *, stall: int = 0, 
         for k, child in enumerate(children):
             if child.poll() is None:                     # another one failed
                 continue
+            if child.poll() == _NO_SPACE:
+                raise OSError(errno.ENOSPC, child.log.read_text(errors="replace").strip() or os.strerror(errno.ENOSPC))
             if child.poll() not in (0, _FAULT):
                 child.check()
             summary = _summary(child)
@@ -143,7 +112,7 @@ def simulate(build: Build, program: Path, beats: np.ndarray, *, stall: int = 0, 
             stamps.append(np.fromfile(work / f"stamps{k}", np.uint64).reshape(-1, 3))
     if progress:
         progress(total, total)
-    return FastResult(np.concatenate(results).reshape(total, build.output.beats, build.output.bytes),
+    return SimResult(np.concatenate(results).reshape(total, build.output.beats, build.output.bytes),
                       np.concatenate(stamps), cycles, time.monotonic() - begin, counts, edges[1])
 
 

@@ -2,7 +2,9 @@
 //
 // Arguments are NAME=NUMBER or NAME=PATH (see main). Stalls are drawn per segment, so that runs at full speed, runs of
 // random stalls and long standstills all occur. At the end one JSON object goes to standard output; the exit code is 0
-// for a run without a fault and 3 for a fault of the core (rule of the bus broken, wrong frame, no progress).
+// for a run without a fault, 3 for a fault of the core (rule of the bus broken, wrong frame, no progress), 4 where a file
+// cannot be written.
+#include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -70,9 +72,17 @@ u64 number(const char* name, u64 otherwise) {
     auto found = arguments.find(name);
     return found == arguments.end() ? otherwise : strtoull(found->second.c_str(), nullptr, 10);
 }
+// A full disk must not look like a short result.
+[[noreturn]] void cannot_write(const char* name) {
+    fprintf(stderr, "cannot write %s: %s\n", arguments[name].c_str(), strerror(errno));
+    exit(4);
+}
 FILE* open_file(const char* name, const char* mode) {
     FILE* file = fopen(arguments[name].c_str(), mode);
-    if (!file) { fprintf(stderr, "cannot open %s: %s\n", name, arguments[name].c_str()); exit(1); }
+    if (!file) {
+        fprintf(stderr, "cannot open %s: %s\n", arguments[name].c_str(), strerror(errno));
+        exit(mode[0] == 'w' ? 4 : 1);
+    }
     return file;
 }
 
@@ -112,6 +122,14 @@ int main(int argc, char** argv) {
     // The frame on its way in: kind 0 good, 1 short, 2 long, 3 cut by a reset; beats to send, beats sent.
     int kind = 0, beats = 0, beat = 0;
     bool in_frame = false, holds = false, just_failed = false;
+    // Kinds that must still be thrown in, whatever the dice say: each at least once where faults are asked for. The reset
+    // comes first, for it would make the others' results vanish unseen.
+    std::vector<int> owed;
+    if (faults) {
+        owed = {2};
+        if (in_beats > 1) owed.insert(owed.begin() + random.below(2), 1);   // nothing is shorter than one beat
+        owed.push_back(3);
+    }
     std::vector<uint8_t> data(in_bytes), held(out_bytes), seen(out_bytes), result(out_bytes * out_beats);
     int results = 0, reset_left = 0;
     u64 first_out = 0, quiet = 0;
@@ -126,9 +144,15 @@ int main(int argc, char** argv) {
         // Choose the next frame, or what goes wrong instead.
         if (!in_frame && sending < frames && !reset_left) {
             kind = 0; beats = in_beats;
-            if (faults && !just_failed && random.below(100) < faults) {
-                kind = 1 + random.below(3);
-                if (kind == 1 && in_beats == 1) kind = 2;
+            const bool must = frames - sending <= static_cast<long>(owed.size());
+            if (faults && (must ? !owed.empty() : (!just_failed || !random.below(4)) && random.below(100) < faults)) {
+                if (owed.empty()) {
+                    kind = 1 + random.below(3);
+                    if (kind == 1 && in_beats == 1) kind = 2;
+                } else {
+                    kind = owed.back();
+                    owed.pop_back();
+                }
                 if (kind == 1) { beats = 1 + random.below(in_beats - 1); shorts++; }
                 if (kind == 2) { beats = in_beats + 1 + random.below(2 * in_beats); longs++; }
                 if (kind == 3) beats = random.below(in_beats + 1);
@@ -197,10 +221,10 @@ int main(int argc, char** argv) {
                             } else if (index < 0) {
                                 bad_results++;
                             } else {
-                                fwrite(result.data(), 1, result.size(), out);
                                 const u64 stamp[3] = {first_in[index], first_out, cycle};
-                                fwrite(stamp, sizeof stamp, 1, stamps);
-                                if (!(++done & 63)) fflush(out);
+                                if (fwrite(result.data(), 1, result.size(), out) != result.size()) cannot_write("out");
+                                if (fwrite(stamp, sizeof stamp, 1, stamps) != 1) cannot_write("stamps");
+                                if (!(++done & 15) && fflush(out)) cannot_write("out");
                             }
                         }
                     }
@@ -222,8 +246,8 @@ int main(int argc, char** argv) {
         }
     }
     core.final();
-    fclose(out);
-    fclose(stamps);
+    if (fclose(out)) cannot_write("out");
+    if (fclose(stamps)) cannot_write("stamps");
     printf("{\"cycles\": %llu, \"frames\": %ld, \"resets\": %llu, \"short\": %llu, \"long\": %llu, \"bad\": %llu, "
            "\"sent\": %ld, \"beat\": %d, \"result_beat\": %d, \"error\": \"%s\"}\n",
            (unsigned long long)cycle, done, (unsigned long long)resets, (unsigned long long)shorts,

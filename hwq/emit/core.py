@@ -11,10 +11,10 @@ from hwq.rtl.accelerator import Accelerator
 from .. import interp
 from ..ir.graph import Graph
 from ..ir.storage import content_hash, save
-from ..plan import Plan
+from ..plan import Plan, plan_record
 from ..toolchain import run_yosys
 
-__all__ = ["SYNTH_PRELUDE", "emit_core", "pack_codes", "pack_results", "write_vectors"]
+__all__ = ["SYNTH_PRELUDE", "emit_core", "write_vectors"]
 
 # Assertions are for simulation. The ports of every memory never meet at one address (hwq.rtl.memory asserts it), which
 # the emulation of collisions would cost about 44 cells a block to respect.
@@ -37,18 +37,6 @@ write_verilog accel.v
 """
 
 
-def pack_codes(codes: np.ndarray, lanes: int, width: int) -> np.ndarray:
-    """Return codes (n, ...) as bus bytes (n, bytes a frame): raster order, each code in whole bytes, little endian."""
-    size = -(-width // 8)
-    flat = codes.reshape(len(codes), -1).astype(np.int64)
-    return np.stack([(flat >> (8 * b)) & 255 for b in range(size)], axis=-1).astype(np.uint8).reshape(len(codes), -1)
-
-
-def pack_results(results: np.ndarray, size: int) -> np.ndarray:
-    """Return results (n, ...) as bus bytes (n, bytes a frame), each sign-extended to ``size`` bytes."""
-    return pack_codes(results, 1, 8 * size)
-
-
 def emit_core(graph: Graph, plan: Plan, core: Accelerator, folder: Path, *, target: str) -> dict:
     """Write ``model.hwq``, ``accel.il``, ``accel.v`` and ``manifest.json`` to ``folder``; return the manifest.
 
@@ -64,6 +52,7 @@ def emit_core(graph: Graph, plan: Plan, core: Accelerator, folder: Path, *, targ
                   "signed": guard.shape.signed},
         "output": {"bytes": framer.bytes, "beats": framer.beats, "width": framer.shape.width, "signed": framer.shape.signed},
         "cycles": plan.cycles, "startup_cycles": plan.device.technology.startup_cycles,
+        "plan": plan_record(plan),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest

@@ -154,11 +154,13 @@ def test_a_network_without_preprocessing_takes_codes(place, tmp_path, monkeypatc
 
 
 def test_numbers_of_several_bytes():
-    graph = _graph()
-    assert pack_frame(np.array([1, -2]), 1, 2) == b"\x01\xfe"
-    assert pack_frame(np.array([1, -2]), 2, 2) == b"\x01\x00\xfe\xff"
+    graph = _graph(shape=(1, 2, 1))
+    wide = replace(graph, nodes=(replace(graph.nodes[0], lo=-300, hi=300), *graph.nodes[1:]))
+    assert pack_frame(np.array([1, 2]), graph, 1, 2) == pack_frame(np.array([1, 2]), graph, 2, 1) == b"\x01\x02"
+    assert pack_frame(np.array([1, -2]), wide, 2, 2) == b"\x01\x00\xfe\xff"
     assert unpack_result(b"\x01\x00\xfe\xff\x00\x80", graph).tolist() == [1, -2, -32768]
-    with pytest.raises(ModelError, match="^The board takes frames of 3 bytes, the network's input has 2 numbers"):
-        pack_frame(np.array([1, 2]), 1, 3)
+    for size, beats in ((1, 3), (3, 1), (1, 4)):
+        with pytest.raises(ModelError, match=f"^The board takes frames of {beats} beats of {size} bytes; the network's input has 2"):
+            pack_frame(np.array([1, 2]), wide, size, beats)
     with pytest.raises(ModelError, match="^The board's result of 4 bytes does not fit"):
         unpack_result(b"1234", graph)

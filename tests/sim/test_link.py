@@ -13,7 +13,7 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from hwq.boards.uart import UartRx, UartTx
-from hwq.errors import EnvironmentError_
+from hwq.errors import FormatError
 from hwq.sim.link import compile_link
 from hwq.toolchain import run_yosys
 
@@ -46,7 +46,7 @@ def program(tmp_path_factory):
     folder = tmp_path_factory.mktemp("link")
     (folder / "top.il").write_text(rtlil.convert(Echo(), name="top", emit_src=False))
     run_yosys("read_rtlil top.il\nproc\nopt_clean\nwrite_verilog -noattr link_sim.v", folder / "logs" / "v.log", folder)
-    return compile_link(folder, divisor=5, idle=2000)
+    return compile_link([folder / "link_sim.v"], folder, divisor=5, idle=2000)
 
 
 def test_all_bytes_then_end(program):
@@ -75,6 +75,6 @@ def _cpu(pid):
         return sum(map(int, stream.read().rsplit(")", 1)[1].split()[11:13]))
 
 
-def test_missing_source(tmp_path):
-    with pytest.raises(EnvironmentError_, match="There is no .*link_sim.v: build for a board first"):
-        compile_link(tmp_path, divisor=5, idle=10)
+def test_numbers_out_of_range(tmp_path):
+    with pytest.raises(FormatError, match="Divisor must be at least 4 and idle at least 1, not 3 and 10"):
+        compile_link([tmp_path / "top.v"], tmp_path, divisor=3, idle=10)

@@ -1,4 +1,4 @@
-"""Codes to the bytes of bus beats, and back."""
+"""Numbers to the bytes of bus beats, and back: the one definition of what stands on the core's streams."""
 
 import numpy as np
 
@@ -13,27 +13,27 @@ def element_bytes(width: int) -> int:
 
 
 def pack_codes(codes: np.ndarray, *, lanes: int, width: int) -> np.ndarray:
-    """Return the beats of input codes.
+    """Return the beats of numbers.
 
     Parameters
     ----------
     codes : int array (n, ...)
         Raster order, channels last.
     lanes : int
-        Codes a beat; the first stands in the low bytes.
+        Numbers a beat; the first stands in the low bytes.
     width : int
-        Bits of a code; each takes whole bytes, little endian, two's complement.
+        Bits of a number; each takes whole bytes, little endian, two's complement.
 
     Returns
     -------
-    uint8 array (n, beats, lanes * bytes of a code)
+    uint8 array (n, beats, lanes * bytes of a number)
 
     Raises
     ------
     FormatError
-        The codes of an image do not fill whole beats.
+        The numbers of an image do not fill whole beats.
     """
-    flat = np.ascontiguousarray(codes, dtype="<i8").reshape(len(codes), -1)
+    flat = np.ascontiguousarray(codes, dtype="<i8").reshape(len(codes), int(np.prod(np.shape(codes)[1:])))
     if flat.shape[1] % lanes:
         raise FormatError(f"{flat.shape[1]} codes an image do not fill beats of {lanes} codes")
     size = element_bytes(width)

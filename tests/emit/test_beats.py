@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from hwq.emit import pack_codes, unpack_results
 from hwq.errors import FormatError
-from hwq.sim.pack import pack_codes, unpack_results
 
 
 def test_lanes_little_endian_twos_complement():
@@ -26,3 +26,7 @@ def test_unsigned_is_not_extended():
 def test_open_beat_is_refused():
     with pytest.raises(FormatError, match="3 codes an image do not fill beats of 2 codes"):
         pack_codes(np.zeros((1, 3)), lanes=2, width=8)
+
+
+def test_no_image_at_all():
+    assert pack_codes(np.zeros((0, 2, 2)), lanes=2, width=9).shape == (0, 2, 4)

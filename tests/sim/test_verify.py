@@ -1,0 +1,206 @@
+"""`verify` and its command: every simulator and level, every way to be wrong, and what a user may get wrong."""
+
+import importlib.util
+import json
+import re
+
+import numpy as np
+import pytest
+
+from hwq.errors import EnvironmentError_, FormatError, ModelError, VerifyError
+from hwq.sim import verify
+from hwq.sim.folder import load_build
+from hwq.sim.rebuild import rebuild
+
+from .conftest import hwq, need, small_network
+
+ALL_THREE = {"resets", "short", "long"}
+
+
+def seal(folder):
+    """Make the manifest agree with the files again."""
+    import hashlib
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in manifest["files"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def flip_a_weight(folder):
+    """Flip one bit in a ROM of accel.v."""
+    text = (folder / "accel.v").read_text()
+    found = list(re.finditer(r"^\s+\\?\S*\[\d+\] = \d+'[hb]([0-9a-f]+);", text, re.M))
+    assert found, "accel.v has no memory contents"
+    at = found[0].start(1)
+    changed = text[:at] + ("1" if text[at] == "0" else "0") + text[at + 1:]
+    (folder / "accel.v").write_text(changed)
+    seal(folder)
+
+
+@pytest.mark.parametrize("stalls, faults", [(None, 0), (4, 0), (None, 40), (4, 40)])
+def test_compiled_simulation(board, pictures, stalls, faults):
+    need("verilator", "c++")
+    steps = []
+    report = verify(board, data=pictures, stalls=stalls, faults=faults, negative_control=True,
+                    progress=lambda *step: steps.append(step))
+    assert (report.simulator, report.level, report.images, report.identical, report.right) == ("verilator", "rtl", 30, 30, 29)
+    assert report.accuracy == 29 / 30 and report.note == "" and steps[-1][0] == "measure" and ("simulate", 30, 30) in steps
+    # Measured without stalls, whatever the run before was like.
+    assert report.cycles_per_frame == verify(board, images=1).cycles_per_frame
+    assert report.planned_cycles == load_build(board).cycles <= report.cycles_per_frame <= report.latency
+    assert set(report.faults) == (ALL_THREE if faults else set()) and all(report.faults.values())
+    assert report.negative_control.images == 30 and report.negative_control.different > 0
+    assert report.hashes["accel.v"] == load_build(board).files["accel.v"] and "missing" not in report.tools.values()
+
+
+def test_each_fault_comes_even_to_a_single_frame(board):
+    need("verilator", "c++")
+    assert verify(board, images=1, faults=1).faults == {"resets": 1, "short": 1, "long": 1}
+
+
+def test_netlist(board, pictures):
+    need("verilator", "c++")
+    report = verify(board, level="netlist", data=pictures, stalls=1, faults=30, images=12)
+    assert report.identical == 12 and "netlist.v" in report.hashes and all(report.faults.values())
+
+
+@pytest.mark.parametrize("level", ["rtl", "netlist"])
+def test_cocotb_in_icarus(board, level):
+    need("iverilog", "vvp")
+    pytest.importorskip("cocotb_tools.runner")
+    steps = []
+    report = verify(board, level=level, simulator="cocotb-icarus", images=3, stalls=9, progress=lambda *step: steps.append(step))
+    assert report.four_state and len(report.benches) == 4 and report.stalls == 9 and report.cycles_per_frame is None
+    assert max(done for _, done, _ in steps) > 3
+
+
+@pytest.mark.slow
+def test_cocotb_in_verilator(board):
+    need("verilator", "c++")
+    assert verify(board, simulator="cocotb-verilator").benches == verify(board, simulator="cocotb-icarus").benches
+
+
+@pytest.mark.parametrize("stalls, faults", [(None, 0), (7, 50)])
+def test_amaranth(board, pictures, stalls, faults):
+    report = verify(board, simulator="amaranth", data=pictures, images=4, stalls=stalls, faults=faults)
+    assert report.identical == 4 and bool(report.faults) == bool(faults) and all(report.faults.values())
+    if stalls is None:
+        need("verilator", "c++")
+        assert report.latency == verify(board, images=1).latency
+
+
+def test_a_few_frames_by_default_and_it_says_so(board):
+    report = verify(board, simulator="amaranth")
+    assert (report.images, report.available) == (2, 8) and report.note.startswith("2 of 8 images, for this simulator is slow")
+
+
+def test_wrong_hardware_is_noticed(copy, pictures):
+    need("verilator", "c++")
+    flip_a_weight(copy)
+    with pytest.raises(VerifyError, match=r"of 30 images differ at level rtl; first: image \d+, result \d, expected -?\d+, found -?\d+"):
+        verify(copy, data=pictures)
+    assert "differ at level rtl" in hwq("verify", copy, "--data", pictures, code=6)
+
+
+def test_wrong_hardware_is_noticed_by_the_benches(copy):
+    need("iverilog", "vvp")
+    pytest.importorskip("cocotb_tools.runner")
+    flip_a_weight(copy)
+    with pytest.raises(VerifyError, match=r"Bench \w+ failed: .*frame \d+: result beat \d is"):
+        verify(copy, simulator="cocotb-icarus")
+
+
+def test_files_of_another_build_are_refused(copy):
+    with open(copy / "accel.v", "a") as stream:
+        stream.write("// edited\n")
+    with pytest.raises(FormatError, match="accel.v is not the file that was built: its hash is .*; build again"):
+        verify(copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["plan"]["layers"][0]["fold"]["pe"] = 2
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(FormatError, match="was built by another version of hwq or Amaranth"):
+        rebuild(load_build(copy))
+    for broken, words in (({"pe": "two"}, "."), ({"pie": 1}, "The plan is malformed")):
+        manifest["plan"]["layers"][0]["fold"] = broken
+        (copy / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises((FormatError, ModelError), match=words):
+            rebuild(load_build(copy))
+    manifest["plan"]["layers"].pop()
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(FormatError, match="The plan belongs to another network"):
+        rebuild(load_build(copy))
+    del manifest["plan"]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(FormatError, match="keeps no plan: build again"):
+        rebuild(load_build(copy))
+
+
+def test_the_tree_made_again_is_the_one_that_was_built(board):
+    rebuild(load_build(board))                           # raises where one byte of the RTLIL differs
+
+
+def test_a_control_that_says_nothing_fails(board, tmp_path):
+    need("verilator", "c++")
+    np.savez(tmp_path / "black.npz", images=np.zeros((2, 6, 6, 2), np.uint8))
+    # Black pictures still meet the biases; only the linear layer's weights can matter, and some seed finds one. So
+    # check the refusal on a network that ignores its input.
+    from dataclasses import replace
+
+    from hwq.interp import run_batches
+    from hwq.sim.control import flip_one_bit
+    graph = small_network()
+    deaf = graph.with_nodes(replace(node, lo=0, hi=0) if node.name == "relu" else node for node in graph)
+    codes = np.zeros((2, 6, 6, 2), np.int64)
+    with pytest.raises(VerifyError, match="Negative control: no single weight bit of 50 changes a result of these 2 images"):
+        flip_one_bit(deaf, codes, run_batches(deaf, codes).reshape(2, -1), 0)
+
+
+@pytest.mark.parametrize("arguments, code, words", [
+    (["--level", "gates"], 1, "Level must be rtl or netlist, not 'gates'"),
+    (["--simulator", "modelsim"], 1, "Simulator must be one of verilator, cocotb-icarus, cocotb-verilator, amaranth, not 'modelsim'"),
+    (["--simulator", "amaranth", "--level", "netlist"], 1, "Amaranth's own simulator knows the RTL only"),
+    (["--images", "0"], 1, "Images must be a number from 1, or 'all', not 0"),
+    (["--images", "many"], 1, "Images must be a number or 'all', not 'many'"),
+    (["--images", "9"], 1, "There are 8 images, not 9; give more with --data"),
+    (["--faults", "95"], 1, "Faults must be 0 to 90 percent, not 95"),
+    (["--stalls", "-3"], 1, "The seed of stalls must be 0 to"),
+    (["--jobs", "0"], 1, "Jobs must be at least 1, not 0"),
+    (["--data", "nowhere.npz"], 1, "Cannot read nowhere.npz"),
+])
+def test_arguments(board, arguments, code, words):
+    assert words in hwq("verify", board, *arguments, code=code)
+
+
+def test_a_folder_that_is_no_build(tmp_path):
+    assert "is no build folder: cannot read manifest.json: No such file" in hwq("verify", tmp_path / "gone", code=5)
+    (tmp_path / "manifest.json").write_text("{}")
+    assert "is malformed (KeyError: 'format'); build again" in hwq("verify", tmp_path, code=1)
+
+
+def test_a_build_without_a_netlist(copy):
+    (copy / "netlist.v").unlink()
+    assert "only builds for a device have one" in hwq("verify", copy, "--level", "netlist", code=5)
+
+
+def test_missing_tools(board, tmp_path):
+    nothing = str(tmp_path)
+    for simulator, variable in (("cocotb-icarus", "HWQ_IVERILOG"), ("verilator", "HWQ_VERILATOR"), ("verilator", "CXX")):
+        message = hwq("verify", board, "--simulator", simulator, code=5, **{variable: "no-such-tool"})
+        assert f"the environment variable {variable} names 'no-such-tool', which is no command here" in message
+    assert "iverilog is missing. Looked for: " in hwq("verify", board, "--simulator", "cocotb-icarus", code=5, PATH=nothing)
+
+
+def test_without_a_compiler(board, tmp_path):
+    """No compiler on this machine: a few frames in Amaranth's own simulator, and the report says so."""
+    bare = {"PATH": str(tmp_path), "CXX": None}
+    if importlib.util.find_spec("ziglang"):              # the wheel would count as one
+        bare["CXX"] = "no-such-compiler"
+    report = json.loads(hwq("verify", board, "--stalls", "3", "--json", **bare))
+    assert (report["simulator"], report["identical"], report["images"], report["available"]) == ("amaranth", 2, 2, 8)
+    assert report["note"].startswith("c++") and "only a few frames ran, in Amaranth's own simulator" in report["note"]
+    text = hwq("verify", board, "--images", "1", **bare)
+    assert text.startswith("rtl, amaranth: 1 of 1 images identical") and "note: c++" in text
+    assert "c++" in hwq("verify", board, "--level", "netlist", code=5, **bare)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXX", "no-such-compiler")
+        with pytest.raises(EnvironmentError_, match="CXX"):
+            verify(board, simulator="verilator")
