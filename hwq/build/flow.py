@@ -7,20 +7,18 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
-
 from hwq.boards import link_script as link
 from hwq.boards.registry import DEFAULT_BAUD, find_board, find_device
 from hwq.boards.tops import board_files, device_files
 from hwq.rtl.common import Cost
 
-from ..emit import SYNTH_PRELUDE, emit_core, write_vectors
+from ..emit import SYNTH_PRELUDE, emit_core, vector_codes, write_bench, write_vectors
 from ..errors import EnvironmentError_, FitError, ModelError, ToolError
 from ..ir.graph import Graph
 from ..ir.storage import content_hash
 from ..lower import lower
 from ..passes import apply_passes
-from ..plan import SHELL, device, make_plan, parse_fold
+from ..plan import SHELL, Plan, device, make_plan, parse_fold
 from ..toolchain import find, run, run_yosys, versions
 from .report import make_report
 
@@ -28,11 +26,12 @@ __all__ = ["build", "DEFAULT_BOARD"]
 
 DEFAULT_BOARD = "icebreaker"
 _DEFAULT_MHZ = 24.0
+_VECTORS = 8                                             # golden frames in a build
 
 
-def _vectors(graph: Graph, count: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return rng.integers(graph.input.lo, graph.input.hi + 1, (count, *graph.input.shape))
+def _patience(plan: Plan) -> int:
+    """Cycles after which a test bench may call it a deadlock: a frame through all stages, stalled at both ends."""
+    return 4 * sum(planned.cycles for planned in plan.layers) + plan.device.technology.startup_cycles + 1000
 
 
 def _claim(folder: Path) -> None:
@@ -92,7 +91,8 @@ def build(graph: Graph, output: str | Path, *, target: str = "ice40", board: str
     try:
         say("emit RTLIL and Verilog")
         manifest = emit_core(graph, plan, core, work, target=target)
-        write_vectors(graph, work / "vectors", _vectors(graph, 8))
+        write_vectors(graph, work / "vectors", vector_codes(graph, _VECTORS), manifest)
+        write_bench(manifest, work, frames=_VECTORS, patience=_patience(plan))
         tools = ("yosys",)
         pnr: dict = {}
         hz = 0
