@@ -4,10 +4,12 @@ Exit codes: 0 done, 1 wrong model or input, 2 usage, 3 does not fit, 4 a tool fa
 machine, 6 a check found a difference, 130 interrupted.
 """
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 
 import typer
 
@@ -45,13 +47,36 @@ for _name in COMMANDS:
     app.command(_name)(import_module(f".{_name}", __package__).command)
 
 
+def _stop_once() -> list[int]:
+    """Let the first signal that ends us be an exception, so that tools are ended and files removed; later ones wait for that.
+
+    Returns a list that will hold the signal's number.
+    """
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    stopped: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        stopped.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    for number in numbers:
+        if signal.getsignal(number) is not signal.SIG_IGN:   # nohup
+            signal.signal(number, stop)
+    return stopped
+
+
 def main() -> None:
     """Run the command line and exit."""
+    stopped = _stop_once()
     try:
         app()
     except HwqError as error:
         print(f"hwq: error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
+        if not stopped:
+            raise
         print("hwq: interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + stopped[0])
