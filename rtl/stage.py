@@ -10,6 +10,7 @@ from hwq.formats import Format
 
 from .accelerator import Chain
 from .common import Technology, check, check_int, shape_of
+from .deduct import Deduct
 from .matvec import MatVec
 from .reduce import Reduce
 from .requantizer import Requantizer
@@ -33,8 +34,10 @@ class Folding:
         ``"memory"`` or ``"shift"`` window.
     lanes : int
         Lanes of the requantizer.
-    block_rom, dsp : bool
-        Weights in block RAM; products in multiplier blocks.
+    block_rom : bool
+        Weights in block RAM.
+    style : str
+        How `MatVec` multiplies.
     depth : int
         Words of the ring (`MemoryWindow`), a power of two; 0: as many as the least blocks hold.
     """
@@ -44,7 +47,7 @@ class Folding:
     source: str = "memory"
     lanes: int = 1
     block_rom: bool = True
-    dsp: bool = True
+    style: str = "lut"
     depth: int = 0
 
 
@@ -61,11 +64,14 @@ class Requant:
     half_even: bool = False
 
     def block(self, in_range: tuple[int, int], channels: int, lanes: int, order: tuple[int, int, int],
-              technology: Technology) -> Requantizer:
-        """Return the block for accumulators of ``in_range``."""
-        return Requantizer(in_range, mult=self.mult, offset=self.offset, offset_neg=self.offset_neg, shift=self.shift,
+              technology: Technology, too_much: np.ndarray | None = None, ranges: np.ndarray | None = None) -> Requantizer:
+        """Return the block for accumulators of ``in_range``, each too large by its channel's ``too_much``."""
+        offset = self.offset
+        if too_much is not None and too_much.any():
+            offset = offset - too_much * self.mult
+        return Requantizer(in_range, mult=self.mult, offset=offset, offset_neg=self.offset_neg, shift=self.shift,
                            lo=self.lo, hi=self.hi, half_even=self.half_even, channels=channels, lanes=lanes, order=order,
-                           technology=technology)
+                           ranges=ranges, technology=technology)
 
 
 def gears(shape, lanes_in: int, lanes_out: int) -> list[tuple[str, wiring.Component]]:
@@ -165,12 +171,16 @@ class ConvStage(Chain):
         self._input = (height, width, channels // beat), keep, pads, (in_lanes, beat), pool
         arranged = weight.reshape(outputs, self.window.words, self.window.simd)
         self.matvec = MatVec(arranged, weight_format, x_range, pe=fold.pe, repeat=repeat, block_rom=fold.block_rom,
-                             dsp=fold.dsp, technology=technology)
+                             style=fold.style, technology=technology)
         order = (groups, repeat, fold.pe // fold.lanes)
-        self.requantizer = requant.block(self.matvec.acc_range, outputs, fold.lanes, order, technology)
-        blocks += [("window", self.window), ("matvec", self.matvec),
-                   ("serializer", Serializer(self.matvec.acc_shape, fold.pe, fold.lanes)),
-                   ("requantizer", self.requantizer)]
+        in_range, ranges, too_much = self.matvec.acc_range, self.matvec.ranges, self.matvec.too_much
+        blocks += [("window", self.window), ("matvec", self.matvec)]
+        if requant.offset_neg.size and too_much.any():   # it must see the sign of the true sum
+            deduct = Deduct(ranges, too_much, pe=fold.pe, repeat=repeat)
+            in_range, ranges, too_much = deduct.out_range, deduct.ranges, np.zeros_like(too_much)
+            blocks.append(("deduct", deduct))
+        self.requantizer = requant.block(in_range, outputs, fold.lanes, order, technology, too_much, ranges)
+        blocks += [("serializer", Serializer(shape_of(*in_range), fold.pe, fold.lanes)), ("requantizer", self.requantizer)]
         out_range = (requant.lo, requant.hi)
         if repeat > 1:
             blocks.append(("pool", Reduce("max", out_range, lanes=fold.lanes, counts=(repeat, order[2]), over=(True, False),
@@ -205,7 +215,7 @@ class ConvStage(Chain):
         inside = [pads[0] <= y < pads[0] + keep[0] and pads[1] <= x < pads[1] + keep[1]
                   for y in range(rows) for x in range(cols) for _ in range(words)]
         beats = self.fold.pe // self.fold.lanes
-        latency = self.window.latency + self.matvec.latency + self.requantizer.latency + 4
+        latency = self.window.latency + self.matvec.latency + self.requantizer.latency + 5
         actors: list[Actor] = []
         if isinstance(self.window, MemoryWindow):
             w = self.window

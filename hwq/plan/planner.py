@@ -120,11 +120,9 @@ def _options(layer: Layer, device: Device, fixed: tuple[int, int] | None) -> lis
     for pe, simd, source in choices:
         words = taps * channels // simd if source == "memory" else 1
         for block_rom in ((True, False) if outputs // pe * words <= 256 else (True,)):
-            for dsp in ((True, False) if device.dsp else (True,)):
-                fold = Folding(pe, simd, source, _lanes(pe, words), block_rom, dsp)
+            for style in layer.styles(device.technology):
+                fold = Folding(pe, simd, source, _lanes(pe, words), block_rom, style)
                 stage = layer.stage(fold, simd if source == "memory" else channels, device.technology)
-                if dsp and device.dsp and not stage.matvec.uses_dsp and not fixed:      # type: ignore[union-attr]
-                    continue                             # the same as without
                 options.append(_Option(fold, stage.cycles, stage.cost))                 # type: ignore[union-attr]
     return options
 
