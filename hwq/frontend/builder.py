@@ -1,7 +1,7 @@
 """What every importer shares: makes the nodes, chooses the form of each requantization, and keeps what the user must know."""
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,6 +53,11 @@ def weight_format(codes: np.ndarray, least: int = 2) -> FixedPoint | None:
     top = max(int(codes.max(initial=0)), -int(codes.min(initial=0)) - 1)
     width = max(least, top.bit_length() + 1)
     return FixedPoint(width, 0) if width <= MAX_WIDTH else None
+
+
+def _shared(values: np.ndarray) -> np.ndarray:
+    """Return one value where all channels have the same."""
+    return values[:1] if len(values) and (values == values[0]).all() else values
 
 
 class Builder:
@@ -131,12 +136,10 @@ class Builder:
         low, high = self.ranges(source)
         thresholds = np.asarray(thresholds)
         flip = np.zeros(len(low), bool) if flip is None else np.broadcast_to(flip, low.shape)
-        if len(thresholds) == 1 and not flip.any() and (low == low[0]).all() and (high == high[0]).all():
-            low, high = low[:1], high[:1]
+        if len(thresholds) == 1 and not flip.any():
+            low, high, flip = low.min(keepdims=True), high.max(keepdims=True), flip[:1]
         elif len(thresholds) == 1:
             thresholds = np.repeat(thresholds, len(low), axis=0)
-        if len(low) == 1:
-            flip = flip[:1]
         low, high = np.where(flip, -high, low), np.where(flip, -low, high)
         name = self.unique(base)
         clipped = [[min(max(int(t), int(a)), int(b) + 1) for t in row] for row, a, b in zip(thresholds, low, high, strict=True)]
@@ -144,9 +147,8 @@ class Builder:
             form = exact_scales(clipped, lo, low, high, two_offsets=not flip.any())
         except ModelError:
             return self._thresholds(name, source, np.array(clipped, np.int64), lo, hi, flip, frac_bits)
-        sign = np.where(flip, -1, 1)
-        return self.add(ir.Requantize(name, (source,), form.mult * sign, form.offset, form.shift, lo, hi, form.offset_neg,
-                                      frac_bits=frac_bits))
+        mult, offset, negative = _shared(form.mult * np.where(flip, -1, 1)), _shared(form.offset), _shared(form.offset_neg)
+        return self.add(ir.Requantize(name, (source,), mult, offset, form.shift, lo, hi, negative, frac_bits=frac_bits))
 
     def _thresholds(self, name: str, source: str, rows: np.ndarray, lo: int, hi: int, flip: np.ndarray, frac_bits: int | None) -> str:
         if flip.any():
@@ -189,5 +191,3 @@ class Builder:
             raise ModelError(f"Network '{self.name}': the output does not depend on the input")
         return ir.Graph((*nodes, ir.Output("output", (last,))), preprocess, tuple(classes), self.name)
 
-
-Progress = Callable[[str], None]

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import ModelError
 
-__all__ = ["ExactScale", "ScaleForm", "thresholds_of", "threshold_table", "exact_scale", "exact_scales", "fits"]
+__all__ = ["ExactScale", "ScaleForm", "thresholds_of", "threshold_table", "exact_scale", "exact_scales", "exact_line", "fits"]
 
 MAX_SHIFT = 62
 Points = list[tuple[int, int]]
@@ -286,3 +286,34 @@ def exact_scales(thresholds: Sequence[Sequence[int]] | np.ndarray, first: int, l
     two = any(len(sides) > 1 for sides in problems)
     return ScaleForm(np.array([s[0] for s in solved], np.int64), np.array([s[1][-1] for s in solved], np.int64), shift,        # type: ignore[index]
                      np.array([s[1][0] for s in solved] if two else [], np.int64))        # type: ignore[index]
+
+
+def exact_line(x: int, values: Sequence[int], *, max_bits: int = 31) -> ScaleForm:
+    """Return the line, with two offsets if it must, that gives ``values[i]`` at ``x + i``: for results of many levels.
+
+    Parameters
+    ----------
+    x : int
+        Lowest argument.
+    values : sequence of int
+        The function at ``x, x + 1, ...``; it does not fall.
+    max_bits : int
+        Largest width of the multiplier in bits.
+
+    Raises
+    ------
+    ModelError
+        No such line.
+    """
+    def side(points: Points) -> Side:
+        return _hull(points, True), _hull([(t, k + 1) for t, k in points], False)
+    points = [(x + i, int(v)) for i, v in enumerate(values)]
+    halves = [[p for p in points if p[0] < 0], [p for p in points if p[0] >= 0]]
+    problems = [[side(points)]] + ([[side(half) for half in halves]] if all(halves) else [])
+    for sides in problems:
+        shift = _least_shift(sides, 0, max_bits)
+        solved = None if shift is None else _solve(sides, shift)
+        if shift is not None and solved is not None:
+            return ScaleForm(np.array([solved[0]], np.int64), np.array([solved[1][-1]], np.int64), shift,
+                             np.array(solved[1][:-1], np.int64))
+    raise ModelError(f"No multiplier of up to {max_bits} bits gives these {len(points)} values")
