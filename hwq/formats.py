@@ -1,9 +1,11 @@
 """Number formats of weights and activations: their levels, and exact encoding to and from ROM codes.
 
 Spec text: ``dfp:b=4``, ``dfp:b=4,fl=5``, ``dfp:b=4,fl=5,narrow``, ``po2:b=3,emax=-2``, ``bipolar``. ``fl`` and ``emax`` left out
-mean: chosen from the data. Widths are in bits and include the sign.
+mean: chosen from the data, by the rule that ``rule=mse|range|learned`` names (mse). ``channel``: one scale per output
+channel. Widths are in bits and include the sign.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy as np
 from .arith import bit_range
 from .errors import FormatError
 
-__all__ = ["FixedPoint", "PowerOfTwo", "Bipolar", "Format", "Spec", "parse_spec", "MAX_WIDTH"]
+__all__ = ["FixedPoint", "PowerOfTwo", "Bipolar", "Format", "Spec", "parse_spec", "MAX_WIDTH", "MAX_PO2_WIDTH", "RULES"]
 
 MAX_WIDTH = 16
 
@@ -191,12 +193,27 @@ class Spec:
         ``fl`` or ``emax``; None means: choose from the data.
     narrow : bool
         Symmetric levels (dfp).
+    rule : str
+        How an open scale of weights is chosen: ``"mse"``, ``"range"`` or ``"learned"``.
+    channel : bool
+        One scale per output channel instead of one per layer.
     """
 
     kind: str
     width: int
     scale: int | None = None
     narrow: bool = False
+    rule: str = "mse"
+    channel: bool = False
+
+    @property
+    def text(self) -> str:
+        """Spec text that parses back to this."""
+        keys = [f"b={self.width}"] if self.kind != "bipolar" else []
+        if self.scale is not None:
+            keys.append(f"{'emax' if self.kind == 'po2' else 'fl'}={self.scale}")
+        keys += ["narrow"] * self.narrow + [f"rule={self.rule}"] * (self.rule != "mse") + ["channel"] * self.channel
+        return self.kind + (":" + ",".join(keys) if keys else "")
 
     def resolve(self, scale: int) -> Format:
         """Return the format with the scale filled in."""
@@ -207,36 +224,60 @@ class Spec:
         return FixedPoint(self.width, scale, signed=self.kind == "dfp", narrow=self.narrow)
 
 
-_KEYS = {"dfp": ("b", "fl", "narrow"), "udfp": ("b", "fl"), "po2": ("b", "emax"), "bipolar": ("fl",)}
+RULES = ("mse", "range", "learned")
+MAX_PO2_WIDTH = 5
+
+_FLAGS = ("narrow", "channel")
+_KEYS = {"dfp": ("b", "fl", "narrow", "rule", "channel"), "udfp": ("b", "fl"), "po2": ("b", "emax", "rule", "channel"),
+         "bipolar": ("fl", "rule", "channel")}
 
 
-def parse_spec(text: str) -> Spec:
+def parse_spec(text: str, clamp: bool = False) -> Spec:
     """Parse spec text such as ``dfp:b=4,fl=5``.
+
+    Parameters
+    ----------
+    text : str
+        See the module.
+    clamp : bool
+        Take Po2 of more than 5 bits as 5 bits, with a `UserWarning`, instead of refusing it: 15 exponents are what
+        weights ever use, and more only widen the accumulators.
 
     Raises
     ------
     FormatError
         Unknown kind or key, missing or bad width; the message names the text and what is accepted.
     """
-    usage = "accepted: dfp:b=2..16[,fl=N][,narrow], udfp:b=1..16[,fl=N], po2:b=2..5[,emax=N], bipolar[:fl=N]"
+    usage = ("accepted: dfp:b=2..16[,fl=N][,narrow], udfp:b=1..16[,fl=N], po2:b=2..5[,emax=N], bipolar[:fl=N]; "
+             "for weights also rule=mse|range|learned and channel, where fl or emax is left out")
     if not isinstance(text, str):
         raise FormatError(f"Format must be a text, not {text!r}; {usage}")
     kind, _, rest = text.strip().partition(":")
     if kind not in _KEYS:
         raise FormatError(f"Format {text!r} has the unknown kind {kind!r}; {usage}")
-    values: dict[str, int] = {}
+    values: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in rest.split(","))):
         key, eq, value = item.partition("=")
-        if key not in _KEYS[kind] or key in values or (key == "narrow") == bool(eq):
+        if key not in _KEYS[kind] or key in values or (key in _FLAGS) == bool(eq):
             raise FormatError(f"Format {text!r} has the unknown, repeated or malformed key {item!r}; {usage}")
+        values[key] = value
+    numbers: dict[str, int] = {}
+    for key in ("b", "fl", "emax"):
         try:
-            values[key] = int(value) if eq else 1
+            numbers |= {key: int(values[key])} if key in values else {}
         except ValueError:
-            raise FormatError(f"Format {text!r}: {key} must be an integer, not {value!r}; {usage}") from None
-    if kind == "bipolar":
-        return Spec(kind, 1, values.get("fl"))
-    if "b" not in values:
+            raise FormatError(f"Format {text!r}: {key} must be an integer, not {values[key]!r}; {usage}") from None
+    rule = values.get("rule", "mse")
+    scale = numbers.get("emax" if kind == "po2" else "fl")
+    if rule not in RULES or (scale is not None and ("rule" in values or "channel" in values)):
+        raise FormatError(f"Format {text!r} has an unknown rule, or a rule or 'channel' beside a given scale; {usage}")
+    width = 1 if kind == "bipolar" else numbers.get("b")
+    if width is None:
         raise FormatError(f"Format {text!r} lacks the width b; {usage}")
-    spec = Spec(kind, values["b"], values.get("emax" if kind == "po2" else "fl"), "narrow" in values)
+    if clamp and kind == "po2" and width > MAX_PO2_WIDTH:
+        warnings.warn(f"Format {text!r} is taken as po2:b={MAX_PO2_WIDTH}: 15 exponents hold all weights that matter, and more "
+                      "only widen the accumulators", stacklevel=2)
+        width = MAX_PO2_WIDTH
+    spec = Spec(kind, width, scale, "narrow" in values, rule, "channel" in values)
     spec.resolve(0)                        # checks the width
     return spec

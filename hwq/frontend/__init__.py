@@ -3,9 +3,9 @@
 from importlib import import_module
 from typing import Any
 
-__all__ = ["convert", "trace_codes"]
+__all__ = ["convert", "trace_codes", "compare"]
 
-_HOME = {"convert": "torch_fx", "trace_codes": "torch_fx"}
+_HOME = {"convert": "torch_fx", "trace_codes": "torch_fx", "compare": "equality"}
 
 
 def __getattr__(name: str) -> Any:

@@ -41,6 +41,8 @@ class ActivationQuantizer(torch.nn.Module):
         if spec.kind not in ("dfp", "udfp") or spec.narrow or not 2 <= spec.width <= 8:
             raise FormatError(f"Activations behind layer '{layer}' must be dfp:b=2..8[,fl=N], not kind '{spec.kind}' "
                               f"with {spec.width} bits{' (narrow)' if spec.narrow else ''}")
+        if spec.rule != "mse" or spec.channel:
+            raise FormatError(f"Activations behind layer '{layer}': rule and channel are for weights; accepted: dfp:b=2..8[,fl=N]")
         if spec.kind == "udfp" and signed:
             raise FormatError(f"Activations behind layer '{layer}' can be negative (no ReLU), so udfp cannot hold them; use dfp")
         self.spec, self.signed, self.layer = spec, signed, layer

@@ -34,7 +34,8 @@ def calibrate(model: QuantizedModel, batches: Iterable[torch.Tensor]) -> None:
     batches = list(batches)
     if not batches:
         raise ModelError("Calibration needs at least one batch of inputs")
-    training = model.training
+    training, float_weights = model.training, model.float_weights
+    model.float_weights = False                            # what the hardware computes counts
     observers = [module for module in model.modules() if isinstance(module, ActivationQuantizer)]
     batchnorms = [stage.batchnorm for stage in model.weighted if stage.batchnorm is not None]
     model.train()
@@ -54,6 +55,7 @@ def calibrate(model: QuantizedModel, batches: Iterable[torch.Tensor]) -> None:
                 observer.settle()
     finally:
         model.train(training)
+        model.float_weights = float_weights
 
 
 def freeze(model: QuantizedModel) -> None:
@@ -67,5 +69,7 @@ def freeze(model: QuantizedModel) -> None:
     for module in model.modules():
         if isinstance(module, ActivationQuantizer):
             _ = module.grid                            # raises where not calibrated
+    for stage in model.weighted:
+        stage.quantizer.fix()
     model.frozen.fill_(True)
     model.train(model.training)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import ModelError
 
-__all__ = ["Phase", "Recipe", "read_recipe"]
+__all__ = ["Phase", "Penalty", "Recipe", "read_recipe"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,47 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Penalty:
+    """Quantization regularizer of the fine-tuning, see `hwq.quant.penalty`.
+
+    Attributes
+    ----------
+    kind : str
+        ``"none"``, ``"qr"`` or ``"wqr"``.
+    strength : float
+        Factor of the term when the schedule is at its height.
+    norm : int
+        Power of the distance, 1 or 2.
+    normalize : str
+        ``"sum"`` over all weights, ``"mean"`` over all, or ``"layer"``: the sum of the layers' means.
+    schedule : str
+        ``"constant"``, ``"linear"``, ``"exponential"`` or ``"cosine"``, growing over the phase.
+    proximal : bool
+        A proximal step behind the optimizer's instead of a term of the loss.
+    forward : str
+        ``"levels"``: training sees quantized weights (straight-through); ``"float"``: it sees float weights, which the
+        penalty alone draws to their levels, and which are projected at the end.
+    """
+
+    kind: str = "none"
+    strength: float = 1e-4
+    norm: int = 1
+    normalize: str = "sum"
+    schedule: str = "linear"
+    proximal: bool = False
+    forward: str = "levels"
+
+    def __post_init__(self) -> None:
+        accepted = {"kind": ("none", "qr", "wqr"), "norm": (1, 2), "normalize": ("sum", "mean", "layer"),
+                    "schedule": ("constant", "linear", "exponential", "cosine"), "forward": ("levels", "float")}
+        for key, choices in accepted.items():
+            if getattr(self, key) not in choices:
+                raise ModelError(f"Penalty: {key} must be one of {', '.join(map(str, choices))}, not {getattr(self, key)!r}")
+        if not 0 <= self.strength < 1e6:
+            raise ModelError(f"Penalty: strength must be a number from 0, not {self.strength!r}")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All choices of a run.
 
@@ -65,7 +106,9 @@ class Recipe:
     teacher : str
         ``pkg.mod:factory`` of a larger float network, or empty: the float network itself teaches.
     float_phase, tune, teacher_phase : Phase
-        ``[float]``, ``[tune]`` and ``[teacher]``; ``epochs = 0`` leaves one out.
+        ``[float]``, ``[tune]`` and ``[teacher_training]``; ``epochs = 0`` leaves one out.
+    penalty : Penalty
+        ``[penalty]``, of the fine-tuning.
     """
 
     weights: dict[str, str] = field(default_factory=lambda: {"*": "dfp:b=4"})
@@ -79,6 +122,7 @@ class Recipe:
     float_phase: Phase = Phase(epochs=15)
     tune: Phase = Phase(lr=0.02, weight_decay=1e-4)
     teacher_phase: Phase = Phase(epochs=15)
+    penalty: Penalty = Penalty()
 
 
 _TABLES = {"float": "float_phase", "tune": "tune", "teacher_training": "teacher_phase"}
@@ -101,14 +145,15 @@ def _positive(phase: Phase, table: str) -> Phase:
     return phase
 
 
-def _phase(data: Any, base: Phase, table: str) -> Phase:
+def _table(data: Any, base: Any, table: str) -> dict[str, Any]:
+    """Return the fields of ``base`` with those in ``data`` replaced."""
     if not isinstance(data, dict):
         raise ModelError(f"Config: [{table}] must be a table, not {data!r}")
     known = {f.name: getattr(base, f.name) for f in fields(base)}
     unknown = sorted(set(data) - set(known))
     if unknown:
         raise ModelError(f"Config: unknown key {', '.join(unknown)} in [{table}]; known: {', '.join(known)}")
-    return _positive(Phase(**{**known, **{key: _typed(f"{table}.{key}", value, known[key]) for key, value in data.items()}}), table)
+    return {**known, **{key: _typed(f"{table}.{key}", value, known[key]) for key, value in data.items()}}
 
 
 def _specs(value: Any, name: str) -> dict[str, str]:
@@ -133,7 +178,7 @@ def read_recipe(text: str, origin: str | Path = "config") -> Recipe:
         raise ModelError(f"{origin} is no sound TOML: {error}") from None
     base = Recipe()
     plain = ("input_bits", "mult_bits", "batchnorm", "validation", "calibration", "teacher")
-    known = [*plain, "weights", "activations", *_TABLES]
+    known = [*plain, "weights", "activations", *_TABLES, "penalty"]
     unknown = sorted(set(data) - set(known))
     if unknown:
         raise ModelError(f"{origin}: unknown key {', '.join(unknown)}; known: {', '.join(known)}")
@@ -143,7 +188,9 @@ def read_recipe(text: str, origin: str | Path = "config") -> Recipe:
             values[key] = _specs(data[key], key)
     for table, attribute in _TABLES.items():
         if table in data:
-            values[attribute] = _phase(data[table], getattr(base, attribute), table)
+            values[attribute] = _positive(Phase(**_table(data[table], getattr(base, attribute), table)), table)
+    if "penalty" in data:
+        values["penalty"] = Penalty(**_table(data["penalty"], base.penalty, "penalty"))
     recipe = Recipe(**values)
     if recipe.batchnorm not in ("fold", "keep") or recipe.validation < 1 or recipe.calibration < 1:
         raise ModelError(f"{origin}: needs batchnorm 'fold' or 'keep', validation >= 1 and calibration >= 1")

@@ -28,6 +28,8 @@ class QuantizedModel(nn.Module):
         The input codes.
     input_shape : tuple of int
         (c, h, w) or (features,).
+    float_weights : bool
+        In training mode, compute with the float weights instead of their levels; false by default.
     """
 
     frozen: torch.Tensor
@@ -39,6 +41,7 @@ class QuantizedModel(nn.Module):
             raise ModelError("Two layers' names differ in '.' and '__' only; rename one")
         self.input_spec, self.input_shape = input_spec, tuple(input_shape)
         self.register_buffer("frozen", torch.tensor(False))
+        self.float_weights = False
 
     def __iter__(self) -> Iterator[Stage]:
         return iter(self.stages.values())                # type: ignore[arg-type]
@@ -79,7 +82,7 @@ class QuantizedModel(nn.Module):
         self._check(x)
         train_grid: Grid | None = self.input_spec.grid
         for stage in self:
-            x = stage(x, train_grid)
+            x = stage(x, train_grid, self.float_weights) if isinstance(stage, Weighted) else stage(x, train_grid)
             activation = stage.activation if isinstance(stage, Weighted | GlobalAvgPool) else None
             if activation is not None:
                 train_grid = activation.grid if bool(activation.calibrated) else None

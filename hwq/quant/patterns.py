@@ -33,7 +33,7 @@ def assign(layers: Iterable[str], specs: Mapping[str, str] | str, what: str) -> 
     parsed = {}
     for pattern, text in table.items():
         try:
-            parsed[pattern] = parse_spec(text)
+            parsed[pattern] = parse_spec(text, clamp=True)
         except FormatError as error:
             raise FormatError(f"Format of the {what} of '{pattern}': {error}") from None
     unused = [pattern for pattern in table if not any(name == pattern or fnmatchcase(name, pattern) for name in names)]

@@ -97,7 +97,8 @@ def prepare(model: nn.Module, example_input: torch.Tensor, weights: Mapping[str,
     example_input : tensor (n, c, h, w) or (n, features)
         For shapes only.
     weights : dict of pattern to spec, or one spec
-        ``{"conv1": "dfp:b=8", "*": "dfp:b=4"}``: exact names first, then patterns in order.
+        ``{"conv1": "dfp:b=8", "*": "po2:b=4"}``: exact names first, then patterns in order. Formats: see `hwq.formats`;
+        scales that are left open follow the rules of `hwq.quant.weights`.
     activations : dict of pattern to spec, or one spec
         The same, by the name of the layer whose sums they quantize: ``dfp:b=2..8[,fl=N]``.
     input : InputSpec, optional
@@ -134,7 +135,7 @@ def prepare(model: nn.Module, example_input: torch.Tensor, weights: Mapping[str,
         elif op.kind == "flatten":
             stages.append(Flatten(name, (op.shape_in[0], op.shape_in[1], op.shape_in[2])))
         else:
-            stages.append(_weighted(draft, weight_quantizer(weight_specs[name], name), quantizer, batchnorm, mult_bits))
+            stages.append(_weighted(draft, weight_quantizer(weight_specs[name], name, op.shape_out[0]), quantizer, batchnorm, mult_bits))
     prepared = QuantizedModel(stages, input or InputSpec(), tuple(example_input.shape[1:]))
     return prepared.to(next(model.parameters()).device).train(model.training)
 

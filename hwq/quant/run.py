@@ -1,10 +1,12 @@
 """A whole training run in a folder: float network, teacher, fine-tuning; and the way back from the folder to the model."""
 
+import ast
 import json
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,28 +17,42 @@ from torch import nn
 
 from ..data import Dataset
 from ..errors import EnvironmentError_, FormatError, ModelError
-from .calibration import calibrate, freeze
 from .checkpoint import load_weights, save_checkpoint
 from .config import Recipe, read_recipe
 from .inputs import InputSpec
 from .model import QuantizedModel
 from .prepare import prepare
 from .train import Samples, accuracy, fit
+from .tune import tune
 
-__all__ = ["Run", "load_factory", "train_run", "load_run"]
+__all__ = ["Run", "load_factory", "make_network", "train_run", "load_run"]
+
+
+def _arguments(name: str, text: str) -> dict[str, Any]:
+    """Return the keyword arguments in ``(key=literal, ...)``; nothing is executed."""
+    try:
+        call = ast.parse(f"f({text}", mode="eval").body
+        assert isinstance(call, ast.Call) and not call.args and all(k.arg for k in call.keywords)
+        return {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError, AssertionError):
+        raise ModelError(f"Arguments of factory {name!r} must be written (name=number, ...), literals only") from None
 
 
 def load_factory(name: str) -> Callable[[], nn.Module]:
     """Return the function that ``pkg.mod:factory`` names; modules of the current folder are found too.
 
+    Arguments may follow: ``hwq.models.allcnn:network(width=0.125, classes=100)``.
+
     Raises
     ------
     ModelError
-        Malformed, not found, or not callable.
+        Malformed, not found, not callable, or arguments that are no literals.
     """
     module, colon, attribute = name.partition(":")
+    attribute, bracket, text = attribute.partition("(")
     if not colon or not module or not attribute:
         raise ModelError(f"Factory must be written package.module:function, not {name!r}")
+    arguments = _arguments(name, text) if bracket else {}
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -47,11 +63,15 @@ def load_factory(name: str) -> Callable[[], nn.Module]:
         raise ModelError(f"Module {module!r} has no {attribute!r}") from None
     if not callable(factory):
         raise ModelError(f"{name!r} is no function that makes a network, but a {type(factory).__name__}")
-    return factory
+    return partial(factory, **arguments) if arguments else factory
 
 
-def _network(name: str) -> nn.Module:
-    model = load_factory(name)()
+def make_network(name: str) -> nn.Module:
+    """Return the network of a factory's name, or raise `ModelError`."""
+    try:
+        model = load_factory(name)()
+    except TypeError as error:
+        raise ModelError(f"Factory {name!r} does not take these arguments: {error}") from None
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name!r} must return a torch.nn.Module, not a {type(model).__name__}")
     return model
@@ -85,15 +105,6 @@ class Run:
 def _prepared(network: nn.Module, shape: tuple[int, ...], recipe: Recipe) -> QuantizedModel:
     return prepare(network, torch.zeros(2, *shape), recipe.weights, activations=recipe.activations,
                    input=InputSpec(recipe.input_bits), batchnorm=recipe.batchnorm, mult_bits=recipe.mult_bits)
-
-
-def _tune_hook(model: QuantizedModel, batches: list[torch.Tensor], until: int) -> Callable[[int], None]:
-    def before_epoch(epoch: int) -> None:
-        if epoch < max(1, until) and not bool(model.frozen):
-            calibrate(model, batches)
-        if epoch >= until and not bool(model.frozen):
-            freeze(model)
-    return before_epoch
 
 
 def train_run(factory: str, data: Dataset, config: str, folder: Path, *, seed: int = 0, device: str = "cpu",
@@ -130,7 +141,7 @@ def train_run(factory: str, data: Dataset, config: str, folder: Path, *, seed: i
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise EnvironmentError_(f"Device {device!r} is not there: torch sees no CUDA device; use --device cpu")
     torch.manual_seed(seed)
-    network = _network(factory)
+    network = make_network(factory)
     spec = InputSpec(recipe.input_bits)
     inputs, labels = spec.tensor(data.images), torch.from_numpy(np.asarray(data.labels, np.int64))
     shape = tuple(inputs.shape[1:])
@@ -148,18 +159,12 @@ def train_run(factory: str, data: Dataset, config: str, folder: Path, *, seed: i
     teacher = network
     if recipe.teacher and recipe.tune.teacher_weight > 0:
         torch.manual_seed(seed)
-        teacher = _network(recipe.teacher)
+        teacher = make_network(recipe.teacher)
         log["teacher"] = fit(teacher, samples, recipe.teacher_phase, checkpoint=folder / "teacher.pt",
                              report=lambda row: report("teacher", row), **common)
     model = _prepared(network.cpu().eval(), shape, recipe).to(device)
-    batches = [samples.inputs[index].to(device) for index in samples.train[:recipe.calibration].split(256)]
-    log["tune"] = fit(model, samples, recipe.tune, checkpoint=folder / "tune.pt", teacher=teacher.to(device),
-                      before_epoch=_tune_hook(model, batches, recipe.tune.calibrate_until),
-                      report=lambda row: report("tune", row), **common)
-    if not bool(model.frozen):
-        if not log["tune"]:
-            calibrate(model, batches)
-        freeze(model)
+    log["tune"] = tune(model, samples, recipe.tune, penalty=recipe.penalty, calibration=recipe.calibration,
+                       checkpoint=folder / "tune.pt", teacher=teacher.to(device), report=lambda row: report("tune", row), **common)
     result = {"float": accuracy(network.to(device), samples, device), "quantized": accuracy(model, samples, device),
               "validation_images": len(samples.validation), "log": log}
     save_checkpoint(folder / "model.pt", {key: value.cpu() for key, value in model.state_dict().items()})
@@ -213,6 +218,6 @@ def load_run(folder: str | Path) -> tuple[QuantizedModel, Run]:
     run = _read(folder)
     if not (folder / "model.pt").exists():
         raise FormatError(f"{folder} holds no model.pt: its training has not finished; go on with hwq train --resume")
-    model = _prepared(_network(run.factory), run.shape, read_recipe(run.recipe))
+    model = _prepared(make_network(run.factory), run.shape, read_recipe(run.recipe))
     load_weights(model, folder / "model.pt")
     return model.eval(), run

@@ -13,7 +13,7 @@ from torch import nn
 
 from .activations import ActivationQuantizer
 from .grid import Grid, require_exact, round_half_up
-from .weights import WeightQuantizer, check_finite
+from .weights import WeightQuantizer, check_finite, power_of_two
 
 __all__ = ["Stage", "Weighted", "MaxPool", "GlobalAvgPool", "Flatten", "Requant", "Step"]
 
@@ -93,13 +93,14 @@ class Weighted(Stage):
             return F.conv2d(x, weight, bias, self.stride, (top, left))
         return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, self.stride)
 
-    def forward(self, x: torch.Tensor, grid: Grid | None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, grid: Grid | None, float_weights: bool = False) -> torch.Tensor:
         """Train-time result; ``grid`` is the input's, None while it is not calibrated (the bias then stays real)."""
+        weight = self.weight if float_weights else self.quantizer(self.weight)      # first: a learned scale moves here, the bias follows it
         bias: torch.Tensor | None = self.bias
         if self.batchnorm is None and grid is not None and bias is not None:
-            scale = 2.0 ** (grid.frac_bits + self.quantizer.format().frac_bits)
+            scale = power_of_two(grid.frac_bits + self.quantizer.frac_bits).to(bias.dtype)
             bias = bias + (round_half_up(bias.detach() * scale) / scale - bias).detach()
-        y = self._apply_layer(x, self.quantizer(self.weight), bias)
+        y = self._apply_layer(x, weight, bias)
         if self.batchnorm is not None:
             y = self.batchnorm(y)
         return y if self.activation is None else self.activation(y)
@@ -110,29 +111,36 @@ class Weighted(Stage):
         return self.quantizer.codes(self.weight)
 
     def bias_codes(self, grid: Grid) -> torch.Tensor:
-        """Return the integer bias at the accumulator's scale (float64); zeros where a batch norm is kept."""
+        """Return the integer bias at its channel's accumulator scale (float64); zeros where a batch norm is kept."""
         if self.batchnorm is not None or self.bias is None:
             return torch.zeros(self.weight.shape[0], dtype=torch.float64, device=self.weight.device)
         check_finite(self.bias, self.name, "bias")
-        return round_half_up(self.bias.detach().to(torch.float64) * 2.0 ** (grid.frac_bits + self.quantizer.format().frac_bits))
+        return round_half_up(self.bias.detach().to(torch.float64) * power_of_two(grid.frac_bits + self.quantizer.frac_bits))
 
     def requant(self, grid: Grid) -> Requant | None:
         """Return how sums become codes, for the input's ``grid``; None where they stay.
 
-        Without batch norm: m = 1, shift = fl_x + fl_w - fl_out, offset = half of ``2**shift``. With a kept one:
+        Without batch norm: shift = fl_x + fl_w - fl_out, offset = half of ``2**shift``, and m = 1; weights with a scale
+        per channel have powers of two as m, which bring all channels to the finest one's scale. With a kept batch norm:
         the real line ``y = acc * g + h`` of each channel (running statistics) becomes ``m = round(g * 2**s)``,
         ``b = round(h * 2**s) + 2**(s-1)``, with the largest s for which every \\|m\\| is below ``2**(mult_bits - 1)``.
         """
+        fine = self.quantizer.frac_bits
         if self.activation is None:
-            return None
+            if fine.ndim == 0:
+                return None
+            mult = power_of_two(fine.max() - fine)               # one scale for all logits
+            limit = int((mult * self._bounds(grid)).max())
+            return Requant(mult, mult.new_zeros(1), 0, Grid(-limit, limit, grid.frac_bits + int(fine.max())))
         out = self.activation.grid
-        scale = grid.frac_bits + self.quantizer.format().frac_bits
         if self.batchnorm is None:
-            shift = scale - out.frac_bits
-            one = self.weight.new_ones(1, dtype=torch.float64)
-            return Requant(one, one * (2.0 ** (shift - 1) if shift > 0 else 0.0), shift, out)
+            shifts = (grid.frac_bits - out.frac_bits + fine).reshape(-1)
+            shift = int(shifts.max())
+            half = 2.0 ** (shift - 1) if shift > 0 else 0.0
+            return Requant(power_of_two(shift - shifts), self.weight.new_full((1,), half, dtype=torch.float64), shift, out)
         gain, constant = batchnorm_line(self.batchnorm, self.bias, self.name)
-        gain, constant = gain * 2.0 ** (out.frac_bits - scale), constant * 2.0 ** out.frac_bits
+        gain = gain * power_of_two(out.frac_bits - grid.frac_bits - fine)
+        constant = constant * 2.0 ** out.frac_bits
         limit = (1 << (self.mult_bits - 1)) - 1
         shift = 40
         while shift > -40 and float(round_half_up(gain * 2.0 ** shift).abs().max()) > limit:
@@ -140,14 +148,17 @@ class Weighted(Stage):
         half = 2.0 ** (shift - 1) if shift > 0 else 0.0
         return Requant(round_half_up(gain * 2.0 ** shift), round_half_up(constant * 2.0 ** shift) + half, shift, out)
 
+    def _bounds(self, grid: Grid) -> torch.Tensor:
+        """Largest magnitude of every channel's sum."""
+        return self.weight_codes().abs().flatten(1).sum(1) * grid.largest + self.bias_codes(grid).abs()
+
     def steps(self, codes: torch.Tensor, grid: Grid) -> Iterator[Step]:
         """See `Stage.steps`: the sums, then the codes."""
         weight, bias = self.weight_codes(), self.bias_codes(grid)
-        sums = weight.abs().flatten(1).sum(1) * grid.largest + bias.abs()
-        bound = float(sums.max())
+        bound = float(self._bounds(grid).max())
         require_exact(bound, self.name)
         acc = self._apply_layer(codes, weight, bias)
-        yield "", acc, Grid(-int(bound), int(bound), grid.frac_bits + self.quantizer.format().frac_bits)
+        yield "", acc, Grid(-int(bound), int(bound), grid.frac_bits + int(self.quantizer.frac_bits.max()))
         requant = self.requant(grid)
         if requant is not None:
             yield ".act", requant(acc, bound, self.name), requant.grid

@@ -16,6 +16,7 @@ from .augment import augment
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import Phase
 from .model import QuantizedModel
+from .penalty import LevelPenalty
 
 __all__ = ["Samples", "fit", "accuracy"]
 
@@ -48,7 +49,7 @@ class Samples:
         ModelError
             That leaves fewer than one image to train on.
         """
-        if validation >= len(inputs):
+        if not 0 <= validation < len(inputs):
             raise ModelError(f"validation = {validation} leaves none of the {len(inputs)} images to train on")
         order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))
         return Samples(inputs, labels, order[validation:], order[:validation])
@@ -56,7 +57,7 @@ class Samples:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, samples: Samples, device: torch.device | str = "cpu", batch: int = 500) -> float:
-    """Return the share of right answers on the validation images, in eval mode; the mode is kept."""
+    """Return the share of right answers on the validation images (0 without any), in eval mode; the mode is kept."""
     training = model.training
     model.eval()
     try:
@@ -64,7 +65,7 @@ def accuracy(model: nn.Module, samples: Samples, device: torch.device | str = "c
                     for i in samples.validation.split(batch))
     finally:
         model.train(training)
-    return right / len(samples.validation)
+    return right / max(1, len(samples.validation))
 
 
 def _rate(phase: Phase, step: int, steps: int) -> float:
@@ -84,9 +85,12 @@ def _loss(phase: Phase, logits: torch.Tensor, labels: torch.Tensor, answers: tor
 
 
 def _optimizer(model: nn.Module, phase: Phase) -> torch.optim.Optimizer:
+    exponents = [p for name, p in model.named_parameters() if name.endswith("quantizer.exponent")]
+    others = [p for name, p in model.named_parameters() if not name.endswith("quantizer.exponent")]
+    groups = [{"params": others}] + ([{"params": exponents, "weight_decay": 0.0}] if exponents else [])
     if phase.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=phase.lr, weight_decay=phase.weight_decay)
-    return torch.optim.SGD(model.parameters(), lr=phase.lr, momentum=phase.momentum, weight_decay=phase.weight_decay,
+        return torch.optim.AdamW(groups, lr=phase.lr, weight_decay=phase.weight_decay)
+    return torch.optim.SGD(groups, lr=phase.lr, momentum=phase.momentum, weight_decay=phase.weight_decay,
                            nesterov=phase.momentum > 0)
 
 
@@ -130,7 +134,7 @@ def fit(model: nn.Module, samples: Samples, phase: Phase, *, seed: int = 0, devi
         report: Callable[[dict[str, Any]], None] = lambda row: None) -> list[dict[str, Any]]:
     """Train ``model`` in place for one phase; at the end it holds the weights of its best epoch.
 
-    Best is the highest validation accuracy (ties: the later epoch); of a quantized model, only epochs whose scales
+    Best is the highest validation accuracy (ties: the later epoch; so the last one without validation images); of a quantized model, only epochs whose scales
     were frozen count. On the CPU a resumed run gives the same weights as an uninterrupted one, bit for bit.
 
     Parameters
@@ -142,7 +146,8 @@ def fit(model: nn.Module, samples: Samples, phase: Phase, *, seed: int = 0, devi
     teacher : nn.Module, optional
         Its answers enter the loss with ``phase.teacher_weight``; not trained.
     penalty : model -> scalar tensor, optional
-        Added to the loss: the place of regularizers.
+        Added to the loss: the place of regularizers. A `hwq.quant.penalty.LevelPenalty` also learns how far the phase is,
+        and acts after every step.
     before_epoch : epoch -> None, optional
         Called with the number of the epoch that starts, from 0.
     report : row -> None, optional
@@ -173,8 +178,11 @@ def fit(model: nn.Module, samples: Samples, phase: Phase, *, seed: int = 0, devi
         total = 0.0
         order = samples.train[torch.randperm(len(samples.train), generator=run.generator)]
         for step, index in enumerate(order.split(phase.batch)):
+            rate = _rate(phase, run.epoch * batches + step, phase.epochs * batches)
             for group in run.optimizer.param_groups:
-                group["lr"] = _rate(phase, run.epoch * batches + step, phase.epochs * batches)
+                group["lr"] = rate
+            if isinstance(penalty, LevelPenalty):
+                penalty.progress = (run.epoch * batches + step) / (phase.epochs * batches)
             batch = samples.inputs[index].to(device)
             if batch.ndim == 4:
                 batch = augment(batch, phase.flip, phase.shift, run.generator)
@@ -186,6 +194,8 @@ def fit(model: nn.Module, samples: Samples, phase: Phase, *, seed: int = 0, devi
             run.optimizer.zero_grad()
             loss.backward()
             run.optimizer.step()
+            if isinstance(penalty, LevelPenalty):
+                penalty.after_step(model, rate)
             total += float(loss.detach())
         if not math.isfinite(total):
             raise ModelError(f"The loss became {total} in epoch {run.epoch + 1}: training diverged; lower lr ({phase.lr})")

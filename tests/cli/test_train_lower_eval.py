@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from hwq.data import Dataset, write_npz
-from hwq.errors import FormatError, ModelError
+from hwq.errors import FormatError, ModelError, VerifyError
 from hwq.ir import load
 
 APP = typer.Typer(add_completion=False)
@@ -67,6 +67,29 @@ def test_lower_is_reproducible(work):
     hwq("lower", work / "run", "-o", work / "y.hwq", "--name", "x")
     assert (work / "y.hwq").read_bytes() == (work / "x.hwq").read_bytes()
     assert load(work / "x.hwq").name == "x"
+
+
+def test_lower_checks_every_edge(work, tmp_path):
+    report = json.loads(hwq("lower", work / "run", "-o", tmp_path / "z.hwq", "--check", work / "data.npz", "--json"))
+    assert report["checked_images"] == 80 and report["checked_numbers"]["conv1.act"] == 80 * 28 * 28 * 8
+    assert {"input", "conv4", "fc", "output"} <= set(report["checked_numbers"])
+    assert "none differs" in hwq("lower", work / "run", "-o", tmp_path / "z.hwq", "--check", work / "data.npz")
+
+
+def test_compare_notices_one_wrong_number(work):
+    from dataclasses import replace
+
+    from hwq.frontend import compare
+    from hwq.quant.run import load_run
+    model, _ = load_run(work / "run")
+    graph, images = load(work / "x.hwq"), np.random.default_rng(1).integers(0, 256, (4, 28, 28)).astype(np.uint8)
+    compare(model, graph, images)
+    node = graph.by_name["conv2"]
+    weight = node.weight.copy()
+    weight[3, 1, 2, 0] = -2 if weight[3, 1, 2, 0] != -2 else 1
+    wrong = graph.with_nodes(replace(n, weight=weight) if n is node else n for n in graph)
+    with pytest.raises(VerifyError, match=r"Edge 'conv2' differs at image \d+, place \(.*3\)"):
+        compare(model, wrong, images)
 
 
 def test_refusals(work, tmp_path):

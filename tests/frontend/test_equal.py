@@ -77,13 +77,17 @@ def same_everywhere(model, images):
     return graph, scale, reference["output"].reshape(len(images), -1)
 
 
-@settings(max_examples=40, deadline=None)
+FORMATS = st.builds(lambda kind, rule, channel: f"{kind}{',' if ':' in kind else ':'}rule={rule}{',channel' if channel else ''}",
+                    st.sampled_from(["dfp:b=2", "dfp:b=3,narrow", "dfp:b=4", "dfp:b=8", "po2:b=2", "po2:b=3", "po2:b=4", "bipolar"]),
+                    st.sampled_from(["mse", "range", "learned"]), st.booleans())
+
+
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10 ** 6), kernel=st.sampled_from([1, 2, 3, (3, 1), 5]), stride=st.sampled_from([1, 2, (2, 1)]),
        padding=st.sampled_from([0, 1, (0, 1), "valid", "same"]), bn=st.booleans(), mode=st.sampled_from(["fold", "keep"]),
        head=st.sampled_from(["flatten", "view", "mean", "gap", "conv"]), relu=st.booleans(), channels=st.integers(1, 3),
-       bias=st.booleans(), bits=st.integers(1, 8), widths=st.tuples(*[st.integers(2, 8)] * 3), act=st.integers(2, 8),
-       narrow=st.booleans())
-def test_every_edge(seed, kernel, stride, padding, bn, mode, head, relu, channels, bias, bits, widths, act, narrow):
+       bias=st.booleans(), bits=st.integers(1, 8), formats=st.tuples(*[FORMATS] * 3), act=st.integers(2, 8))
+def test_every_edge(seed, kernel, stride, padding, bn, mode, head, relu, channels, bias, bits, formats, act):
     if padding == "same":
         stride = 1
     net = Net(seed % 1000, kernel, stride, padding, bn, head, relu, channels, bias, pool=stride == 1)
@@ -92,8 +96,7 @@ def test_every_edge(seed, kernel, stride, padding, bn, mode, head, relu, channel
     net.eval()
     net(spec.tensor(images))
     randomize(net, seed)
-    texts = [f"dfp:b={width}{',narrow' if narrow else ''}" for width in widths]
-    model = prepare(net, spec.tensor(images), {"conv1": texts[0], "conv*": texts[1], "fc": texts[2]},
+    model = prepare(net, spec.tensor(images), {"conv1": formats[0], "conv*": formats[1], "fc": formats[2]},
                     activations={"*": f"dfp:b={act}"}, input=spec, batchnorm=mode)
     calibrate(model, [spec.tensor(images)])
     graph, logits, reference = same_everywhere(model, images)
