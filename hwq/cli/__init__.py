@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 wrong model or input, 2 usage, 3 does not fit, 4 a tool fa
 machine, 6 a check found a difference, 130 interrupted.
 """
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,8 +46,14 @@ for _name in COMMANDS:
     app.command(_name)(import_module(f".{_name}", __package__).command)
 
 
+def _terminate(number: int, frame: object) -> None:
+    """End as an exception, so that tools and temporary files end too."""
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Run the command line and exit."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except HwqError as error:

@@ -17,7 +17,7 @@ def command(folder: Path = typer.Argument(..., help="Folder of hwq build."),
             stalls: int = typer.Option(None, metavar="SEED", help="Stall both ends at random, from this seed."),
             faults: int = typer.Option(0, metavar="PERCENT", help="Throw in resets in the middle of frames, short and long frames "
                                        "before this share of the frames: each at least once."),
-            negative_control: bool = typer.Option(False, help="Flip one weight bit in the reference: it must be noticed."),
+            negative_control: bool = typer.Option(False, "--negative-control", help="Flip one weight bit in the reference: it must be noticed."),
             jobs: int = typer.Option(None, "--jobs", "-j", help="Processes of the compiled simulation. Default: one a processor."),
             as_json: bool = typer.Option(False, "--json", help="Print one JSON object.")) -> None:
     """Simulate a build and compare every result with the integer reference; exits 6 on any difference."""
