@@ -92,7 +92,8 @@ class _Bench:
         first_in: dict[int, int] = {}
         words: list[int] = []
         kind, place, index, sending, in_frame, offered, reset_left = "good", 0, 0, 0, False, False, 0
-        held, result, first_out, moved, quiet = None, [], 0, 0, 0
+        result: list[int] = []
+        held, first_out, moved, quiet = None, 0, 0, 0
         while not self.error:
             if len(self.results) == len(self._frames) and not in_frame and not under_way:
                 quiet += 1

@@ -129,6 +129,9 @@ def verify(folder: str | Path, *, level: str = "rtl", simulator: str | None = No
 
 def _inputs(build: Build, data: str | Path | None) -> tuple[np.ndarray, np.ndarray | None]:
     """Return input codes and labels of the data, or the vectors of the build."""
+    if data is not None and build.graph.preprocess is None:
+        raise ModelError(f"Network '{build.name}' takes numbers, not images (its file has no preprocessing): leave --data out to "
+                         "verify it with the build's own vectors")
     if data is not None:
         pictures, labels = load_images(data)
         return interp.encode_images(build.graph, pictures), labels

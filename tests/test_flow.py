@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwq.errors import EnvironmentError_
+from hwq.errors import EnvironmentError_, HwqError
 from hwq.toolchain import find
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "fashion"
@@ -54,25 +54,52 @@ def test_verilog_is_plain_and_reproducible(verilog, tmp_path):
 
 @pytest.mark.skipif(not have("verilator", "c++"), reason="Verilator or a C++ compiler is missing")
 def test_rtl_is_exact(verilog):
-    for extra in (["--stalls", "5", "--data", EXAMPLE / "test.npz"], ["--fault", "short"], ["--fault", "long"], ["--fault", "reset"]):
-        report = json.loads(hwq("verify", verilog, "--images", "6", "--json", *extra))
-        assert report["identical"] == report["images"] == 6
-    assert "noticed" in hwq("verify", verilog, "--negative-control", "--images", "6")
-    # A build whose hardware is not the model's must fail: the reference is another network.
+    report = json.loads(hwq("verify", verilog, "--data", EXAMPLE / "test.npz", "--stalls", "5", "--faults", "30",
+                            "--negative-control", "--json"))
+    assert report["identical"] == report["images"] == 20 and report["right"] >= 17 and min(report["faults"].values()) > 0
+    assert report["planned_cycles"] <= report["cycles_per_frame"] and report["negative_control"]["different"] > 0
+    # The reference is the network that was built, and no other.
+    from dataclasses import replace
+
     from hwq.ir import load, save
     graph = load(verilog / "model.hwq")
-    node = graph.by_name["fc"]
-    from dataclasses import replace
-    save(graph.with_nodes(replace(n, bias=n.bias + 1) if n is node else n for n in graph), verilog / "model.hwq")
-    assert "differ" in hwq("verify", verilog, "--images", "6", code=6)
+    save(graph.with_nodes(replace(n, bias=n.bias + 1) if n.name == "fc" else n for n in graph), verilog / "model.hwq")
+    assert "is not the network that was built" in hwq("verify", verilog, code=1)
     save(graph, verilog / "model.hwq")
 
 
 @pytest.mark.slow
-def test_bitstream_and_netlist(tmp_path):
-    report = json.loads(hwq("build", EXAMPLE / "model.hwq", "-o", tmp_path / "b", "--json"))
-    assert report["fmax_mhz"] >= report["clock_mhz"] and (tmp_path / "b" / "top.bin").stat().st_size > 100_000
-    assert json.loads(hwq("verify", tmp_path / "b", "--level", "netlist", "--stalls", "2", "--json"))["identical"] == 8
+@pytest.mark.skipif(not have("iverilog", "vvp"), reason="Icarus Verilog is missing (apt install iverilog)")
+def test_no_x_reaches_a_valid_output(verilog):
+    report = json.loads(hwq("verify", verilog, "--simulator", "cocotb-icarus", "--data", EXAMPLE / "test.npz", "--images", "2",
+                            "--json"))
+    assert report["four_state"] and report["identical"] == 2 and len(report["benches"]) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not have("verilator", "c++"), reason="Verilator or a C++ compiler is missing")
+def test_whole_test_set(verilog):
+    from hwq.data import open_dataset
+    try:
+        open_dataset("fashion-mnist")
+    except HwqError as error:
+        pytest.skip(f"no Fashion-MNIST: {error}")
+    report = json.loads(hwq("verify", verilog, "--data", "fashion-mnist", "--images", "all", "--stalls", "1", "--faults", "5", "--json"))
+    assert report["identical"] == report["images"] == 10_000 and report["accuracy"] >= 0.905
+
+
+@pytest.mark.slow
+def test_bitstream_netlist_and_board(tmp_path):
+    folder = tmp_path / "b"
+    report = json.loads(hwq("build", EXAMPLE / "model.hwq", "-o", folder, "--json"))
+    assert report["fmax_mhz"] >= report["clock_mhz"] and (folder / "top.bin").stat().st_size > 100_000
+    report = json.loads(hwq("verify", folder, "--level", "netlist", "--stalls", "2", "--faults", "10", "--json"))
+    assert report["identical"] == 8 and min(report["faults"].values()) > 0
+    report = json.loads(hwq("run", EXAMPLE / "test.npz", "--port", f"sim:{folder}", "--check", "--json"))
+    assert report["labelled"] == 20 and report["right"] >= 17 and not report["different"]
+    if have("iverilog", "vvp"):
+        report = json.loads(hwq("verify", folder, "--level", "netlist", "--simulator", "cocotb-icarus", "--images", "1", "--json"))
+        assert report["four_state"] and len(report["benches"]) == 4
 
 
 @pytest.mark.parametrize("arguments, code, text", [
@@ -83,10 +110,10 @@ def test_bitstream_and_netlist(tmp_path):
     (["build", "model.hwq", "--fold", "conv1"], 1, "form layer=pe,simd"),
     (["build", "model.hwq", "-o", "taken"], 5, "holds something that is no build"),
     (["build", "model.hwq", "-o", "broken.hwq/x"], 5, "Cannot write"),
-    (["verify", "taken"], 1, "is no build"),
+    (["verify", "taken"], 5, "is no build"),
     (["eval", "model.hwq", "--data", "odd.npz"], 1, "Images must have the shape"),
-    (["eval", "model.hwq", "--data", "nolabels.npz"], 1, "holds no labels"),
-    (["eval", "model.hwq", "--data", "nowhere"], 1, "accepted: a folder of IDX files"),
+    (["eval", "model.hwq", "--data", "nolabels.npz"], 1, "lacks labels"),
+    (["eval", "model.hwq", "--data", "nowhere"], 5, "There is no folder nowhere; give one that holds"),
     (["build"], 2, "Missing argument"),
 ])
 def test_bad_input_is_worded_and_leaves_nothing(tmp_path, arguments, code, text):

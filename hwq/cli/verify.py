@@ -17,7 +17,7 @@ def command(folder: Path = typer.Argument(..., help="Folder of hwq build."),
             stalls: int = typer.Option(None, metavar="SEED", help="Stall both ends at random, from this seed."),
             faults: int = typer.Option(0, metavar="PERCENT", help="Throw in resets in the middle of frames, short and long frames "
                                        "before this share of the frames: each at least once."),
-            negative_control: bool = typer.Option(False, help="Flip one weight bit in the reference: it must be noticed."),
+            negative_control: bool = typer.Option(False, "--negative-control", help="Flip one weight bit in the reference: it must be noticed."),
             jobs: int = typer.Option(None, "--jobs", "-j", help="Processes of the compiled simulation. Default: one a processor."),
             as_json: bool = typer.Option(False, "--json", help="Print one JSON object.")) -> None:
     """Simulate a build and compare every result with the integer reference; exits 6 on any difference."""
@@ -35,10 +35,16 @@ def command(folder: Path = typer.Argument(..., help="Folder of hwq build."),
     console = Console(stderr=True)
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console,
                   transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("verify", total=None)
+        tasks = [bar.add_task("verify", total=None)]
+
+        def say(step: str, done: int, total: int) -> None:
+            if bar.tasks[-1].description != step:        # a bar cannot go back to an unknown end
+                bar.remove_task(tasks.pop())
+                tasks.append(bar.add_task(step, total=None))
+            bar.update(tasks[0], completed=done, total=total or None)
+
         report = verify(folder, level=level, simulator=simulator, images=count, data=data, stalls=stalls, faults=faults,
-                        negative_control=negative_control, processes=jobs,
-                        progress=lambda step, done, total: bar.update(task, description=step, completed=done, total=total or None))
+                        negative_control=negative_control, processes=jobs, progress=say)
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=1))
     else:

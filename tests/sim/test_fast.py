@@ -53,7 +53,6 @@ def test_only_a_whole_file_is_cached(tmp_path):
     assert not cached(file)
 
 
-@pytest.mark.slow
 def test_damaged_cache_is_no_cache(builds):
     build, beats, results = builds()
     program = compile_core(build)

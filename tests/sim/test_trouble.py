@@ -35,8 +35,8 @@ def users_of(folder):
     return found
 
 
-def interrupt_when(arguments, environment, ready):
-    """Start the command, send SIGINT once ``ready()``; return exit code and standard error."""
+def interrupt_when(arguments, environment, ready, number=signal.SIGINT):
+    """Start the command, send a signal once ``ready()``; return exit code and standard error."""
     child = subprocess.Popen([sys.executable, "-c", "from hwq.cli import main; main()", *map(str, arguments)],
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
     try:
@@ -45,7 +45,7 @@ def interrupt_when(arguments, environment, ready):
             assert child.poll() is None and time.monotonic() < deadline, child.communicate()
             time.sleep(0.01)
         time.sleep(0.2)
-        child.send_signal(signal.SIGINT)
+        child.send_signal(number)
         _, errors = child.communicate(timeout=60)
         return child.returncode, errors
     finally:
@@ -53,14 +53,15 @@ def interrupt_when(arguments, environment, ready):
         child.wait()
 
 
-def test_interrupt_while_it_simulates(board, tmp_path):
+@pytest.mark.parametrize("number, expected", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupt_while_it_simulates(board, tmp_path, number, expected):
     verify(board, images=1)                              # compiled: only the simulation is left to do
-    np.savez(tmp_path / "many.npz", images=np.zeros((100_000, 6, 6, 2), np.uint8))
+    np.savez(tmp_path / "many.npz", images=np.zeros((30_000, 6, 6, 2), np.uint8))
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     code, errors = interrupt_when(["verify", board, "--data", tmp_path / "many.npz"], {"TMPDIR": str(scratch)},
-                                  lambda: any(file.stat().st_size for file in scratch.glob("hwq-sim-*/out0")))
-    assert code == 130 and "Traceback" not in errors
+                                  lambda: any(file.stat().st_size for file in scratch.glob("hwq-sim-*/out0")), number)
+    assert code == expected and "Traceback" not in errors
     assert list(scratch.iterdir()) == [] and users_of(scratch) == []
 
 
