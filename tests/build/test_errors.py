@@ -36,8 +36,8 @@ from .small import small_graph
     (dict(seeds=0), FormatError, "--seeds must be 1 to 64, not 0"),
     (dict(seeds=65), FormatError, "--seeds must be 1 to 64, not 65"),
     (dict(seed=-1), FormatError, "--seed must be 0 to 2147483647, not -1"),
-    (dict(baud=0), FormatError, "baud"),
-    (dict(baud=100_000_000), FormatError, "baud"),
+    (dict(baud=0), FormatError, "baud rate must be positive, not .* 0 baud"),
+    (dict(baud=100_000_000), FormatError, "Baud rate must be at most a 4th of the clock"),
     (dict(folds=["conv"]), ModelError, "form layer=pe,simd"),
     (dict(folds=["net_conv=2"]), ModelError, "form layer=pe,simd"),
     (dict(folds=["net_conv=2,x"]), ModelError, "form layer=pe,simd"),
@@ -51,8 +51,7 @@ def test_options(tmp_path, arguments, kind, text):
     steps = []
     with pytest.raises(kind, match=text):
         build(small_graph(), tmp_path / "out", say=steps.append, **arguments)
-    assert list(tmp_path.iterdir()) == [] or [p.name for p in tmp_path.iterdir()] == ["out.logs"]
-    assert not any("synth" in step or "place" in step for step in steps)     # known before the long steps
+    assert list(tmp_path.iterdir()) == [] and steps in ([], ["plan"])      # known before the long steps
 
 
 @pytest.mark.parametrize("text, message", [
@@ -136,7 +135,7 @@ _TABLE = "Info: Device utilisation:\nInfo: \t         ICESTORM_LC:    {lc}/   52
 
 @pytest.mark.parametrize("log, text", [
     (_TABLE.format(lc=6001, p=113, ram=12) + "ERROR: Unable to place cell 'x', no BELs remaining to implement cell type 'ICESTORM_LC'\n",
-     "after synthesis: it takes 6001 of 5280 logic cells. Type --fold (net_conv|fc)=1,[0-9]+: .*--board hx8k"),
+     "after synthesis: it takes 6001 of 5280 logic cells. Type --fold (net_conv|fc)=[0-9]+,[0-9]+: .*--board hx8k"),
     (_TABLE.format(lc=5200, p=98, ram=12) + "ERROR: Unable to find legal placement for all cells\n", "it takes 5200 of 5280 logic cells"),
     (_TABLE.format(lc=900, p=17, ram=33) + "ERROR: Unable to place cell\n", "it takes 33 of 30 block RAMs. Most weights are in '.*fewer bits"),
     ("ERROR: Max frequency for clock 'clk_$glb_clk': 31.42 MHz (FAIL at 48.00 MHz)\n", "clock of 48 MHz is not reached: 31.42 MHz. Type --freq 31, or --seeds 8"),
