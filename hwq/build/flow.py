@@ -17,7 +17,7 @@ from hwq.boards.uart import uart_divisor
 from hwq.rtl.common import Cost
 
 from ..emit import SYNTH_PRELUDE, Manifest, emit_core, vector_codes, write_bench, write_vectors
-from ..errors import FormatError
+from ..errors import FitError, FormatError
 from ..ir.graph import Graph
 from ..lower import lower
 from ..passes import apply_passes
@@ -133,7 +133,12 @@ def build(graph: Graph, output: str | Path, *, target: str = "ice40", board: str
         say("plan")
         planned_for = device(choice.part.name if choice.part else "generic")
         ready = apply_passes(graph)
-        plan = make_plan(ready, planned_for, folds=parse_fold(folds), reserve=SHELL if choice.part else Cost())
+        wanted = parse_fold(folds)
+        try:
+            plan = make_plan(ready, planned_for, folds=wanted, reserve=SHELL if choice.part else Cost())
+        except FitError as error:
+            hint = f" Or leave out --fold for {', '.join(wanted)}: the automatic choice may fit." if wanted else ""
+            raise FitError(f"{error}{hint}") from None
         core = lower(ready, plan)
         say("emit RTLIL and Verilog")
         manifest = emit_core(graph, plan, core, work, target=target)

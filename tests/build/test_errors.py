@@ -155,3 +155,9 @@ def test_after_synthesis(plan, log, text):
 
 def test_utilization():
     assert utilization(_TABLE.format(lc=6001, p=113, ram=12)) == {"ICESTORM_LC": (6001, 5280), "ICESTORM_RAM": (12, 30)}
+
+
+def test_a_folding_that_is_too_large_says_so(tmp_path):
+    with pytest.raises(FitError, match="does not fit up5k.* Or leave out --fold for net_conv: the automatic choice may fit"):
+        build(small_graph(channels=64), tmp_path / "out", folds=["net_conv=64,9"])
+    assert list(tmp_path.iterdir()) == []
