@@ -150,3 +150,13 @@ def test_netlist_cells():
 def test_link_rate():
     """784 bytes in, 20 out: END, 3 of header, 2 of CRC, END; 3 of header, status, 2 of CRC, END."""
     assert link_rate(784, 20, 1_000_000) == pytest.approx(1e6 / 10 / (784 + 7 + 20 + 7))
+
+
+@pytest.mark.slow
+def test_too_large_after_synthesis_and_what_to_type(tmp_path):
+    """A design that the estimate lets pass; with what the error says to type, it fits."""
+    with pytest.raises(FitError, match=r"after synthesis: it takes \d+ of 5280 logic cells. Type --fold (net_conv=\d+,\d+): ") as caught:
+        build(small_graph(channels=32), tmp_path / "b", folds=["net_conv=8,9"])
+    assert caught.value.exit_code == 3 and [p.name for p in tmp_path.iterdir()] == ["b.logs"]
+    advice = re.search(r"--fold (\S+):", str(caught.value))
+    assert advice and build(small_graph(channels=32), tmp_path / "b", folds=[advice[1]])["bitstream"]
