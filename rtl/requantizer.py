@@ -1,5 +1,7 @@
 """From accumulators to codes: ``clamp((acc * mult + offset) >> shift, lo, hi)``, per tensor or per channel."""
 
+from typing import Any
+
 import numpy as np
 from amaranth.hdl import Const, Module, Mux, Shape, Signal
 from amaranth.lib.wiring import In, Out
@@ -175,15 +177,15 @@ class Requantizer(Block):
         result = []
         position = 0
         for _ in range(self.lanes):
-            lane = []
+            values: list[Any] = []
             for v, s in zip(fields, shapes, strict=True):
                 if v.size == 1:
-                    lane.append(Const(int(v[0]), s))
+                    values.append(Const(int(v[0]), s))
                 else:
                     slice_ = read.data[position:position + s.width]
-                    lane.append(slice_.as_signed() if s.signed else slice_)
+                    values.append(slice_.as_signed() if s.signed else slice_)
                     position += s.width
-            result.append(lane)
+            result.append(values)
         return result
 
     def _round_and_clamp(self, m: Module, en: Signal, total: Signal, out) -> None:

@@ -13,10 +13,11 @@ from hwq.boards.clocks import pll_settings
 from hwq.boards.registry import DEFAULT_BAUD, Board, find_board, find_device
 from hwq.boards.registry import Device as Part
 from hwq.boards.tops import board_files, device_files
+from hwq.boards.uart import uart_divisor
 from hwq.rtl.common import Cost
 
 from ..emit import SYNTH_PRELUDE, Manifest, emit_core, vector_codes, write_bench, write_vectors
-from ..errors import FormatError
+from ..errors import FitError, FormatError
 from ..ir.graph import Graph
 from ..lower import lower
 from ..passes import apply_passes
@@ -82,11 +83,11 @@ def _choose(target: str, board: str | None, device_name: str | None, pcf: str | 
     if freq_mhz is None:
         freq_mhz = chosen.clock_hz / 1e6 if chosen and not chosen.pll_pad else _DEFAULT_MHZ
     hz = round(freq_mhz * 1e6)
-    if chosen and hz != chosen.clock_hz:
-        pll_settings(chosen.clock_hz, hz)                # refuses what the PLL cannot make
+    baud = DEFAULT_BAUD if baud is None else baud
+    # Both refuse what they cannot make.
+    uart_divisor(pll_settings(chosen.clock_hz, hz).hz if chosen and hz != chosen.clock_hz else hz, baud)
     first = 1 if seed is None else seed
-    return _Choice(chosen, part, hz, read_pcf(pcf) if pcf is not None else None, DEFAULT_BAUD if baud is None else baud,
-                   tuple(range(first, first + (seeds or 1))))
+    return _Choice(chosen, part, hz, read_pcf(pcf) if pcf is not None else None, baud, tuple(range(first, first + (seeds or 1))))
 
 
 def _patience(plan: Plan) -> int:
@@ -133,7 +134,12 @@ def build(graph: Graph, output: str | Path, *, target: str = "ice40", board: str
         say("plan")
         planned_for = device(choice.part.name if choice.part else "generic")
         ready = apply_passes(graph)
-        plan = make_plan(ready, planned_for, folds=parse_fold(folds), reserve=SHELL if choice.part else Cost())
+        wanted = parse_fold(folds)
+        try:
+            plan = make_plan(ready, planned_for, folds=wanted, reserve=SHELL if choice.part else Cost())
+        except FitError as error:
+            hint = f" Or leave out --fold for {', '.join(wanted)}: the automatic choice may fit." if wanted else ""
+            raise FitError(f"{error}{hint}") from None
         core = lower(ready, plan)
         say("emit RTLIL and Verilog")
         manifest = emit_core(graph, plan, core, work, target=target)

@@ -38,7 +38,9 @@ def output_folder(output: Path) -> Iterator[Path]:
         ``output`` is a file, holds something else, is where the user stands; another build is writing to it; the place
         cannot be written to; the disk is full.
     """
-    output = output.absolute()
+    if output.is_symlink() and not output.exists():
+        raise EnvironmentError_(f"Output folder {output} is a link to nowhere; give another one with -o")
+    output = output.resolve()
     _check(output)
     made = _make_parents(output.parent)
     work, old = (output.with_name(f".{output.name}.{state}") for state in ("building", "old"))
@@ -79,8 +81,6 @@ def _reason(error: OSError) -> str:
 
 
 def _check(output: Path) -> None:
-    if output.is_symlink() and not output.exists():
-        raise EnvironmentError_(f"Output folder {output} is a link to nowhere; give another one with -o")
     if not output.exists():
         return
     if not output.is_dir():
@@ -92,8 +92,8 @@ def _check(output: Path) -> None:
     if names and _MANIFEST not in names:
         raise EnvironmentError_(f"Output folder {output} holds something that is no build ({', '.join(names[:3])}"
                                 f"{', ...' if len(names) > 3 else ''}); give another one with -o")
-    here = Path.cwd()
-    if output.resolve() in (here, *here.parents):
+    here = Path.cwd().resolve()
+    if output in (here, *here.parents):
         raise EnvironmentError_(f"Output folder {output} is the current folder or holds it, and would be replaced; "
                                 "go elsewhere, or give another one with -o")
 
@@ -101,6 +101,9 @@ def _check(output: Path) -> None:
 def _make_parents(parent: Path) -> list[Path]:
     """Make the folders above the output; return the new ones, innermost first."""
     missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    for folder in (parent, *parent.parents):
+        if folder.is_file():
+            raise EnvironmentError_(f"Cannot write to {parent}: {folder} is a file; give another place with -o")
     try:
         parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -145,8 +148,6 @@ def _locked(output: Path) -> Iterator[None]:
 
 def _publish(work: Path, output: Path, old: Path) -> None:
     work.chmod(0o777 & ~_umask())
-    if output.is_symlink():
-        raise EnvironmentError_(f"Output folder {output} is a link; give the folder it names with -o")
     if output.exists():
         output.rename(old)
     work.rename(output)

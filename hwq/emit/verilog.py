@@ -7,9 +7,10 @@ from ..toolchain import run_yosys
 
 __all__ = ["write_verilog", "plain_names"]
 
-# write_verilog keeps all attributes or none: drop all but those that place memories. Vivado calls the memories that Yosys
-# calls "logic" "distributed"; Quartus has its own names, calls them "logic", and finds block RAM by itself. The ports of a
-# RAM never meet at one address (hwq.rtl.memory asserts it): Quartus may leave its checks out.
+# write_verilog keeps all attributes or none: drop all but those that place memories. Vivado has no rom_style "logic", and
+# its "distributed" is an error in Yosys where a family has no such ROM: small tables are left to Vivado, which takes LUTs.
+# Quartus has names of its own and finds block RAM by itself. The ports of a RAM never meet at one address (hwq.rtl.memory
+# asserts it), so Quartus may leave its checks out.
 _SCRIPT = """read_rtlil accel.il
 chformal -remove
 hierarchy -top accel
@@ -18,7 +19,7 @@ opt_clean
 setattr -unset src -unset generator -unset init_src -unset full_case */t:* */w:* */m:* */p:*
 setattr -mod -unset src -unset generator -unset amaranth.hierarchy -unset top -unset keep_hierarchy *
 setattr -set romstyle "logic" */m:* */a:rom_style=logic %i
-setattr -set rom_style "distributed" */m:* */a:rom_style=logic %i
+setattr -unset rom_style */m:* */a:rom_style=logic %i
 setattr -set ramstyle "no_rw_check" */m:* */a:ram_style=block %i
 delete t:$scopeinfo
 write_verilog accel.v

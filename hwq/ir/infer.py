@@ -52,14 +52,16 @@ def channel_ranges(node: n.Conv2d | n.Linear, x: Edge) -> tuple[np.ndarray, np.n
 
 
 def _weights(node: n.Conv2d | n.Linear, x: Edge, shape: tuple[int, ...]) -> Edge:
-    _need(node.weight_format is not None, node, "the weights have no format")
+    fmt = node.weight_format
+    _need(fmt is not None, node, "the weights have no format")
+    assert fmt is not None
     _need(node.bias.shape == (node.weight.shape[0],), node, f"bias must have one value per output, not {node.bias.shape}")
     try:
-        node.weight_format.check(node.weight)            # type: ignore[union-attr]
+        fmt.check(node.weight)
     except FormatError as error:
         raise FormatError(f"{node.op} '{node.name}': {error}") from None
     lo, hi = channel_ranges(node, x)
-    frac = None if x.frac_bits is None else x.frac_bits + node.weight_format.frac_bits     # type: ignore[union-attr]
+    frac = None if x.frac_bits is None else x.frac_bits + fmt.frac_bits
     _need(max(abs(int(lo.min())), abs(int(hi.max()))) < 1 << 62, node, "the sums do not fit 62 bits")
     return Edge((*shape, node.weight.shape[0]), int(lo.min()), int(hi.max()), frac)
 

@@ -28,7 +28,7 @@ __all__ = ["save", "load", "dumps", "loads", "content_hash", "write_atomic", "VE
 
 VERSION = 1
 _MAGIC = b"HWQ-IR\0"
-_DTYPES = {"i1": np.dtype("<i1"), "i2": np.dtype("<i2"), "i4": np.dtype("<i4"), "i8": np.dtype("<i8")}
+_DTYPES: dict[str, np.dtype[Any]] = {"i1": np.dtype("<i1"), "i2": np.dtype("<i2"), "i4": np.dtype("<i4"), "i8": np.dtype("<i8")}
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -11,6 +11,7 @@ from hwq.rtl.stage import ConvStage, Folding, GlobalPoolStage, PoolStage, Requan
 from ..arith import width_of
 from ..errors import ModelError
 from ..formats import FixedPoint
+from ..formats import Format
 from ..ir import nodes as n
 from ..ir.graph import Graph
 from ..ir.nodes import Edge, Node
@@ -57,6 +58,12 @@ class Layer:
         return w if w.ndim == 4 else w.reshape(w.shape[0], 1, 1, w.shape[1])
 
     @property
+    def weight_format(self) -> Format:
+        """Format of the weights of a layer that folds."""
+        assert isinstance(self.main, n.Conv2d | n.Linear) and self.main.weight_format is not None
+        return self.main.weight_format
+
+    @property
     def macs(self) -> int:
         """Multiplications that the network asks for (padding included, pooled-away windows not)."""
         if not self.folds:
@@ -100,12 +107,12 @@ class Layer:
         height, width, channels = self.x.shape if len(self.x.shape) == 3 else (1, 1, self.x.shape[0])
         if isinstance(main, n.Conv2d):
             x_range = (min(self.x.lo, main.pad_value), max(self.x.hi, main.pad_value)) if any(main.pads) else x_range
-            return ConvStage(self.weight, main.weight_format, x_range, height=height, width=width, stride=main.stride,
+            return ConvStage(self.weight, self.weight_format, x_range, height=height, width=width, stride=main.stride,
                              pads=main.pads, pad_value=main.pad_value, requant=self._requant, pool=self._pool,
-                             in_lanes=in_lanes, fold=fold, technology=technology)       # type: ignore[arg-type]
+                             in_lanes=in_lanes, fold=fold, technology=technology)
         if isinstance(main, n.Linear):
-            return ConvStage(self.weight, main.weight_format, x_range, height=1, width=1, requant=self._requant,
-                             in_lanes=in_lanes, fold=fold, technology=technology)       # type: ignore[arg-type]
+            return ConvStage(self.weight, self.weight_format, x_range, height=1, width=1, requant=self._requant,
+                             in_lanes=in_lanes, fold=fold, technology=technology)
         if isinstance(main, n.MaxPool2d):
             return PoolStage(x_range, lanes=in_lanes, height=height, width=width, channels=channels, kernel=main.kernel,
                              technology=technology)
