@@ -72,7 +72,8 @@ def _check_joints(blocks) -> None:
 
 
 def _signature(block, name):
-    return block.members[name].signature
+    member = block.members[name]
+    return member.signature.flip() if member.flow == In else member.signature
 
 
 class Accelerator(Block):

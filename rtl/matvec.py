@@ -10,7 +10,7 @@ from hwq.formats import FixedPoint, Format
 
 from .common import Block, Cost, Technology, check, check_int, lanes_stream, pack_lanes, shape_of
 from .lanes import Term, recode, register_sum
-from .loops import LoopNest
+from .loops import Sweep
 from .memory import make_rom
 from .window import window_layout
 
@@ -106,7 +106,7 @@ class MatVec(Block):
     @property
     def latency(self) -> int:
         """Cycles from a window's last word to its sums."""
-        return 2 + self._stages
+        return 1 + self._stages
 
     @property
     def cycles_per_window(self) -> int:
@@ -162,15 +162,18 @@ class MatVec(Block):
         depth, width = self.rom
         en, accept = Signal(), Signal()
         read = make_rom(m, "rom", self.rom_words(), width, block=self.block_rom)
-        m.submodules.loops = loops = LoopNest([self.groups, self.repeat, self.words], [self.words, 0, 1],
-                                              addr_width=max(1, (depth - 1).bit_length()))
-        m.d.comb += [en.eq(~self.o.valid | self.o.ready), self.i.ready.eq(en), accept.eq(self.i.valid & en),
-                     loops.en.eq(accept), read.addr.eq(loops.addr), read.en.eq(accept)]
+        m.submodules.loops = loops = Sweep([self.groups, self.repeat, self.words], [self.words, 0, 1],
+                                           addr_width=max(1, (depth - 1).bit_length()))
+        # The ROM reads one word ahead, so that a word's weights are there when its codes come.
+        ahead = Signal()
+        m.d.sync += ahead.eq(1)
+        m.d.comb += [en.eq(~self.o.valid | self.o.ready), self.i.ready.eq(en & ahead), accept.eq(self.i.valid & self.i.ready),
+                     loops.en.eq(accept | ~ahead), read.addr.eq(loops.addr), read.en.eq(loops.en)]
 
-        stages = 1 + self._stages                        # the codes' register, then up to the sum of a word's products
+        stages = self._stages
         valid, last = Signal(stages), Signal(stages)
         with m.If(en):
-            m.d.sync += [valid.eq((valid << 1) | self.i.valid), last.eq((last << 1) | self.i.p.last)]
+            m.d.sync += [valid.eq((valid << 1) | accept), last.eq((last << 1) | self.i.p.last)]
         first = Signal(init=1)                           # the accumulator starts anew with the next sum
         with m.If(en & valid[-1]):
             m.d.sync += first.eq(last[-1])
@@ -191,11 +194,10 @@ class MatVec(Block):
     def _by_digits(self, m: Module, en, data) -> list:
         """Return the sums of each word's products: a tree for each digit, then their sum, then ``x_sum``'s share."""
         recoded, w = self._recoded, self.x_shape.width
-        x = [Signal(w, name=f"x{s}", reset_less=True) for s in range(self.simd)]
-        with m.If(en):
-            for s in range(self.simd):
-                raw = self.i.p.x[s].as_unsigned() if self.x_shape.signed else self.i.p.x[s]
-                m.d.sync += x[s].eq(raw ^ self._x_offset)
+        x = [Signal(w, name=f"x{s}") for s in range(self.simd)]
+        for s in range(self.simd):
+            raw = self.i.p.x[s].as_unsigned() if self.x_shape.signed else self.i.p.x[s]
+            m.d.comb += x[s].eq(raw ^ self._x_offset)
         shared = None
         if recoded.x_sum:
             total = register_sum(m, en, [Term(v, (1 << w) - 1) for v in x], "x_sum")
@@ -227,9 +229,7 @@ class MatVec(Block):
 
     def _by_products(self, m: Module, en, data) -> list:
         """Return the sums of each word's products, multiplied as synthesis likes."""
-        x = [Signal(self.x_shape, name=f"x{s}", reset_less=True) for s in range(self.simd)]
-        with m.If(en):
-            m.d.sync += [x[s].eq(self.i.p.x[s]) for s in range(self.simd)]
+        x = [self.i.p.x[s] for s in range(self.simd)]
         low, high = self.weight_format.range
         ends = [a * b for a in self.x_range for b in (low, high)]
         product_shape = Shape(*width_of(min(0, *ends), max(0, *ends)))

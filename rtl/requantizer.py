@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from hwq.arith import scale_shift, width_of
 
 from .common import Block, Cost, Technology, check, check_int, lanes_stream, pack_lanes, shape_of
-from .loops import LoopNest
+from .loops import Sweep
 from .memory import make_rom
 
 __all__ = ["Requantizer"]
@@ -81,7 +81,7 @@ class Requantizer(Block):
     @property
     def latency(self) -> int:
         """Cycles from a beat in to its beat out."""
-        return 5 if self.scaled else 3
+        return 4 if self.scaled else 2
 
     @property
     def _rom_bits(self) -> int:
@@ -112,17 +112,15 @@ class Requantizer(Block):
         en = Signal()
         stages = self.latency
         valid = Signal(stages)
-        m.d.comb += [en.eq(~self.o.valid | self.o.ready), self.i.ready.eq(en), self.o.valid.eq(valid[-1])]
+        m.d.comb += [en.eq(~self.o.valid | self.o.ready), self.o.valid.eq(valid[-1])]
         with m.If(en):
-            m.d.sync += valid.eq((valid << 1) | self.i.valid)
+            m.d.sync += valid.eq((valid << 1) | (self.i.valid & self.i.ready))
 
         constants = self._constants(m, en)
         sum_shape = Shape(*width_of(*self.sum_range))
         for lane in range(self.lanes):
             mult, offset, offset_neg = constants[lane]
-            acc = Signal(shape_of(*self.in_range), name=f"acc{lane}", reset_less=True)
-            with m.If(en):
-                m.d.sync += acc.eq(self.i.payload[lane])
+            acc = self.i.payload[lane]
             product, negative = acc, acc < 0
             if self.scaled:
                 factor = Signal(mult.shape(), name=f"factor{lane}", reset_less=True)
@@ -152,11 +150,12 @@ class Requantizer(Block):
         return value
 
     def _constants(self, m: Module, en: Signal) -> list[list]:
-        """Return (mult, offset, offset_neg) of each lane one cycle after its beat: constants or ROM outputs."""
+        """Return (mult, offset, offset_neg) of each lane's beat: constants or outputs of a ROM that reads one beat ahead."""
         fields = [self.mult, self.offset, self.offset_neg if self.offset_neg.size else self.offset]
         shapes = [shape_of(int(v.min()), int(v.max())) for v in fields]
         varying = [v.size > 1 for v in fields]
         if not any(varying):
+            m.d.comb += self.i.ready.eq(en)
             return [[Const(int(v[0]), s) for v, s in zip(fields, shapes, strict=True)]] * self.lanes
         bits = sum(s.width for s, v in zip(shapes, varying, strict=True) if v)
         words = []
@@ -169,9 +168,11 @@ class Requantizer(Block):
             words.append(word)
         groups, repeat, beats = self.order
         read = make_rom(m, "rom", words, bits * self.lanes, block=False)
-        m.submodules.loops = loops = LoopNest([groups, repeat, beats], [beats, 0, 1],
-                                              addr_width=max(1, (len(words) - 1).bit_length()))
-        m.d.comb += [loops.en.eq(self.i.valid & en), read.addr.eq(loops.addr), read.en.eq(en)]
+        m.submodules.loops = loops = Sweep([groups, repeat, beats], [beats, 0, 1], addr_width=max(1, (len(words) - 1).bit_length()))
+        ahead = Signal()
+        m.d.sync += ahead.eq(1)
+        m.d.comb += [self.i.ready.eq(en & ahead), loops.en.eq((self.i.valid & self.i.ready) | ~ahead),
+                     read.addr.eq(loops.addr), read.en.eq(loops.en)]
         result = []
         position = 0
         for _ in range(self.lanes):
