@@ -8,7 +8,7 @@ from hwq.arith import scale_shift, width_of
 
 from .common import Block, Cost, Technology, check, check_int, lanes_stream, pack_lanes, shape_of
 from .loops import Sweep
-from .memory import make_rom
+from .memory import make_rom, rom_cells
 
 __all__ = ["Requantizer"]
 
@@ -96,8 +96,11 @@ class Requantizer(Block):
     def cost(self) -> Cost:
         """Logic cells, multipliers."""
         width = width_of(*self.sum_range)[0]
-        rom = self._rom_bits * max(1, self.channels / 16) * self.lanes
-        blocks = -(-width_of(*self.in_range)[0] // 16) * -(-width_of(int(self.mult.min()), int(self.mult.max()))[0] // 16)
+        rom = self._rom_bits * self.lanes * rom_cells(self.channels // self.lanes)
+        # Factors are cut into 16 bits; synthesis multiplies in logic what is left and too narrow for a block.
+        parts = [[min(16, w - k) for k in range(0, w, 16)] for w in (
+            width_of(*self.in_range)[0], width_of(int(self.mult.min()), int(self.mult.max()))[0])]
+        blocks = sum(a + b >= self.technology.dsp_min_width for a in parts[0] for b in parts[1])
         product = 0 if not self.scaled or self.uses_dsp else width * 10
         return Cost(lc=12 + rom + self.lanes * (2 * width + product + self.out_shape.width),
                     dsp=self.lanes * blocks if self.uses_dsp else 0)

@@ -131,7 +131,7 @@ class MemoryWindow(Block):
     @property
     def cost(self) -> Cost:
         """Logic cells of the counters and addresses; the ring's blocks."""
-        return Cost(lc=55 + 5 * self.depth.bit_length(),
+        return Cost(lc=52 + 5 * self.depth.bit_length() + 10 * sum(p > 1 for p in self.pool),
                     ebr=self.technology.blocks(self.shape.width * self.simd, self.depth))
 
     def model(self, x: np.ndarray) -> np.ndarray:

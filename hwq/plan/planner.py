@@ -21,7 +21,7 @@ from .settle import settle, simulated_cycles
 __all__ = ["Plan", "PlannedLayer", "make_plan", "parse_fold", "LC_USABLE"]
 
 # Share of the logic cells that the plan may fill: beyond, placement gets slow and the clock drops.
-LC_USABLE = 0.85
+LC_USABLE = 0.9
 _MAX_LANES = 64
 # Lanes tried for a target without limits: moderate, so that the Verilog suits any part.
 _GENERIC_LANES = 16
