@@ -1,6 +1,7 @@
 """Synthesise, pack and place one block, and count what it takes."""
 
 import json
+import re
 import tempfile
 from pathlib import Path
 
@@ -41,23 +42,12 @@ def measure(block: wiring.Component, part: str, *, place: bool = True, seed: int
             run(find("nextpnr-ice40"), [*options, *([] if place else ["--pack-only"])], log, folder)
         except ToolError:
             pass                                         # too big, or too slow for the wish: what was packed is in the log
-        for line in log.read_text(errors="replace").splitlines():
-            for key, cell in _CELLS.items():
-                if f"{cell}:" in line:
-                    result[key] = int(line.split(f"{cell}:")[1].split("/")[0])
+        text = log.read_text(errors="replace")
+        for key, cell in _CELLS.items():
+            if found := re.search(rf"{cell}:\s+(\d+)/", text):
+                result[key] = int(found[1])
         if (folder / "report.json").exists():
             report = json.loads((folder / "report.json").read_text())
             if report.get("fmax"):
                 result["fmax"] = round(min(entry["achieved"] for entry in report["fmax"].values()), 2)
-        if result["lc"] is None:
-            result["lc"] = _packed(log.read_text(errors="replace"))
         return result
-
-
-def _packed(log: str) -> int | None:
-    """Return the logic cells that the packer counted (LUT only, LUT and FF, FF only, carry only)."""
-    counts = [int(line.split("Packed")[0].split()[-1]) for line in log.splitlines() if False]
-    for line in log.splitlines():
-        if "LCs used as" in line:
-            counts.append(int(line.split(":")[-1].split("LCs")[0]))
-    return sum(counts) or None

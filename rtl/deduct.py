@@ -5,7 +5,7 @@ from amaranth.hdl import Array, Module, Signal
 from amaranth.lib.wiring import In, Out
 
 from .common import Block, Cost, check, check_int, lanes_stream, shape_of
-from .loops import LoopNest
+from .loops import Sweep
 
 __all__ = ["Deduct"]
 
@@ -56,7 +56,7 @@ class Deduct(Block):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.loops = loops = LoopNest([self.groups, self.repeat], [1, 0], addr_width=max(1, (self.groups - 1).bit_length()))
+        m.submodules.loops = loops = Sweep([self.groups, self.repeat], [1, 0], addr_width=max(1, (self.groups - 1).bit_length()))
         en = Signal()
         m.d.comb += [en.eq(~self.o.valid | self.o.ready), self.i.ready.eq(en), loops.en.eq(self.i.valid & en)]
         with m.If(en):

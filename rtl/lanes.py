@@ -17,7 +17,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 
 from hwq.formats import Bipolar, Format, PowerOfTwo
 
-__all__ = ["Leaf", "Recoding", "recode", "Term", "register_sum"]
+__all__ = ["Leaf", "Recoding", "recode", "Term", "register_sum", "sum_cells"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,12 @@ class Leaf:
             return np.select([bits == 2, bits == 3], [full, (1 << x_width) - 1], 0)
         negative = {"gate": bits < 0, "minus": bits == 1, "sign": bits == 0}.get(self.kind, bits >> (self.width - 1) == 1)
         return np.where(negative, full, 0)
+
+    def cells(self, x_width: int) -> float:
+        """Return the logic cells of one lane; fitted for powers of two (``bench/calibrate.py``)."""
+        if self.kind != "shift":
+            return x_width + self.reach
+        return 2.1 * (x_width + self.reach) if self.stages == 1 else 2 * (x_width + self.reach) + 2 ** (self.width - 2)
 
     def build(self, m: Module, en, x, code, name: str):
         """Return the registered multiple of ``x`` and the greatest value it can have."""
@@ -199,3 +205,22 @@ def register_sum(m: Module, en, terms: list[Term], name: str) -> Term:
             after.append(_register(m, en, total, most, a.place, label))
         terms, level = after, level + 1
     return terms[0]
+
+
+def sum_cells(terms: list[tuple[int, int]]) -> tuple[int, tuple[int, int]]:
+    """Return the logic cells of `register_sum` for terms (most, place), and the sum's own (most, place).
+
+    An adder takes a cell a bit and one for its carry out; a term that waits, a cell a bit.
+    """
+    cells = 0
+    while len(terms) > 1:
+        after = []
+        terms = sorted(terms, key=lambda t: t[1])
+        for k in range(0, len(terms), 2):
+            most, place = terms[k]
+            if k + 1 < len(terms):
+                most += terms[k + 1][0] << terms[k + 1][1] - place
+            cells += most.bit_length()
+            after.append((most, place))
+        terms = after
+    return cells, terms[0]

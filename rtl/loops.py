@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from .common import Block, check, check_int
 
-__all__ = ["LoopNest"]
+__all__ = ["LoopNest", "Sweep"]
 
 
 class LoopNest(Block):
@@ -89,4 +89,50 @@ class LoopNest(Block):
                         m.d.comb += step.eq(delta % modulus)
             with m.If(self.en):
                 m.d.sync += self.addr.eq(self.addr + step)
+        return m
+
+
+class Sweep(Block):
+    """The addresses of nested loops without their flags: loops that run on from each other are one counter.
+
+    Parameters
+    ----------
+    counts, strides, addr_width
+        As for `LoopNest`.
+
+    Members
+    -------
+    en, addr : as for `LoopNest`
+    """
+
+    def __init__(self, counts: Sequence[int], strides: Sequence[int], *, addr_width: int):
+        check(len(strides) == len(counts), "Loops need as many strides as counts")
+        merged: list[tuple[int, int]] = []
+        for count, stride in zip(counts, strides, strict=True):
+            check_int("Loop count", count)
+            if merged and merged[-1][1] == count * stride:
+                merged[-1] = merged[-1][0] * count, stride
+            elif count > 1:
+                merged.append((count, stride))
+        self.loops, self.addr_width = merged, addr_width
+        super().__init__({"en": In(1), "addr": Out(addr_width)})
+
+    def model(self) -> list[int]:
+        """Return the addresses of one pass."""
+        return LoopNest([c for c, _ in self.loops], [s for _, s in self.loops], addr_width=self.addr_width).model()
+
+    def elaborate(self, platform):
+        m = Module()
+        if len(self.loops) != 1 or self.loops[0][1] != 1:
+            m.submodules.nest = nest = LoopNest([c for c, _ in self.loops], [s for _, s in self.loops], addr_width=self.addr_width)
+            m.d.comb += [nest.en.eq(self.en), self.addr.eq(nest.addr)]
+            return m
+        count = self.loops[0][0]
+        with m.If(self.en):
+            m.d.sync += self.addr.eq(self.addr + 1)
+            if count != 1 << self.addr_width:            # otherwise it wraps by itself
+                wrap = Signal()
+                m.d.sync += wrap.eq(self.addr == count - 2)
+                with m.If(wrap):
+                    m.d.sync += self.addr.eq(0)
         return m

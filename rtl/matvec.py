@@ -1,7 +1,7 @@
 """Matrix-vector product, folded: ``pe`` sums of ``simd`` products a cycle, weights from a ROM of exactly their width."""
 
 import numpy as np
-from amaranth.hdl import Module, Mux, Shape, Signal
+from amaranth.hdl import Const, Module, Mux, Shape, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out
 
@@ -9,9 +9,9 @@ from hwq.arith import width_of
 from hwq.formats import FixedPoint, Format
 
 from .common import Block, Cost, Technology, check, check_int, lanes_stream, pack_lanes, shape_of
-from .lanes import Term, recode, register_sum
-from .loops import LoopNest
-from .memory import make_rom
+from .lanes import Term, recode, register_sum, sum_cells
+from .loops import Sweep
+from .memory import make_rom, rom_cells
 from .window import window_layout
 
 __all__ = ["MatVec", "STYLES", "rom_width", "rom_depth"]
@@ -106,7 +106,7 @@ class MatVec(Block):
     @property
     def latency(self) -> int:
         """Cycles from a window's last word to its sums."""
-        return 2 + self._stages
+        return 1 + self._stages
 
     @property
     def cycles_per_window(self) -> int:
@@ -130,18 +130,27 @@ class MatVec(Block):
         depth, width = self.rom
         lanes = self.pe * self.simd
         x, w, acc = self.x_shape.width, self.weight_format.width, self.acc_shape.width
-        rom_lc = 0 if self.block_rom else width * max(1, depth / 16)
+        rom_lc = 0 if self.block_rom else width * rom_cells(depth)
         if self.style == "dsp":
             product = 0 if self.uses_dsp else (x + 2) * w * 1.35
             adders = self.pe * (self.simd - 1) * (x + w + _levels(self.simd) / 2)
             return Cost(lc=25 + rom_lc + x * self.simd + lanes * product + adders + self.pe * acc,
                         ebr=self.technology.blocks(width, depth) if self.block_rom else 0, dsp=lanes * self.uses_dsp)
-        leaves = sum((x + leaf.reach) * (2 if leaf.kind == "shift" else 1) for leaf in self._recoded.leaves)
-        adders = sum((self.simd - 1) * (x + leaf.reach + 2) for leaf in self._recoded.leaves)
-        joins = (len(self._recoded.leaves) - 1 + (self._recoded.x_sum != 0)) * (x + 3 + _levels(self.simd))
-        shared = (self.simd * (x + 2) + 4) if self._recoded.x_sum else 0
-        return Cost(lc=25 + rom_lc + x * self.simd + lanes * leaves + self.pe * (adders + joins + acc + 1) + shared,
-                    ebr=self.technology.blocks(width, depth) if self.block_rom else 0)
+        recoded, each, terms = self._recoded, 0.0, []
+        for leaf in recoded.leaves:
+            cells, term = sum_cells([((1 << x + leaf.reach) - 1, 0)] * self.simd)
+            each += self.simd * leaf.cells(x) + cells
+            terms.append((term[0], leaf.place))
+        cells, total = sum_cells(terms)
+        each += cells + acc
+        shared = 0.0
+        if recoded.x_sum:
+            cells, share = sum_cells([((1 << x) - 1, 0)] * self.simd)
+            share = share[0] * recoded.x_sum, 0
+            shared = cells + share[0].bit_length() * (self._stages - 1 - _levels(self.simd))
+            each += sum_cells([total, share])[0]
+        control = 14 + 2 * self._stages + 1.3 * depth.bit_length()
+        return Cost(lc=control + rom_lc + self.pe * each + shared, ebr=self.technology.blocks(width, depth) if self.block_rom else 0)
 
     def model(self, x: np.ndarray) -> np.ndarray:
         """Return words (n, simd) in `i`'s order as sums (windows, pe) in `o`'s order, ``too_much`` included."""
@@ -162,15 +171,18 @@ class MatVec(Block):
         depth, width = self.rom
         en, accept = Signal(), Signal()
         read = make_rom(m, "rom", self.rom_words(), width, block=self.block_rom)
-        m.submodules.loops = loops = LoopNest([self.groups, self.repeat, self.words], [self.words, 0, 1],
-                                              addr_width=max(1, (depth - 1).bit_length()))
-        m.d.comb += [en.eq(~self.o.valid | self.o.ready), self.i.ready.eq(en), accept.eq(self.i.valid & en),
-                     loops.en.eq(accept), read.addr.eq(loops.addr), read.en.eq(accept)]
+        m.submodules.loops = loops = Sweep([self.groups, self.repeat, self.words], [self.words, 0, 1],
+                                           addr_width=max(1, (depth - 1).bit_length()))
+        # The ROM reads one word ahead, so that a word's weights are there when its codes come.
+        ahead = Signal()
+        m.d.sync += ahead.eq(1)
+        m.d.comb += [en.eq(~self.o.valid | self.o.ready), self.i.ready.eq(en & ahead), accept.eq(self.i.valid & self.i.ready),
+                     loops.en.eq(accept | ~ahead), read.addr.eq(loops.addr), read.en.eq(loops.en)]
 
-        stages = 1 + self._stages                        # the codes' register, then up to the sum of a word's products
+        stages = self._stages
         valid, last = Signal(stages), Signal(stages)
         with m.If(en):
-            m.d.sync += [valid.eq((valid << 1) | self.i.valid), last.eq((last << 1) | self.i.p.last)]
+            m.d.sync += [valid.eq((valid << 1) | accept), last.eq((last << 1) | self.i.p.last)]
         first = Signal(init=1)                           # the accumulator starts anew with the next sum
         with m.If(en & valid[-1]):
             m.d.sync += first.eq(last[-1])
@@ -191,22 +203,22 @@ class MatVec(Block):
     def _by_digits(self, m: Module, en, data) -> list:
         """Return the sums of each word's products: a tree for each digit, then their sum, then ``x_sum``'s share."""
         recoded, w = self._recoded, self.x_shape.width
-        x = [Signal(w, name=f"x{s}", reset_less=True) for s in range(self.simd)]
-        with m.If(en):
-            for s in range(self.simd):
-                raw = self.i.p.x[s].as_unsigned() if self.x_shape.signed else self.i.p.x[s]
-                m.d.sync += x[s].eq(raw ^ self._x_offset)
+        x = [Signal(w, name=f"x{s}") for s in range(self.simd)]
+        for s in range(self.simd):
+            raw = self.i.p.x[s].as_unsigned() if self.x_shape.signed else self.i.p.x[s]
+            m.d.comb += x[s].eq(raw ^ self._x_offset)
         shared = None
         if recoded.x_sum:
             total = register_sum(m, en, [Term(v, (1 << w) - 1) for v in x], "x_sum")
             wait = self._stages - 1 - _levels(self.simd)
             value, most = total.value, total.most
             for step in range(wait):
-                factor = recoded.x_sum if step == 0 else 1
-                most *= factor
+                if step == 0:                            # shifts: a product would go to a multiplier block
+                    value = sum((value << k for k in range(recoded.x_sum.bit_length()) if recoded.x_sum >> k & 1), Const(0, 1))
+                    most *= recoded.x_sum
                 later = Signal(most.bit_length(), name=f"x_share{step}", reset_less=True)
                 with m.If(en):
-                    m.d.sync += later.eq(value * factor)
+                    m.d.sync += later.eq(value)
                 value = later
             shared = Term(value, most)
         sums = []
@@ -227,9 +239,7 @@ class MatVec(Block):
 
     def _by_products(self, m: Module, en, data) -> list:
         """Return the sums of each word's products, multiplied as synthesis likes."""
-        x = [Signal(self.x_shape, name=f"x{s}", reset_less=True) for s in range(self.simd)]
-        with m.If(en):
-            m.d.sync += [x[s].eq(self.i.p.x[s]) for s in range(self.simd)]
+        x = [self.i.p.x[s] for s in range(self.simd)]
         low, high = self.weight_format.range
         ends = [a * b for a in self.x_range for b in (low, high)]
         product_shape = Shape(*width_of(min(0, *ends), max(0, *ends)))

@@ -3,8 +3,7 @@
 from amaranth.hdl import Assert, Module, Signal, unsigned
 from amaranth.lib import memory
 
-__all__ = ["make_rom", "make_ram"]
-
+__all__ = ["make_rom", "make_ram", "rom_cells"]
 
 
 def make_rom(m: Module, name: str, words: list[int], width: int, *, block: bool):
@@ -17,6 +16,11 @@ def make_rom(m: Module, name: str, words: list[int], width: int, *, block: bool)
     rom = memory.Memory(shape=unsigned(width), depth=max(len(words), 2), init=words, attrs={"rom_style": style})
     m.submodules[name] = rom
     return rom.read_port()
+
+
+def rom_cells(depth: int) -> float:
+    """Return the logic cells a bit of a ROM in logic: a look-up table holds 16 words, and what chooses among them."""
+    return 1.0 if depth <= 16 else 2.05 * depth / 16
 
 
 def make_ram(m: Module, name: str, depth: int, width: int):

@@ -81,7 +81,7 @@ class Reduce(Block):
         width = self.out_shape.width * self.lanes
         if self.in_block:
             return Cost(lc=40 + 4 * width, ebr=self.technology.blocks(width, self.slots))
-        return Cost(lc=15 + (self.slots + 2) * width)
+        return Cost(lc=25 + (self.slots + 2) * width)
 
     def model(self, x: np.ndarray) -> np.ndarray:
         """Return frames of beats (n, beats, lanes) as results (n, slots of all loops, lanes)."""

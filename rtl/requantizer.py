@@ -9,8 +9,8 @@ from amaranth.lib.wiring import In, Out
 from hwq.arith import scale_shift, width_of
 
 from .common import Block, Cost, Technology, check, check_int, lanes_stream, pack_lanes, shape_of
-from .loops import LoopNest
-from .memory import make_rom
+from .loops import Sweep
+from .memory import make_rom, rom_cells
 
 __all__ = ["Requantizer"]
 
@@ -83,7 +83,7 @@ class Requantizer(Block):
     @property
     def latency(self) -> int:
         """Cycles from a beat in to its beat out."""
-        return 5 if self.scaled else 3
+        return 4 if self.scaled else 2
 
     @property
     def _rom_bits(self) -> int:
@@ -98,8 +98,11 @@ class Requantizer(Block):
     def cost(self) -> Cost:
         """Logic cells, multipliers."""
         width = width_of(*self.sum_range)[0]
-        rom = self._rom_bits * max(1, self.channels / 16) * self.lanes
-        blocks = -(-width_of(*self.in_range)[0] // 16) * -(-width_of(int(self.mult.min()), int(self.mult.max()))[0] // 16)
+        rom = self._rom_bits * self.lanes * rom_cells(self.channels // self.lanes)
+        # Factors are cut into 16 bits; synthesis multiplies in logic what is left and too narrow for a block.
+        parts = [[min(16, w - k) for k in range(0, w, 16)] for w in (
+            width_of(*self.in_range)[0], width_of(int(self.mult.min()), int(self.mult.max()))[0])]
+        blocks = sum(a + b >= self.technology.dsp_min_width for a in parts[0] for b in parts[1])
         product = 0 if not self.scaled or self.uses_dsp else width * 10
         return Cost(lc=12 + rom + self.lanes * (2 * width + product + self.out_shape.width),
                     dsp=self.lanes * blocks if self.uses_dsp else 0)
@@ -114,17 +117,15 @@ class Requantizer(Block):
         en = Signal()
         stages = self.latency
         valid = Signal(stages)
-        m.d.comb += [en.eq(~self.o.valid | self.o.ready), self.i.ready.eq(en), self.o.valid.eq(valid[-1])]
+        m.d.comb += [en.eq(~self.o.valid | self.o.ready), self.o.valid.eq(valid[-1])]
         with m.If(en):
-            m.d.sync += valid.eq((valid << 1) | self.i.valid)
+            m.d.sync += valid.eq((valid << 1) | (self.i.valid & self.i.ready))
 
         constants = self._constants(m, en)
         sum_shape = Shape(*width_of(*self.sum_range))
         for lane in range(self.lanes):
             mult, offset, offset_neg = constants[lane]
-            acc = Signal(shape_of(*self.in_range), name=f"acc{lane}", reset_less=True)
-            with m.If(en):
-                m.d.sync += acc.eq(self.i.payload[lane])
+            acc = self.i.payload[lane]
             product, negative = acc, acc < 0
             if self.scaled:
                 factor = Signal(mult.shape(), name=f"factor{lane}", reset_less=True)
@@ -154,11 +155,12 @@ class Requantizer(Block):
         return value
 
     def _constants(self, m: Module, en: Signal) -> list[list]:
-        """Return (mult, offset, offset_neg) of each lane one cycle after its beat: constants or ROM outputs."""
+        """Return (mult, offset, offset_neg) of each lane's beat: constants or outputs of a ROM that reads one beat ahead."""
         fields = [self.mult, self.offset, self.offset_neg if self.offset_neg.size else self.offset]
         shapes = [shape_of(int(v.min()), int(v.max())) for v in fields]
         varying = [v.size > 1 for v in fields]
         if not any(varying):
+            m.d.comb += self.i.ready.eq(en)
             return [[Const(int(v[0]), s) for v, s in zip(fields, shapes, strict=True)]] * self.lanes
         bits = sum(s.width for s, v in zip(shapes, varying, strict=True) if v)
         words = []
@@ -171,9 +173,11 @@ class Requantizer(Block):
             words.append(word)
         groups, repeat, beats = self.order
         read = make_rom(m, "rom", words, bits * self.lanes, block=False)
-        m.submodules.loops = loops = LoopNest([groups, repeat, beats], [beats, 0, 1],
-                                              addr_width=max(1, (len(words) - 1).bit_length()))
-        m.d.comb += [loops.en.eq(self.i.valid & en), read.addr.eq(loops.addr), read.en.eq(en)]
+        m.submodules.loops = loops = Sweep([groups, repeat, beats], [beats, 0, 1], addr_width=max(1, (len(words) - 1).bit_length()))
+        ahead = Signal()
+        m.d.sync += ahead.eq(1)
+        m.d.comb += [self.i.ready.eq(en & ahead), loops.en.eq((self.i.valid & self.i.ready) | ~ahead),
+                     read.addr.eq(loops.addr), read.en.eq(loops.en)]
         result = []
         position = 0
         for _ in range(self.lanes):

@@ -122,18 +122,18 @@ class RingActor(Bordered):
         See `Bordered`.
     starts : sequence of int
         Word of the frame at which each block of windows begins.
-    span, depth : int
-        Words from a block's first to its last; words of the ring.
+    span, capacity : int
+        Words from a block's first to its last; words after which the ring counts as full.
     groups, group_cycles, beats : int
         Groups a block, cycles a group, beats that each group gives.
     latency : int
         Cycles from a group's last word to its first beat.
     """
 
-    def __init__(self, after: Actor, real: Sequence[bool], *, starts: Sequence[int], span: int, depth: int, groups: int,
+    def __init__(self, after: Actor, real: Sequence[bool], *, starts: Sequence[int], span: int, capacity: int, groups: int,
                  group_cycles: int, beats: int, latency: int):
         super().__init__(real)
-        self.after, self.starts, self.span, self.depth = after, list(starts), span, depth
+        self.after, self.starts, self.span, self.capacity = after, list(starts), span, capacity
         self.groups, self.group_cycles, self.beats, self.latency = groups, group_cycles, beats, latency + _SLACK
         self._written: list[int] = []                    # cycle of each word
         self._ends: list[int] = []                       # cycle after each block
@@ -145,7 +145,7 @@ class RingActor(Bordered):
         return frame * len(self._real) + self.starts[k]
 
     def _word(self, t: int) -> int:
-        missing = len(self._written) + 1 - (self.depth - 1)
+        missing = len(self._written) + 1 - self.capacity
         while self._freed[-1] < missing:
             self._block()
         if missing > 0:

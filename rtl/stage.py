@@ -219,7 +219,7 @@ class ConvStage(Chain):
         actors: list[Actor] = []
         if isinstance(self.window, MemoryWindow):
             w = self.window
-            actors = [RingActor(after, inside, starts=w.starts, span=w.span, depth=w.depth, groups=w.groups,
+            actors = [RingActor(after, inside, starts=w.starts, span=w.span, capacity=w.capacity, groups=w.groups,
                                 group_cycles=w.pool[0] * w.pool[1] * w.words, beats=beats, latency=latency)]
         else:
             if pool != (1, 1):

@@ -103,11 +103,20 @@ class MemoryWindow(Block):
         self._moves = (right, down - (self.cols - 1) * right, frame - (self.rows - 1) * down - (self.cols - 1) * right)
         self._frame, self._down, self._right = frame, down, right
         self.min_depth = 1 << self.span.bit_length()
-        self.full_depth = 1 << (self.span + max(self._moves) + 1).bit_length()
+        self.full_depth = self.min_depth
+        while self._room_of(self.full_depth) < max(self._moves) + 1:
+            self.full_depth *= 2
         self.depth = self.min_depth if depth is None else depth
         check_int("Depth", self.depth, self.min_depth)
         check(self.depth & (self.depth - 1) == 0, f"Depth must be a power of two, not {depth!r}")
+        self.capacity = self.span + self._room_of(self.depth)
         super().__init__({"i": In(lanes_stream(shape, simd)), "o": Out(stream.Signature(window_layout(shape, simd)))})
+
+    def _room_of(self, depth: int) -> int:
+        """Return the words beyond a block's at which the ring counts as full: rounded down, so that three bits tell."""
+        room = depth - 1 - self.span
+        grain = max(0, room.bit_length() - 3)
+        return room >> grain << grain
 
     @property
     def starts(self) -> list[int]:
@@ -122,7 +131,7 @@ class MemoryWindow(Block):
     @property
     def cost(self) -> Cost:
         """Logic cells of the counters and addresses; the ring's blocks."""
-        return Cost(lc=55 + 5 * self.depth.bit_length(),
+        return Cost(lc=52 + 5 * self.depth.bit_length() + 10 * sum(p > 1 for p in self.pool),
                     ebr=self.technology.blocks(self.shape.width * self.simd, self.depth))
 
     def model(self, x: np.ndarray) -> np.ndarray:
@@ -160,13 +169,15 @@ class MemoryWindow(Block):
                      wrote.eq(self.i.valid & self.i.ready), loops.en.eq(step)]
         with m.If(done):
             m.d.comb += moved.eq(Mux(loops.last[0], -self._moves[2], Mux(loops.last[1], -self._moves[1], -self._moves[0])))
-        m.d.comb += after.eq(margin + moved + wrote)
+        m.d.comb += after.eq((Cat(wrote, margin).as_signed() + Cat(wrote, moved).as_signed()) >> 1)     # one carry chain
         m.d.sync += margin.eq(after)
         with m.If(done | ~active):
             m.d.sync += active.eq(after >= 0)
 
-        # One cycle stale, hence the two words of reserve.
-        m.d.sync += self.i.ready.eq(margin <= self.depth - 2 - self.span)
+        # One cycle stale: there is one word more than it says.
+        room = self._room_of(self.depth)
+        grain = max(0, room.bit_length() - 3)
+        m.d.sync += self.i.ready.eq((margin >> grain) < room >> grain)
         m.d.comb += [write.en.eq(wrote), write.data.eq(self.i.payload.as_value())]
         with m.If(wrote):
             m.d.sync += write.addr.eq(write.addr + 1)

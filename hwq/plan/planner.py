@@ -18,10 +18,10 @@ from .layers import Layer, Stage, split
 from .search import choose
 from .settle import settle, simulated_cycles
 
-__all__ = ["Plan", "PlannedLayer", "make_plan", "parse_fold", "LC_USABLE"]
+__all__ = ["Plan", "PlannedLayer", "make_plan", "next_step", "parse_fold", "LC_USABLE"]
 
 # Share of the logic cells that the plan may fill: beyond, placement gets slow and the clock drops.
-LC_USABLE = 0.85
+LC_USABLE = 0.9
 _MAX_LANES = 64
 # Lanes tried for a target without limits: moderate, so that the Verilog suits any part.
 _GENERIC_LANES = 16
@@ -147,9 +147,59 @@ def _assemble(layers: list[Layer], folds: Mapping[str, Folding], device: Device,
     return Plan(tuple(planned), device, lanes, cycles, total)
 
 
+class _Search:
+    """The options of a network's layers on a device, and the plans made of them."""
+
+    def __init__(self, graph: Graph, device: Device, folds: Mapping[str, tuple[int, int]], reserve: Cost):
+        self.layers, self.device, self.reserve = split(graph), device, reserve
+        names = [layer.name for layer in self.layers if layer.folds]
+        for name in folds:
+            if name not in names:
+                raise ModelError(f"Folding names the unknown layer {name!r}; layers that fold: {', '.join(names)}")
+        self.options = {layer.name: _options(layer, device, folds.get(layer.name)) for layer in self.layers if layer.folds}
+        floor = max((min(o.cycles for o in each) for each in self.options.values()), default=0)
+        # Cycles worth asking for: those of some layer's option, and no fewer than every layer can reach.
+        self.targets = [t for t in sorted({o.cycles for each in self.options.values() for o in each}) if t >= floor]
+
+    def assemble(self, folds: Mapping[str, Folding], target: int = 1 << 60) -> Plan:
+        """Return the plan with these foldings."""
+        return _assemble(self.layers, folds, self.device, self.reserve, target)
+
+    def best(self, target: int, limited: bool = True) -> Plan | None:
+        """Return the plan with the fewest logic cells that takes at most ``target`` cycles (and fits), rings included."""
+        device = self.device
+        blocks = device.ebr if limited else 1000
+        while True:
+            chosen = choose([[o for o in each if o.cycles <= target] for each in self.options.values()],
+                            blocks - self.reserve.ebr if device.lc else None, device.dsp)
+            if chosen is None:
+                return None
+            folds = {name: o.fold for name, o in zip(self.options, chosen, strict=True)}
+            plan = self.assemble(folds, target)
+            settled = settle(plan, lambda more, folds=folds: self.assemble(folds | more, target))      # type: ignore[misc]
+            if settled is None or not limited or _fits(settled.cost, device):
+                return settled
+            over = settled.cost.ebr - device.ebr
+            if over <= 0:                                # too much logic, however the blocks are shared out
+                return None
+            blocks -= over
+
+    def fastest(self) -> Plan | None:
+        """Return the plan with the fewest cycles that fits; slower never costs more, so bisect."""
+        lo, hi, found = 0, len(self.targets) - 1, None
+        while lo <= hi:
+            middle = (lo + hi) // 2
+            candidate = self.best(self.targets[middle])
+            if candidate is None:
+                lo = middle + 1
+            else:
+                found, hi = candidate, middle - 1
+        return found
+
+
 def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, tuple[int, int]] | None = None,
-              reserve: Cost = SHELL) -> Plan:
-    """Return the fastest plan that fits the device by the estimate.
+              reserve: Cost = SHELL, max_cycles: int | None = None) -> Plan:
+    """Return the fastest plan that fits the device by the estimate, or the smallest that is fast enough.
 
     Parameters
     ----------
@@ -160,57 +210,39 @@ def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, tuple[int, in
         Foldings the user insists on.
     reserve : Cost
         Kept free for the board shell.
+    max_cycles : int, optional
+        Cycles a frame that are fast enough: the plan with the fewest logic cells that keeps to them.
 
     Raises
     ------
     ModelError
         The network has no hardware, or a folding is impossible.
     FitError
-        Even the smallest folding needs more block RAM than there is (that is certain), or far more logic.
+        Even the smallest folding needs more block RAM than there is (that is certain), or far more logic; or nothing
+        that fits keeps to ``max_cycles``.
     """
-    layers = split(graph)
-    folds = dict(folds or {})
-    names = [layer.name for layer in layers if layer.folds]
-    for name in folds:
-        if name not in names:
-            raise ModelError(f"Folding names the unknown layer {name!r}; layers that fold: {', '.join(names)}")
-    options = {layer.name: _options(layer, device, folds.get(layer.name)) for layer in layers if layer.folds}
-    targets = sorted({o.cycles for each in options.values() for o in each})
-    floor = max((min(o.cycles for o in each) for each in options.values()), default=0)
+    search = _Search(graph, device, dict(folds or {}), reserve)
+    if not search.options:
+        plain = search.assemble({})
+        return _promise(plain, lambda more: plain)
+    if max_cycles is not None:
+        found = search.best(max_cycles)
+        if found is None or found.cycles > max_cycles:
+            fastest = search.fastest()
+            raise FitError(f"Nothing that fits {device.name} takes at most {max_cycles} cycles a frame; "
+                           + (f"the fastest plan takes {fastest.cycles}" if fastest else "not even the smallest plan fits"))
+        return found
+    return search.fastest() or _least(search.layers, search.options, device, reserve)
 
-    def best(target: int) -> Plan | None:
-        """Return the plan with the fewest logic cells that takes ``target`` cycles and fits, rings included."""
-        blocks = device.ebr
-        while True:
-            chosen = choose([[o for o in options[name] if o.cycles <= target] for name in options],
-                            blocks - reserve.ebr if device.lc else None, device.dsp)
-            if chosen is None:
-                return None
-            folds = {name: o.fold for name, o in zip(options, chosen, strict=True)}
-            plan = _assemble(layers, folds, device, reserve, target)
-            settled = settle(plan, lambda more, folds=folds: _assemble(layers, folds | more, device, reserve, target))
-            if settled is None:
-                return None
-            if _fits(settled.cost, device):
-                return settled
-            over = settled.cost.ebr - device.ebr
-            if over <= 0:                                # too much logic, however the blocks are shared out
-                return None
-            blocks -= over
 
-    usable = [t for t in targets if t >= floor]
-    lo, hi, found = 0, len(usable) - 1, None
-    while lo <= hi:                                      # slower never costs more: bisect
-        middle = (lo + hi) // 2
-        candidate = best(usable[middle])
-        if candidate is None:
-            lo = middle + 1
-        else:
-            found, hi = candidate, middle - 1
-    if found is None and not options:
-        plain = _assemble(layers, {}, device, reserve, 1 << 60)
-        found = _promise(plain, lambda more: plain)
-    return found or _least(layers, options, device, reserve)
+def next_step(graph: Graph, plan: Plan, *, reserve: Cost = SHELL) -> Plan | None:
+    """Return the cheapest plan that is faster than ``plan``, whether it fits or not; None if none is."""
+    search = _Search(graph, plan.device, {}, reserve)
+    for target in reversed([t for t in search.targets if t < plan.cycles]):
+        faster = search.best(target, limited=False)
+        if faster is not None and faster.cycles < plan.cycles:
+            return faster
+    return None
 
 
 def _promise(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Plan:

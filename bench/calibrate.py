@@ -1,0 +1,96 @@
+"""Compare the blocks' cost rows with Yosys and nextpnr on a set of stages: ``python -m bench.calibrate [--json FILE]``.
+
+The set has two halves. The first is what the rows' constants are fitted to; the second is for the error that is reported.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import numpy as np
+
+from hwq.formats import FixedPoint, Format, PowerOfTwo
+from hwq.rtl.common import ICE40UP
+from hwq.rtl.stage import ConvStage, Folding, Requant
+
+from .measure import measure
+
+__all__ = ["stage", "FITTED", "CHECKED"]
+
+
+def stage(fmt: Format, pe: int, simd: int, *, outputs: int, channels: int, kernel: int = 3, size: int = 12, pool: int = 1,
+          pads: int = 0, x_high: int = 15, source: str = "memory", block_rom: bool = True, style: str = "lut",
+          scaled: bool = False, seed: int = 0) -> ConvStage:
+    """Return a stage with random weights and one requantizer lane."""
+    rng = np.random.default_rng(seed)
+    weight = fmt.decode(rng.integers(0, 1 << fmt.width, (outputs, kernel, kernel, channels)))
+    mult = rng.integers(20, 40, outputs) if scaled else np.ones(1, np.int64)
+    requant = Requant(mult, rng.integers(-50, 50, outputs), np.zeros(0, np.int64), 9 if scaled else 5, 0, 15)
+    return ConvStage(weight, fmt, (0, x_high), height=size, width=size, pads=(pads,) * 4, requant=requant, pool=(pool, pool),
+                     in_lanes=1, technology=ICE40UP,
+                     fold=Folding(pe, simd, source, 1, block_rom, style))
+
+
+_D = {b: FixedPoint(b, 0) for b in (2, 3, 4, 5, 8)}
+FITTED = {
+    "4 bit 1x1": dict(fmt=_D[4], pe=1, simd=1, outputs=16, channels=16),
+    "4 bit 4x4": dict(fmt=_D[4], pe=4, simd=4, outputs=16, channels=16),
+    "3 bit 2x4 padded, pooled": dict(fmt=_D[3], pe=2, simd=4, outputs=16, channels=8, pads=1, pool=2),
+    "2 bit 8x2, ROM in logic": dict(fmt=_D[2], pe=8, simd=2, outputs=32, channels=8, block_rom=False),
+    "po2 3 bit 2x4": dict(fmt=PowerOfTwo(3, 0), pe=2, simd=4, outputs=16, channels=8),
+    "po2 4 bit 2x2": dict(fmt=PowerOfTwo(4, 0), pe=2, simd=2, outputs=8, channels=8),
+    "shift window 4 bit": dict(fmt=_D[4], pe=1, simd=9, outputs=8, channels=1, source="shift", block_rom=False, pads=1),
+    "8 bit dsp 4x1 pooled": dict(fmt=_D[8], pe=4, simd=1, outputs=8, channels=1, x_high=255, style="dsp", pads=1, pool=2,
+                                 block_rom=False, scaled=True),
+}
+CHECKED = {
+    "4 bit 2x8": dict(fmt=_D[4], pe=2, simd=8, outputs=16, channels=16, size=10),
+    "4 bit 8x4 pooled": dict(fmt=_D[4], pe=8, simd=4, outputs=32, channels=8, pool=2, pads=1),
+    "4 bit 2x2 linear": dict(fmt=_D[4], pe=2, simd=2, outputs=10, channels=64, kernel=1, size=1),
+    "4 bit 3x1, ROM in logic": dict(fmt=_D[4], pe=3, simd=1, outputs=6, channels=4, block_rom=False),
+    "3 bit 4x4": dict(fmt=_D[3], pe=4, simd=4, outputs=16, channels=16),
+    "3 bit 1x8": dict(fmt=_D[3], pe=1, simd=8, outputs=12, channels=16, pads=1),
+    "2 bit 4x8": dict(fmt=_D[2], pe=4, simd=8, outputs=32, channels=32, size=7),
+    "2 bit 1x4 pooled": dict(fmt=_D[2], pe=1, simd=4, outputs=8, channels=8, pool=2),
+    "5 bit 2x4": dict(fmt=_D[5], pe=2, simd=4, outputs=8, channels=8),
+    "8 bit 2x2": dict(fmt=_D[8], pe=2, simd=2, outputs=8, channels=4, x_high=255),
+    "po2 3 bit 4x4": dict(fmt=PowerOfTwo(3, 0), pe=4, simd=4, outputs=16, channels=8, pads=1),
+    "po2 4 bit 1x4": dict(fmt=PowerOfTwo(4, 0), pe=1, simd=4, outputs=8, channels=8),
+    "1x1 kernel, 4 bit 4x4, scaled": dict(fmt=_D[4], pe=4, simd=4, outputs=16, channels=16, kernel=1, scaled=True),
+    "shift window 2 bit": dict(fmt=_D[2], pe=2, simd=9, outputs=8, channels=1, source="shift", pads=1, x_high=255,
+                               block_rom=False),
+}
+
+
+def _rows(designs: dict) -> list[dict]:
+    rows = []
+    for name, parameters in designs.items():
+        block = stage(**parameters)
+        got, cost = measure(block, "up5k", place=False), block.cost
+        rows.append({"name": name, "lc": got["lc"], "predicted": round(cost.lc), "error": round(cost.lc / got["lc"] - 1, 3),
+                     "ff": got["ff"], "ebr": [got["ebr"], cost.ebr], "dsp": [got["dsp"], cost.dsp],
+                     "raw": round(sum(named.block.cost.lc for named in block.blocks))})
+        print(f"{name:34s} LC {got['lc']:5d}  predicted {rows[-1]['predicted']:5d} ({100 * rows[-1]['error']:+.1f} %)  "
+              f"EBR {got['ebr']} / {cost.ebr}  DSP {got['dsp']} / {cost.dsp}  blocks' sum {rows[-1]['raw']}", flush=True)
+    return rows
+
+
+def main() -> None:
+    """Print both halves, the median error of the second, and the factor that would fit the first best."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    fitted, checked = _rows(FITTED), _rows(CHECKED)
+    factor = sum(r["lc"] * r["raw"] for r in fitted) / sum(r["raw"] ** 2 for r in fitted)
+    print(f"best factor on the blocks' sums (first half): {factor:.3f}")
+    print(f"second half: median error {100 * statistics.median(abs(r['error']) for r in checked):.1f} %, "
+          f"worst {100 * max(abs(r['error']) for r in checked):.1f} %, "
+          f"EBR exact in {sum(r['ebr'][0] == r['ebr'][1] for r in checked)}, DSP in {sum(r['dsp'][0] == r['dsp'][1] for r in checked)} "
+          f"of {len(checked)}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"fitted": fitted, "checked": checked, "factor": factor}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""``hwq plan``: what a network will take on a device, before anything is synthesised."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+__all__ = ["command"]
+
+
+def _row(planned: Any, technology: Any) -> dict[str, Any]:
+    from hwq.rtl.stage import ConvStage
+
+    cost = planned.cost
+    row: dict[str, Any] = {"layer": planned.layer.name, "op": planned.layer.main.op, "cycles": planned.cycles,
+                           "lc": round(cost.lc), "ebr": cost.ebr, "dsp": cost.dsp}
+    fold = planned.fold
+    if fold:
+        stage = planned.layer.stage(fold, planned.in_lanes, technology)
+        assert isinstance(stage, ConvStage)
+        depth, width = stage.matvec.rom
+        row |= {"pe": fold.pe, "simd": fold.simd, "window": fold.source, "style": fold.style,
+                "rom": [depth, width], "rom_in": "blocks" if fold.block_rom else "logic",
+                "rom_bits": depth * width, "rom_block_bits": 4096 * technology.blocks(width, depth) * fold.block_rom,
+                "ring": getattr(stage.window, "depth", None), "macs": planned.layer.macs}
+    return row
+
+
+def _total(plan: Any) -> dict[str, Any]:
+    return {"cycles": plan.cycles, "bottleneck": plan.bottleneck, "lc": round(plan.cost.lc), "ebr": plan.cost.ebr, "dsp": plan.cost.dsp}
+
+
+def command(model: Path = typer.Argument(..., help="A .hwq file."),
+            board: str = typer.Option(None, help="icebreaker (the default), upduino or hx8k."),
+            device: str = typer.Option(None, help="up5k, hx8k or generic (no limits)."),
+            fps: float = typer.Option(None, help="Frames a second that are enough: plan the smallest design that reaches them."),
+            mhz: float = typer.Option(24.0, help="Clock of the core for frames a second."),
+            fold: list[str] = typer.Option([], help="layer=pe,simd; may be repeated."),
+            as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
+    """Plan a network: foldings, cycles, logic, memories, what limits it and what one step more would cost."""
+    from hwq.boards.registry import find_board
+    from hwq.rtl.common import Cost
+
+    from ..errors import ModelError
+    from ..ir import load
+    from ..passes import apply_passes
+    from ..plan import SHELL, make_plan, next_step, parse_fold
+    from ..plan import device as find_device
+    from . import progress
+
+    if board and device:
+        raise ModelError("Give a board or a device, not both")
+    if fps is not None and not 0 < fps <= mhz * 1e6:
+        raise ModelError(f"Frames a second must lie in 0..{mhz * 1e6:g}, not {fps:g}")
+    graph = apply_passes(load(model))
+    chosen = find_device(device or find_board(board or "icebreaker").device.name)
+    reserve = SHELL if chosen.lc else Cost()
+    with progress("plan"):
+        plan = make_plan(graph, chosen, folds=parse_fold(fold), reserve=reserve,
+                         max_cycles=None if fps is None else int(mhz * 1e6 / fps))
+        faster = next_step(graph, plan, reserve=reserve) if chosen.lc and not fold else None
+    rows = [_row(planned, chosen.technology) for planned in plan.layers]
+    limits = {"lc": chosen.lc, "ebr": chosen.ebr, "dsp": chosen.dsp}
+    fits = not chosen.lc or all(_total(plan)[k] <= v for k, v in limits.items())
+    result = {"name": graph.name, "device": chosen.name, "layers": rows, "total": _total(plan), "limits": limits, "fits": fits,
+              "mhz": mhz, "frames_per_s": round(mhz * 1e6 / plan.cycles, 1), "next_step": _total(faster) if faster else None}
+    if as_json:
+        typer.echo(json.dumps(result, indent=1))
+        return
+    _print(result)
+
+
+def _print(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    total, limits, faster = result["total"], result["limits"], result["next_step"]
+    table = Table(title=f"{result['name']} on {result['device']}")
+    for title in ("layer", "cycles", "", "LC", "EBR", "DSP", "pe", "simd", "window", "style", "ROM", "in", "filled", "ring"):
+        table.add_column(title, justify="left" if title in ("layer", "", "window", "style", "in") else "right", no_wrap=True)
+    for row in result["layers"]:
+        bar = "#" * max(1, round(12 * row["cycles"] / total["cycles"]))
+        shown = [row["layer"], f"{row['cycles']:,}", bar, f"{row['lc']:,}", str(row["ebr"]), str(row["dsp"])]
+        if "pe" in row:
+            filled = f"{100 * row['rom_bits'] / row['rom_block_bits']:.0f} %" if row["rom_block_bits"] else ""
+            shown += [str(row["pe"]), str(row["simd"]), row["window"], row["style"], f"{row['rom'][0]}x{row['rom'][1]}",
+                      row["rom_in"], filled, str(row["ring"] or "")]
+        table.add_row(*shown, *[""] * (14 - len(shown)))
+    table.add_section()
+    of = {k: f"{total[k]:,}" + (f"/{limits[k]:,}" if limits["lc"] else "") for k in ("lc", "ebr", "dsp")}
+    table.add_row("with shell", f"{total['cycles']:,}", "", of["lc"], of["ebr"], of["dsp"], *[""] * 8)
+    console = Console()
+    (console if console.is_terminal else Console(width=150)).print(table)
+    typer.echo(f"{total['cycles']:,} cycles a frame ({total['bottleneck']}): {result['frames_per_s']:,} frames/s at {result['mhz']:g} MHz"
+               + ("" if result["fits"] else "; DOES NOT FIT"))
+    if faster:
+        over = [f"{k.upper()} {faster[k] - limits[k]:+,}" for k in ("lc", "ebr", "dsp") if faster[k] > limits[k]]
+        typer.echo(f"Next step: {faster['cycles']:,} cycles for {faster['lc'] - total['lc']:+,} LC, {faster['ebr'] - total['ebr']:+} EBR, "
+                   f"{faster['dsp'] - total['dsp']:+} DSP" + (f"; too much by {', '.join(over)}" if over else ""))
+    elif limits["lc"]:
+        typer.echo("Next step: none, this is the fastest folding.")
