@@ -5,14 +5,16 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import EnvironmentError_, FormatError
+from .cifar import CIFAR10, CIFAR100
 from .dataset import Dataset
 from .labelled import read_images, read_npz
 from .mnist import FASHION_MNIST, MNIST
 from .source import Source, cache_folder, fetch
+from .svhn import SVHN
 
 __all__ = ["DATASETS", "load_dataset", "open_dataset", "load_images"]
 
-DATASETS: dict[str, Source] = {source.name: source for source in (FASHION_MNIST, MNIST)}
+DATASETS: dict[str, Source] = {source.name: source for source in (FASHION_MNIST, MNIST, CIFAR10, CIFAR100, SVHN)}
 
 
 def load_dataset(name: str | None = None, folder: str | Path | None = None, split: str = "test") -> Dataset:
@@ -24,7 +26,8 @@ def load_dataset(name: str | None = None, folder: str | Path | None = None, spli
     Parameters
     ----------
     name : str, optional
-        A key of `DATASETS`; ``fashion-mnist`` if left out, unless the folder's name says ``mnist``.
+        A key of `DATASETS`. If left out: the folder's name where it is one, else the first data set whose files the folder
+        holds; ``fashion-mnist`` without a folder.
     folder : path, optional
         Holds the files as published.
     split : str
@@ -40,7 +43,7 @@ def load_dataset(name: str | None = None, folder: str | Path | None = None, spli
     if split not in ("train", "test"):
         raise FormatError(f"Split must be 'train' or 'test', not {split!r}")
     if name is None:
-        name = Path(folder).name if folder is not None and Path(folder).name in DATASETS else "fashion-mnist"
+        name = _recognize(Path(folder), split) if folder is not None else "fashion-mnist"
     if name not in DATASETS:
         raise FormatError(f"Unknown data set {name!r}; known: {', '.join(DATASETS)}, or give a labelled .npz file")
     source = DATASETS[name]
@@ -55,6 +58,12 @@ def load_dataset(name: str | None = None, folder: str | Path | None = None, spli
     if not source.needs(cache, split):
         fetch(source, cache)
     return source.read(cache, split)
+
+
+def _recognize(folder: Path, split: str) -> str:
+    if folder.name in DATASETS:
+        return folder.name
+    return next((name for name, source in DATASETS.items() if source.needs(folder, split)), "fashion-mnist")
 
 
 def open_dataset(where: str | Path | None, split: str = "test", name: str | None = None) -> Dataset:

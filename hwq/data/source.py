@@ -1,7 +1,9 @@
 """What a data set needs to be found: its files, checksums, addresses; and the download into a cache."""
 
 import hashlib
+import io
 import os
+import tarfile
 import tempfile
 import urllib.error
 import urllib.request
@@ -24,7 +26,7 @@ class Source:
     name : str
         Name on the command line.
     files : dict of str to str
-        SHA-256 of every file by its name.
+        SHA-256 of every file by its name; ``md5:...`` where the authors publish that alone. Archives (``.tar.gz``) are unpacked.
     addresses : tuple of str
         Folders on the net, tried in order.
     folders : tuple of str
@@ -54,6 +56,19 @@ def _download(url: str) -> bytes:
         return reply.read()
 
 
+def _digest(data: bytes, like: str) -> str:
+    """Return the checksum of ``data`` in the notation of ``like``."""
+    return f"md5:{hashlib.md5(data, usedforsecurity=False).hexdigest()}" if like.startswith("md5:") else hashlib.sha256(data).hexdigest()
+
+
+def _unpack(data: bytes, into: Path) -> None:
+    """Write the regular files of a checked archive below ``into``."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive, tempfile.TemporaryDirectory(dir=into) as scratch:
+        archive.extractall(scratch, filter="data")
+        for item in sorted(Path(scratch).iterdir()):
+            os.replace(item, into / item.name)
+
+
 def fetch(source: Source, into: Path) -> None:
     """Download what ``into`` lacks, checked against the checksums, each file whole or not at all.
 
@@ -70,7 +85,7 @@ def fetch(source: Source, into: Path) -> None:
         raise EnvironmentError_(f"Cannot make the cache folder {into}: {error.strerror}; set XDG_CACHE_HOME") from None
     for name, digest in source.files.items():
         target = into / name
-        if target.exists() and hashlib.sha256(target.read_bytes()).hexdigest() == digest:
+        if target.exists() and _digest(target.read_bytes(), digest) == digest:
             continue
         data, faults = b"", []
         for address in source.addresses:
@@ -83,9 +98,13 @@ def fetch(source: Source, into: Path) -> None:
             raise EnvironmentError_(f"Cannot download the data set '{source.name}' ({'; '.join(faults)}). Give a folder that "
                                     f"holds {', '.join(source.files)} with --data"
                                     + (f", or install the package that fills {source.folders[0]}" if source.folders else ""))
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise FormatError(f"{name} of '{source.name}' arrived with the SHA-256 {hashlib.sha256(data).hexdigest()}, "
+        found = _digest(data, digest)
+        if found != digest:
+            raise FormatError(f"{name} of '{source.name}' arrived with the {'MD5' if digest.startswith('md5:') else 'SHA-256'} {found}, "
                               f"not {digest}; a proxy may have changed it: download it by hand")
+        if name.endswith(".tar.gz"):
+            _unpack(data, into)
+            continue
         with tempfile.NamedTemporaryFile(dir=into, delete=False) as stream:
             stream.write(data)
         os.replace(stream.name, target)
