@@ -10,8 +10,7 @@ from hwq.rtl.stage import ConvStage, Folding, GlobalPoolStage, PoolStage, Requan
 
 from ..arith import width_of
 from ..errors import ModelError
-from ..formats import FixedPoint
-from ..formats import Format
+from ..formats import FixedPoint, Format
 from ..ir import nodes as n
 from ..ir.graph import Graph
 from ..ir.nodes import Edge, Node
