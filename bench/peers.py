@@ -1,0 +1,109 @@
+"""Build the four networks and print what they take beside the peers: ``python -m bench.peers [N1 N2 ...] [--json FILE]``.
+
+Every design goes through the public API: `make_plan`, `lower`, Yosys, nextpnr. ``core`` is the whole core with its input
+guard, frame logic and start-up timer; ``stage`` the layer's stage alone, which is what a peer's parts amount to. With
+``--check`` each network's Verilog is simulated on 8 random frames against the integer reference.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hwq.build import build
+from hwq.ir import Graph
+from hwq.lower import lower
+from hwq.passes import apply_passes
+from hwq.plan import device, make_plan
+from hwq.rtl.common import Cost
+from hwq.sim import verify
+
+from .measure import measure
+from .networks import networks
+
+__all__ = ["DESIGNS", "PEERS", "design"]
+
+# network, part, foldings, what is measured
+DESIGNS: list[tuple[str, str, dict[str, tuple[int, int]], str]] = [
+    ("N1", "up5k", {}, "core"),
+    ("N2", "up5k", {"conv": (4, 4)}, "stage"), ("N2", "up5k", {"conv": (4, 4)}, "core"), ("N2", "up5k", {"conv": (2, 8)}, "core"),
+    ("N2", "hx8k", {"conv": (4, 4)}, "stage"), ("N2", "hx8k", {}, "core"),
+    ("N3", "hx8k", {}, "core"), ("N3", "up5k", {}, "core"),
+    ("N4", "up5k", {"conv": (4, 4)}, "stage"),
+]
+
+# Measured by others' tools on the same networks, synthesised with Yosys 0.70 (iCE40: SB_LUT4, SB_DFF, EBR, SB_MAC16), packed
+# and placed with nextpnr-ice40; cycles are those between frames. None: not measured. Simulated against the same reference.
+PEERS: list[dict[str, Any]] = [
+    {"net": "N1", "who": "NNgen 1.3.4 (weights outside)", "cycles": 37841, "part": "xc7", "lut": 22490, "ff": 21823, "ram": 115, "dsp": 22},
+    {"net": "N1", "who": "da4ml 0.6.0, unrolled", "cycles": 784, "part": "ice40", "lut": 36611, "ff": 16974, "ram": 12, "dsp": 0},
+    {"net": "N2", "who": "FINN RTL parts, 4x4", "cycles": 28224, "part": "up5k", "lut": 1842, "ff": 1578, "ram": 6, "dsp": 8, "lc": 2820, "fmax": 29.05},
+    {"net": "N2", "who": "FINN RTL parts, 4x4", "cycles": 28224, "part": "hx8k", "lut": None, "ff": None, "ram": None, "dsp": 0, "lc": 3424, "fmax": 82.3},
+    {"net": "N2", "who": "FINN RTL parts, 16x16", "cycles": 1792, "part": "ice40", "lut": 17796, "ff": 10942, "ram": 4, "dsp": 128},
+    {"net": "N2", "who": "NNgen, 8-bit storage", "cycles": 51681, "part": "ice40", "lut": 17632, "ff": 11969, "ram": 126, "dsp": 11},
+    {"net": "N2", "who": "da4ml 0.6.0, unrolled", "cycles": 256, "part": "ice40", "lut": 16369, "ff": 6301, "ram": 8, "dsp": 0},
+    {"net": "N3", "who": "FINN RTL parts", "cycles": 196, "part": "ice40", "lut": 31364, "ff": 17702, "ram": 75, "dsp": 168},
+    {"net": "N3", "who": "NNgen", "cycles": 87929, "part": "xc7", "lut": 9630, "ff": 11547, "ram": 35, "dsp": 6},
+    {"net": "N4", "who": "FINN RTL parts, 16x16", "cycles": 1792, "part": "xc7", "lut": 8639, "ff": 5355, "ram": 0, "dsp": 128},
+    {"net": "N4", "who": "da4ml 0.6.0, unrolled", "cycles": 256, "part": "ice40", "lut": 13747, "ff": 4910, "ram": 8, "dsp": 0},
+]
+
+
+def design(graph: Graph, part: str, folds: dict[str, tuple[int, int]], what: str, place: bool = True) -> dict[str, Any]:
+    """Plan, lower, synthesise, pack and place; return figures and plan."""
+    ready = apply_passes(graph)
+    plan = make_plan(ready, device(part), folds=folds, reserve=Cost())
+    core = lower(ready, plan)
+    block = core
+    if what == "stage":
+        planned = plan.layers[0]
+        assert planned.fold is not None
+        block = planned.layer.stage(planned.fold, planned.fold.simd, plan.device.technology)       # type: ignore[assignment]
+    got = measure(block, part, place=place)
+    shown = ", ".join(f"{p.layer.name} {p.fold.pe}x{p.fold.simd}" for p in plan.layers if p.fold)
+    return {"net": graph.name, "who": f"hwq {what}: {shown}", "cycles": plan.cycles, "part": part, "lut": got["lut"], "ff": got["ff"],
+            "ram": got["ebr"], "dsp": got["dsp"], "lc": got["lc"], "fmax": got["fmax"], "estimate": round(block.cost.lc)}
+
+
+def _line(row: dict[str, Any]) -> str:
+    cells = [row["net"], row["who"], row["part"], *(row.get(key) for key in ("cycles", "lut", "ff", "ram", "dsp", "lc", "fmax"))]
+    rate = row["fmax"] * 1e6 / row["cycles"] if row.get("fmax") else None
+    cells += [rate and f"{rate:,.0f}", rate and row.get("lc") and f"{rate / row['lc']:.2f}"]
+    return "| " + " | ".join("-" if c is None else f"{c:,}" if isinstance(c, int) else str(c) for c in cells) + " |"
+
+
+_HEAD = ("| network | design | part | cycles | LUT4 | FF | RAM | DSP | LC | MHz | frames/s | frames/s a LC |\n"
+         "|---|---|---|---|---|---|---|---|---|---|---|---|")
+
+
+def main() -> None:
+    """Print the table, peers first."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("nets", nargs="*", default=["N1", "N2", "N3", "N4"])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--pack-only", action="store_true", help="do not place: quick, but without a clock")
+    parser.add_argument("--check", action="store_true", help="simulate each network's Verilog on 8 random frames")
+    arguments = parser.parse_args()
+    graphs, rows = networks(), []
+    print(_HEAD, flush=True)
+    for net in arguments.nets:
+        rows += [row for row in PEERS if row["net"] == net]
+        for row in rows[-sum(r["net"] == net for r in PEERS):]:
+            print(_line(row), flush=True)
+        for name, part, folds, what in DESIGNS:
+            if name == net:
+                rows.append(design(graphs[net], part, folds, what, not arguments.pack_only))
+                print(_line(rows[-1]), flush=True)
+        if arguments.check:
+            with tempfile.TemporaryDirectory() as folder:
+                build(graphs[net], Path(folder) / "build", target="verilog")
+                report = verify(Path(folder) / "build", images=8)
+            print(f"{net}: {report.identical} of {report.images} frames identical to the reference, {report.cycles:,.0f} cycles a frame",
+                  flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
