@@ -67,12 +67,12 @@ class Chain(Block):
 def _check_joints(blocks) -> None:
     """Refuse neighbours of different payloads: assignments would truncate or lose a sign without a word."""
     for (name, block), (after, follower) in zip(blocks, blocks[1:], strict=False):
-        out, into = block.o.payload.shape(), follower.i.payload.shape()
+        out, into = (side.signature.members["payload"].shape for side in (block.members["o"], follower.members["i"]))
         check(out == into, f"Block '{name}' gives {out!r}, but '{after}' takes {into!r}")
 
 
 def _signature(block, name):
-    return block.signature.members[name].signature
+    return block.members[name].signature
 
 
 class Accelerator(Block):
@@ -102,7 +102,7 @@ class Accelerator(Block):
                  in_lanes: int, in_beats: int, out_shape: Shape, out_beats: int, technology: Technology):
         self.guard = InputGuard(in_range, in_shape, in_lanes, in_beats)
         self.framer = OutputFramer(out_shape, out_beats)
-        self.flags = FlagQueue(len(stages) + 2)
+        self.flags = FlagQueue(2 + sum(getattr(block, "frames", 1) for _, block in stages))
         self.stages, self.technology = list(stages), technology
         _check_joints([("guard", self.guard), *stages, ("framer", self.framer)])
         super().__init__({

@@ -16,9 +16,23 @@ __all__ = ["Block", "Cost", "Technology", "GENERIC", "ICE40", "ICE40UP", "lanes_
 
 
 class Block(wiring.Component):
-    """Base of all blocks. The planner makes many only to ask their cost; Amaranth need not warn of those."""
+    """Base of all blocks.
+
+    The planner makes many only to ask their cost. So the ports, which take long to make, come into being when the
+    first of them is asked for, and Amaranth need not warn of blocks that are never elaborated.
+    """
 
     _MustUse__silence = True
+
+    def __init__(self, members: dict[str, wiring.Member]):
+        self.members = members
+
+    def __getattr__(self, name: str):
+        members = self.__dict__.get("members")
+        if members is None or "_Component__signature" in self.__dict__:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        super().__init__(members)
+        return getattr(self, name)
 
 
 @dataclass(frozen=True)

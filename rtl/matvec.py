@@ -1,19 +1,23 @@
 """Matrix-vector product, folded: ``pe`` sums of ``simd`` products a cycle, weights from a ROM of exactly their width."""
 
 import numpy as np
-from amaranth.hdl import Const, Module, Mux, Shape, Signal
+from amaranth.hdl import Module, Mux, Shape, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out
 
 from hwq.arith import width_of
-from hwq.formats import Format, PowerOfTwo
+from hwq.formats import FixedPoint, Format
 
 from .common import Block, Cost, Technology, check, check_int, lanes_stream, pack_lanes, shape_of
+from .lanes import Term, recode, register_sum
 from .loops import LoopNest
 from .memory import make_rom
 from .window import window_layout
 
-__all__ = ["MatVec", "rom_width", "rom_depth"]
+__all__ = ["MatVec", "STYLES", "rom_width", "rom_depth"]
+
+# lut: digits in look-up tables (`hwq.rtl.lanes`); dsp: products for multiplier blocks.
+STYLES = ("lut", "dsp")
 
 
 def rom_width(pe: int, simd: int, width: int) -> int:
@@ -26,11 +30,15 @@ def rom_depth(outputs: int, pe: int, words: int) -> int:
     return outputs // pe * words
 
 
-class MatVec(Block):
-    """Sum of products of each window with the weights of ``pe`` outputs at a time; true sums, without bias.
+def _levels(count: int) -> int:
+    return (count - 1).bit_length()
 
-    Every adder is followed by a register: the register is free (it sits in the adder's cell), and synthesis then
-    keeps one carry chain an adder.
+
+class MatVec(Block):
+    """Sum of products of each window with the weights of ``pe`` outputs at a time, without bias.
+
+    The sum of output ``k`` is too large by the constant ``too_much[k]`` (0 in style ``dsp``), which whatever comes next
+    takes off together with its own constants.
 
     Parameters
     ----------
@@ -46,8 +54,8 @@ class MatVec(Block):
         Windows sent one after another for each group (pooled order).
     block_rom : bool
         Put the ROM into block RAM.
-    dsp : bool
-        Multiply in multiplier blocks, where the family has them and the product is wide enough to be mapped there.
+    style : str
+        One of `STYLES`; ``dsp`` for fixed point only.
     technology : Technology
 
     Members
@@ -59,7 +67,7 @@ class MatVec(Block):
     """
 
     def __init__(self, weight: np.ndarray, weight_format: Format, x_range: tuple[int, int], *, pe: int, repeat: int = 1,
-                 block_rom: bool = True, dsp: bool = True, technology: Technology):
+                 block_rom: bool = True, style: str = "lut", technology: Technology):
         check(weight.ndim == 3 and weight.size > 0, f"Weights must have the axes (outputs, words, simd), not {weight.shape}")
         weight_format.check(weight)
         self.outputs, self.words, self.simd = weight.shape
@@ -67,22 +75,38 @@ class MatVec(Block):
         check_int("Repeat", repeat)
         check(self.outputs % pe == 0, f"Pe must divide the {self.outputs} outputs, not {pe!r}")
         check(x_range[0] <= x_range[1], f"Code range must not be empty, not {x_range!r}")
+        check(style in STYLES, f"Style must be one of {', '.join(STYLES)}, not {style!r}")
+        check(style != "dsp" or isinstance(weight_format, FixedPoint) and weight_format.signed,
+              f"Style dsp multiplies signed fixed-point weights, not {weight_format.text}")
         self.weight, self.weight_format, self.x_range = weight, weight_format, x_range
-        self.pe, self.repeat, self.block_rom, self.dsp, self.technology = pe, repeat, block_rom, dsp, technology
+        self.pe, self.repeat, self.block_rom, self.style, self.technology = pe, repeat, block_rom, style, technology
         self.groups = self.outputs // pe
         self.x_shape = shape_of(*x_range)
+        self._recoded = recode(weight, weight_format, self.x_shape.width)
+        # Signed codes count from their least value on.
+        self._x_offset = 1 << self.x_shape.width - 1 if self.x_shape.signed else 0
+        self.too_much = np.zeros(self.outputs, np.int64)
+        if style == "lut":
+            self.too_much = (self._recoded.too_much + self._x_offset * weight).sum(axis=(1, 2))
+        low, high = np.minimum(weight * x_range[0], weight * x_range[1]), np.maximum(weight * x_range[0], weight * x_range[1])
+        self.ranges = np.stack([low.sum(axis=(1, 2)), high.sum(axis=(1, 2))], axis=1) + self.too_much[:, None]
         # Zero is part of the range: a partial sum may stand at it.
-        ends = np.minimum(weight * x_range[0], weight * x_range[1]), np.maximum(weight * x_range[0], weight * x_range[1])
-        self.acc_range = (min(0, int(ends[0].sum(axis=(1, 2)).min())), max(0, int(ends[1].sum(axis=(1, 2)).max())))
+        self.acc_range = (min(0, int(self.ranges.min())), max(0, int(self.ranges.max())))
         self.acc_shape = shape_of(*self.acc_range)
-        self._levels = (self.simd - 1).bit_length()
         super().__init__({"i": In(stream.Signature(window_layout(self.x_shape, self.simd))),
                           "o": Out(lanes_stream(self.acc_shape, pe))})
 
     @property
+    def _stages(self) -> int:
+        """Registers from the codes to the sum of a word's products."""
+        if self.style == "dsp":
+            return 1 + _levels(self.simd)
+        return (self._recoded.stages + _levels(self.simd) + _levels(len(self._recoded.leaves)) + (self._recoded.x_sum != 0))
+
+    @property
     def latency(self) -> int:
         """Cycles from a window's last word to its sums."""
-        return 3 + self._levels
+        return 2 + self._stages
 
     @property
     def cycles_per_window(self) -> int:
@@ -98,8 +122,7 @@ class MatVec(Block):
     def uses_dsp(self) -> bool:
         """Whether synthesis maps the products onto multiplier blocks."""
         least = self.technology.dsp_min_width
-        return (self.dsp and bool(least) and not isinstance(self.weight_format, PowerOfTwo)
-                and self.x_shape.width + self.weight_format.width >= least)
+        return self.style == "dsp" and bool(least) and self.x_shape.width + self.weight_format.width >= least
 
     @property
     def cost(self) -> Cost:
@@ -108,38 +131,31 @@ class MatVec(Block):
         lanes = self.pe * self.simd
         x, w, acc = self.x_shape.width, self.weight_format.width, self.acc_shape.width
         rom_lc = 0 if self.block_rom else width * max(1, depth / 16)
-        product = 0 if self.uses_dsp else (x + 2) * w * 1.35
-        tree = self.pe * (self.simd - 1) * (x + w + self._levels / 2)
-        return Cost(lc=25 + rom_lc + x * self.simd + lanes * product + tree + self.pe * acc,
-                    ebr=self.technology.blocks(width, depth) if self.block_rom else 0, dsp=lanes * self.uses_dsp)
+        if self.style == "dsp":
+            product = 0 if self.uses_dsp else (x + 2) * w * 1.35
+            adders = self.pe * (self.simd - 1) * (x + w + _levels(self.simd) / 2)
+            return Cost(lc=25 + rom_lc + x * self.simd + lanes * product + adders + self.pe * acc,
+                        ebr=self.technology.blocks(width, depth) if self.block_rom else 0, dsp=lanes * self.uses_dsp)
+        leaves = sum((x + leaf.reach) * (2 if leaf.kind == "shift" else 1) for leaf in self._recoded.leaves)
+        adders = sum((self.simd - 1) * (x + leaf.reach + 2) for leaf in self._recoded.leaves)
+        joins = (len(self._recoded.leaves) - 1 + (self._recoded.x_sum != 0)) * (x + 3 + _levels(self.simd))
+        shared = (self.simd * (x + 2) + 4) if self._recoded.x_sum else 0
+        return Cost(lc=25 + rom_lc + x * self.simd + lanes * leaves + self.pe * (adders + joins + acc + 1) + shared,
+                    ebr=self.technology.blocks(width, depth) if self.block_rom else 0)
 
     def model(self, x: np.ndarray) -> np.ndarray:
-        """Return words (n, simd) in `i`'s order as sums (windows, pe) in `o`'s order."""
+        """Return words (n, simd) in `i`'s order as sums (windows, pe) in `o`'s order, ``too_much`` included."""
         windows = x.reshape(-1, self.words * self.simd).astype(np.int64)
         group = np.arange(len(windows)) // self.repeat % self.groups
         flat = self.weight.reshape(self.groups, self.pe, -1)[group]
-        return np.einsum("npk,nk->np", flat, windows)
+        return np.einsum("npk,nk->np", flat, windows) + self.too_much.reshape(self.groups, self.pe)[group]
 
     def rom_words(self) -> list[int]:
         """Return the ROM's contents: weight of pe 0, simd 0 in the low bits."""
-        codes = self.weight_format.encode(self.weight).reshape(self.groups, self.pe, self.words, self.simd)
+        codes = self.weight_format.encode(self.weight) if self.style == "dsp" else self._recoded.codes
+        codes = codes.reshape(self.groups, self.pe, self.words, self.simd)
         return [pack_lanes(codes[g, :, t].ravel(), self.weight_format.width)
                 for g in range(self.groups) for t in range(self.words)]
-
-    def _product(self, m: Module, x, code):
-        """Return the expression of one product, a value in two's complement."""
-        if isinstance(self.weight_format, PowerOfTwo):
-            width = self.weight_format.width
-            exponent, negative = code[:width - 1], code[width - 1]
-            shifted = Mux(exponent == 0, 0, (x << exponent) >> 1)
-            return Mux(negative, -shifted, shifted)
-        if self.weight_format.width == 1:                # bipolar
-            return Mux(code[0], x, -x)
-        if self.technology.dsp_min_width and not self.dsp:
-            # Rows of a long multiplication: a product sign would be mapped onto a multiplier block.
-            rows = [Mux(code[k], x << k, 0) for k in range(self.weight_format.width)]
-            return sum(rows[:-1], Const(0)) - rows[-1]
-        return x * code.as_signed()
 
     def elaborate(self, platform):
         m = Module()
@@ -151,29 +167,79 @@ class MatVec(Block):
         m.d.comb += [en.eq(~self.o.valid | self.o.ready), self.i.ready.eq(en), accept.eq(self.i.valid & en),
                      loops.en.eq(accept), read.addr.eq(loops.addr), read.en.eq(accept)]
 
-        x = [Signal(self.x_shape, name=f"x{s}", reset_less=True) for s in range(self.simd)]
-        stages = 2 + self._levels                        # codes, products, tree levels
+        stages = 1 + self._stages                        # the codes' register, then up to the sum of a word's products
         valid, last = Signal(stages), Signal(stages)
         with m.If(en):
             m.d.sync += [valid.eq((valid << 1) | self.i.valid), last.eq((last << 1) | self.i.p.last)]
-            m.d.sync += [x[s].eq(self.i.p.x[s]) for s in range(self.simd)]
-
-        low, high = self.weight_format.range
-        ends = [a * b for a in self.x_range for b in (low, high)]
-        product_shape = Shape(*width_of(min(0, *ends), max(0, *ends)))
-        w_width = self.weight_format.width
-        first = Signal(init=1)                           # the accumulator starts anew with the next tree sum
+        first = Signal(init=1)                           # the accumulator starts anew with the next sum
         with m.If(en & valid[-1]):
             m.d.sync += first.eq(last[-1])
         with m.If(en):
             m.d.sync += self.o.valid.eq(valid[-1] & last[-1])
+        sums = (self._by_products if self.style == "dsp" else self._by_digits)(m, en, read.data)
+        for p, total in enumerate(sums):
+            acc = self.o.payload[p]
+            with m.If(en & valid[-1]):
+                # The multiplexer after the adder shares its cells, before it would not.
+                m.d.sync += acc.eq(Mux(first, total, acc + total) if self.words > 1 else total)
+        return m
+
+    def _code(self, data, p: int, s: int):
+        width = self.weight_format.width
+        return data[(p * self.simd + s) * width:][:width]
+
+    def _by_digits(self, m: Module, en, data) -> list:
+        """Return the sums of each word's products: a tree for each digit, then their sum, then ``x_sum``'s share."""
+        recoded, w = self._recoded, self.x_shape.width
+        x = [Signal(w, name=f"x{s}", reset_less=True) for s in range(self.simd)]
+        with m.If(en):
+            for s in range(self.simd):
+                raw = self.i.p.x[s].as_unsigned() if self.x_shape.signed else self.i.p.x[s]
+                m.d.sync += x[s].eq(raw ^ self._x_offset)
+        shared = None
+        if recoded.x_sum:
+            total = register_sum(m, en, [Term(v, (1 << w) - 1) for v in x], "x_sum")
+            wait = self._stages - 1 - _levels(self.simd)
+            value, most = total.value, total.most
+            for step in range(wait):
+                factor = recoded.x_sum if step == 0 else 1
+                most *= factor
+                later = Signal(most.bit_length(), name=f"x_share{step}", reset_less=True)
+                with m.If(en):
+                    m.d.sync += later.eq(value * factor)
+                value = later
+            shared = Term(value, most)
+        sums = []
+        for p in range(self.pe):
+            terms = []
+            for leaf in recoded.leaves:
+                products = []
+                for s in range(self.simd):
+                    code = self._code(data, p, s)[leaf.low:leaf.low + leaf.width]
+                    products.append(Term(*leaf.build(m, en, x[s], code, f"digit{p}_{s}_{leaf.place}")))
+                tree = register_sum(m, en, products, f"tree{p}_{leaf.place}")
+                terms.append(Term(tree.value, tree.most, leaf.place))
+            total = register_sum(m, en, terms, f"join{p}")
+            if shared is not None:
+                total = register_sum(m, en, [total, shared], f"sum{p}")
+            sums.append(total.value)
+        return sums
+
+    def _by_products(self, m: Module, en, data) -> list:
+        """Return the sums of each word's products, multiplied as synthesis likes."""
+        x = [Signal(self.x_shape, name=f"x{s}", reset_less=True) for s in range(self.simd)]
+        with m.If(en):
+            m.d.sync += [x[s].eq(self.i.p.x[s]) for s in range(self.simd)]
+        low, high = self.weight_format.range
+        ends = [a * b for a in self.x_range for b in (low, high)]
+        product_shape = Shape(*width_of(min(0, *ends), max(0, *ends)))
+        result = []
         for p in range(self.pe):
             sums = []
             for s in range(self.simd):
-                index = (p * self.simd + s) * w_width
                 product = Signal(product_shape, name=f"product{p}_{s}", reset_less=True)
                 with m.If(en):
-                    m.d.sync += product.eq(self._product(m, x[s], read.data[index:index + w_width]))
+                    m.d.sync += product.eq(x[s] * self._code(data, p, s).as_signed())
                 sums.append(product)
             level = 0
             while len(sums) > 1:
@@ -185,7 +251,5 @@ class MatVec(Block):
                         m.d.sync += node.eq(total)
                     pairs.append(node)
                 sums, level = pairs, level + 1
-            acc = self.o.payload[p]
-            with m.If(en & valid[-1]):
-                m.d.sync += acc.eq(Mux(first, 0, acc) + sums[0] if self.words > 1 else sums[0])
-        return m
+            result.append(sums[0])
+        return result

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from .common import Block, Cost, Technology, check, check_int, lanes_stream, shape_of
 from .loops import LoopNest
 from .memory import make_ram
+from .schedule import Actor, Filter
 
 __all__ = ["Reduce", "ArgMax"]
 
@@ -189,6 +190,15 @@ class ArgMax(Block):
     def model(self, x: np.ndarray) -> np.ndarray:
         """Return frames of values (n, count) as indices (n, 1)."""
         return x.argmax(axis=1)[:, None]
+
+    @property
+    def cycles(self) -> int:
+        """Cycles a frame."""
+        return self.count
+
+    def actors(self, after: Actor) -> list[Actor]:
+        """Return the event model of the block in front of ``after``."""
+        return [Filter(after, [False] * (self.count - 1) + [True], self.latency)]
 
     def elaborate(self, platform):
         m = Module()

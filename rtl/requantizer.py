@@ -20,6 +20,8 @@ class Requantizer(Block):
     ----------
     in_range : (int, int)
         Inclusive range of the accumulators.
+    ranges : int array (channels, 2), optional
+        Inclusive range of each channel's accumulators, where known.
     mult, offset : int array (1,) or (channels,)
         Per tensor or per channel; the offset includes the rounding half unless ``half_even``.
     offset_neg : int array (0,), (1,) or (channels,)
@@ -46,7 +48,7 @@ class Requantizer(Block):
 
     def __init__(self, in_range: tuple[int, int], *, mult: np.ndarray, offset: np.ndarray,
                  offset_neg: np.ndarray | None = None, shift: int, lo: int, hi: int, half_even: bool = False,
-                 channels: int, lanes: int = 1, order: tuple[int, int, int] | None = None, technology: Technology):
+                 channels: int, ranges: np.ndarray | None = None, lanes: int = 1, order: tuple[int, int, int] | None = None, technology: Technology):
         check_int("Channels", channels)
         check_int("Lanes", lanes)
         check(channels % lanes == 0, f"Lanes must divide the {channels} channels, not {lanes!r}")
@@ -64,7 +66,9 @@ class Requantizer(Block):
               f"Order must cover the {channels} channels with {lanes} lanes, not {order!r}")
         self.in_range, self.shift, self.lo, self.hi, self.half_even = in_range, shift, lo, hi, half_even
         self.channels, self.lanes, self.technology = channels, lanes, technology
-        corners = [a * m + o for m, o in self._pairs() for a in {*in_range, 0 if in_range[0] <= 0 <= in_range[1] else in_range[0]}]
+        low, high = (in_range[0], in_range[1]) if ranges is None else (ranges[:, 0], ranges[:, 1])
+        offsets = [self.offset, self.offset_neg] if self.offset_neg.size else [self.offset]
+        corners = [int(v) for o in offsets for a in (low, high, np.clip(0, low, high)) for v in np.ravel(a * self.mult + o)]
         extra = (1 << (shift - 1)) if half_even and shift > 0 else 0
         self.sum_range = (min(corners), max(corners) + extra)
         self.product_range = (min(a * int(m) for a in in_range for m in self.mult),
@@ -73,11 +77,6 @@ class Requantizer(Block):
         self.scaled = bool((self.mult != 1).any())
         super().__init__({"i": In(lanes_stream(shape_of(*in_range), lanes)),
                           "o": Out(lanes_stream(self.out_shape, lanes))})
-
-    def _pairs(self) -> set[tuple[int, int]]:
-        mult = np.broadcast_to(self.mult, self.channels)
-        offsets = [self.offset, self.offset_neg] if self.offset_neg.size else [self.offset]
-        return {(int(m), int(o)) for values in offsets for m, o in zip(mult, np.broadcast_to(values, self.channels), strict=True)}
 
     @property
     def latency(self) -> int:

@@ -10,14 +10,16 @@ from hwq.formats import Format
 
 from .accelerator import Chain
 from .common import Technology, check, check_int, shape_of
+from .deduct import Deduct
 from .matvec import MatVec
 from .reduce import Reduce
 from .requantizer import Requantizer
+from .schedule import Actor, Filter, Gear, RingActor, ShiftActor
 from .serializer import Serializer
 from .shapers import Cropper, Padder, StreamBuffer, WidthConverter
 from .window import MemoryWindow, ShiftWindow
 
-__all__ = ["Folding", "Requant", "ConvStage", "PoolStage", "GlobalPoolStage", "gears"]
+__all__ = ["Folding", "Requant", "ConvStage", "PoolStage", "GlobalPoolStage", "gears", "gear_actors"]
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,12 @@ class Folding:
         ``"memory"`` or ``"shift"`` window.
     lanes : int
         Lanes of the requantizer.
-    block_rom, dsp : bool
-        Weights in block RAM; products in multiplier blocks.
-    full_rate : bool
-        Ring deep enough never to wait (`MemoryWindow`); otherwise as deep as its least blocks allow.
+    block_rom : bool
+        Weights in block RAM.
+    style : str
+        How `MatVec` multiplies.
+    depth : int
+        Words of the ring (`MemoryWindow`), a power of two; 0: as many as the least blocks hold.
     """
 
     pe: int = 1
@@ -43,8 +47,8 @@ class Folding:
     source: str = "memory"
     lanes: int = 1
     block_rom: bool = True
-    dsp: bool = True
-    full_rate: bool = False
+    style: str = "lut"
+    depth: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +64,14 @@ class Requant:
     half_even: bool = False
 
     def block(self, in_range: tuple[int, int], channels: int, lanes: int, order: tuple[int, int, int],
-              technology: Technology) -> Requantizer:
-        """Return the block for accumulators of ``in_range``."""
-        return Requantizer(in_range, mult=self.mult, offset=self.offset, offset_neg=self.offset_neg, shift=self.shift,
+              technology: Technology, too_much: np.ndarray | None = None, ranges: np.ndarray | None = None) -> Requantizer:
+        """Return the block for accumulators of ``in_range``, each too large by its channel's ``too_much``."""
+        offset = self.offset
+        if too_much is not None and too_much.any():
+            offset = offset - too_much * self.mult
+        return Requantizer(in_range, mult=self.mult, offset=offset, offset_neg=self.offset_neg, shift=self.shift,
                            lo=self.lo, hi=self.hi, half_even=self.half_even, channels=channels, lanes=lanes, order=order,
-                           technology=technology)
+                           ranges=ranges, technology=technology)
 
 
 def gears(shape, lanes_in: int, lanes_out: int) -> list[tuple[str, wiring.Component]]:
@@ -75,6 +82,22 @@ def gears(shape, lanes_in: int, lanes_out: int) -> list[tuple[str, wiring.Compon
     if middle in (lanes_in, lanes_out):
         return [("gear", WidthConverter(shape, lanes_in, lanes_out))]
     return [("gear_down", WidthConverter(shape, lanes_in, middle)), ("gear_up", WidthConverter(shape, middle, lanes_out))]
+
+
+def gear_actors(after: Actor, lanes_in: int, lanes_out: int) -> list[Actor]:
+    """Return the actors of `gears`, first one first, in front of ``after``."""
+    middle = gcd(lanes_in, lanes_out)
+    actors: list[Actor] = []
+    for a, b in ((middle, lanes_out), (lanes_in, middle)):
+        if a != b:
+            actors.insert(0, Gear(actors[0] if actors else after, a, b))
+    return actors
+
+
+def _pool_actor(after: Actor, height: int, width: int, words: int, kernel: tuple[int, int]) -> Actor:
+    gives = [y % kernel[0] == kernel[0] - 1 and x % kernel[1] == kernel[1] - 1 and x < width // kernel[1] * kernel[1]
+             for y in range(height) for x in range(width) for _ in range(words)]
+    return Filter(after, gives, 4)
 
 
 class ConvStage(Chain):
@@ -120,17 +143,17 @@ class ConvStage(Chain):
         check(fold.pe % fold.lanes == 0, f"Requantizer lanes must divide pe = {fold.pe}, not {fold.lanes!r}")
         check(fold.source in ("memory", "shift"), f"Window source must be 'memory' or 'shift', not {fold.source!r}")
         x_shape = shape_of(*x_range)
-        padded = (height + pads[0] + pads[2], width + pads[1] + pads[3])
         groups = outputs // fold.pe
-        geometry = dict(height=padded[0], width=padded[1], channels=channels, kernel=(kh, kw), stride=stride, groups=groups,
-                        technology=technology)
-        self.window: MemoryWindow | ShiftWindow
         fused = pool if fold.source == "memory" else (1, 1)
+        (height, width), pads, keep = _trim((height, width), pads, (kh, kw), stride, pool)
+        geometry = dict(height=keep[0] + pads[0] + pads[2], width=keep[1] + pads[1] + pads[3], channels=channels,
+                        kernel=(kh, kw), stride=stride, groups=groups, technology=technology)
+        self.window: MemoryWindow | ShiftWindow
         if fold.source == "memory":
             self.window = MemoryWindow(x_shape, fold.simd, pool=fused, **geometry)
-            depth = self.window.min_depth
-            while depth < self.window.full_depth and (fold.full_rate or technology.blocks(
-                    x_shape.width * fold.simd, 2 * depth) == technology.blocks(x_shape.width * fold.simd, depth)):
+            depth = fold.depth or self.window.min_depth
+            while not fold.depth and depth < self.window.full_depth and technology.blocks(
+                    x_shape.width * fold.simd, 2 * depth) == technology.blocks(x_shape.width * fold.simd, depth):
                 depth *= 2
             self.window = MemoryWindow(x_shape, fold.simd, pool=fused, depth=depth, **geometry)
             beat = fold.simd
@@ -140,17 +163,24 @@ class ConvStage(Chain):
             beat = channels
         repeat = fused[0] * fused[1]
         blocks: list[tuple[str, wiring.Component]] = gears(x_shape, in_lanes, beat)
+        if keep != (height, width):
+            blocks.append(("crop", Cropper(x_shape, beat, height=height, width=width, words=channels // beat, keep=keep)))
         if any(pads):
-            blocks.append(("padder", Padder(x_shape, beat, height=height, width=width, words=channels // beat, pads=pads,
+            blocks.append(("padder", Padder(x_shape, beat, height=keep[0], width=keep[1], words=channels // beat, pads=pads,
                                             value=pad_value)))
+        self._input = (height, width, channels // beat), keep, pads, (in_lanes, beat), pool
         arranged = weight.reshape(outputs, self.window.words, self.window.simd)
         self.matvec = MatVec(arranged, weight_format, x_range, pe=fold.pe, repeat=repeat, block_rom=fold.block_rom,
-                             dsp=fold.dsp, technology=technology)
+                             style=fold.style, technology=technology)
         order = (groups, repeat, fold.pe // fold.lanes)
-        self.requantizer = requant.block(self.matvec.acc_range, outputs, fold.lanes, order, technology)
-        blocks += [("window", self.window), ("matvec", self.matvec),
-                   ("serializer", Serializer(self.matvec.acc_shape, fold.pe, fold.lanes)),
-                   ("requantizer", self.requantizer)]
+        in_range, ranges, too_much = self.matvec.acc_range, self.matvec.ranges, self.matvec.too_much
+        blocks += [("window", self.window), ("matvec", self.matvec)]
+        if requant.offset_neg.size and too_much.any():   # it must see the sign of the true sum
+            deduct = Deduct(ranges, too_much, pe=fold.pe, repeat=repeat)
+            in_range, ranges, too_much = deduct.out_range, deduct.ranges, np.zeros_like(too_much)
+            blocks.append(("deduct", deduct))
+        self.requantizer = requant.block(in_range, outputs, fold.lanes, order, technology, too_much, ranges)
+        blocks += [("serializer", Serializer(shape_of(*in_range), fold.pe, fold.lanes)), ("requantizer", self.requantizer)]
         out_range = (requant.lo, requant.hi)
         if repeat > 1:
             blocks.append(("pool", Reduce("max", out_range, lanes=fold.lanes, counts=(repeat, order[2]), over=(True, False),
@@ -163,11 +193,71 @@ class ConvStage(Chain):
 
     @property
     def cycles(self) -> int:
-        """Cycles a frame in steady state: the slowest of window, requantizer and padder."""
+        """Cycles a frame that the stage itself needs: the most of window, requantizer and input."""
         results = self.window.rows * self.window.cols * self.matvec.outputs // self.fold.lanes
         results *= self.matvec.repeat
-        pads = [named.block.cycles for named in self.blocks if isinstance(named.block, Padder)]
-        return max(self.window.cycles, results, *pads, 0)
+        (height, width, words), keep, pads, _, _ = self._input
+        border = (keep[0] + pads[0] + pads[2]) * (keep[1] + pads[1] + pads[3]) * words
+        return max(self.window.cycles, results, height * width * words, border)
+
+    @property
+    def frames(self) -> int:
+        """Frames that can be under way in the stage."""
+        if not isinstance(self.window, MemoryWindow):
+            return 2
+        w = self.window
+        return 2 + -(-w.depth * w.simd // (w.height * w.width * w.channels))
+
+    def actors(self, after: Actor) -> list[Actor]:
+        """Return the event model of the stage in front of ``after``, first actor first."""
+        (height, width, words), keep, pads, lanes, pool = self._input
+        rows, cols = keep[0] + pads[0] + pads[2], keep[1] + pads[1] + pads[3]
+        inside = [pads[0] <= y < pads[0] + keep[0] and pads[1] <= x < pads[1] + keep[1]
+                  for y in range(rows) for x in range(cols) for _ in range(words)]
+        beats = self.fold.pe // self.fold.lanes
+        latency = self.window.latency + self.matvec.latency + self.requantizer.latency + 5
+        actors: list[Actor] = []
+        if isinstance(self.window, MemoryWindow):
+            w = self.window
+            actors = [RingActor(after, inside, starts=w.starts, span=w.span, depth=w.depth, groups=w.groups,
+                                group_cycles=w.pool[0] * w.pool[1] * w.words, beats=beats, latency=latency)]
+        else:
+            if pool != (1, 1):
+                actors = [_pool_actor(after, self.window.rows, self.window.cols, self.matvec.outputs // self.fold.lanes, pool)]
+            actors.insert(0, ShiftActor(actors[0] if actors else after, inside, windows=self.window.ends,
+                                        groups=self.window.groups, beats=beats, latency=latency))
+        if keep != (height, width):
+            actors.insert(0, Filter(actors[0], [y < keep[0] and x < keep[1] for y in range(height) for x in range(width)
+                                                for _ in range(words)], 0))
+        return gear_actors(actors[0], *lanes) + actors
+
+
+def _window_fits(size: tuple[int, int], pads: tuple[int, int, int, int], kernel: tuple[int, int], stride: tuple[int, int],
+                pool: tuple[int, int]) -> bool:
+    """Return whether at least one block of windows fits the image with its border."""
+    return all((n + p + q - k) // s + 1 >= m and n + p + q >= k for n, p, q, k, s, m in
+               zip(size, pads[:2], pads[2:], kernel, stride, pool, strict=True))
+
+
+def _trim(size: tuple[int, int], pads: tuple[int, int, int, int], kernel: tuple[int, int], stride: tuple[int, int],
+          pool: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int, int, int], tuple[int, int]]:
+    """Return (size, pads, keep): without the border, and the part of the image, that no window reaches.
+
+    What is never read needs no place in the ring.
+    """
+    if not _window_fits(size, pads, kernel, stride, pool):
+        return size, pads, size                          # the window says what is wrong
+    after, keep = list(pads[2:]), list(size)
+    for i in range(2):
+        whole = size[i] + pads[i] + pads[i + 2]
+        windows = (whole - kernel[i]) // stride[i] + 1
+        excess = whole - (windows // pool[i] * pool[i] - 1) * stride[i] - kernel[i]
+        cut = min(after[i], excess)
+        after[i] -= cut
+        keep[i] -= excess - cut
+    if min(keep) < 1:                                    # a border that covers everything: nothing to gain
+        return size, pads, size
+    return size, (pads[0], pads[1], after[0], after[1]), (keep[0], keep[1])
 
 
 def pool_blocks(in_range: tuple[int, int], lanes: int, height: int, width: int, channels: int, kernel: tuple[int, int],
@@ -205,9 +295,14 @@ class PoolStage(Chain):
     def __init__(self, in_range: tuple[int, int], *, lanes: int = 1, height: int, width: int, channels: int,
                  kernel: tuple[int, int], technology: Technology):
         self.cycles = height * width * channels // lanes
+        self._pool = height, width, channels // lanes, kernel
         self.out_lanes, self.out_shape = lanes, shape_of(*in_range)
         super().__init__([*pool_blocks(in_range, lanes, height, width, channels, kernel, technology),
                           ("buffer", StreamBuffer(self.out_shape, lanes))])
+
+    def actors(self, after: Actor) -> list[Actor]:
+        """Return the event model of the stage in front of ``after``."""
+        return [_pool_actor(after, *self._pool)]
 
 
 class GlobalPoolStage(Chain):
@@ -235,3 +330,10 @@ class GlobalPoolStage(Chain):
         requantizer = requant.block(reduce.out_range, channels, lanes, (channels // lanes, 1, 1), technology)
         self.out_lanes, self.out_shape = lanes, requantizer.out_shape
         super().__init__([("sum", reduce), ("requantizer", requantizer), ("buffer", StreamBuffer(self.out_shape, lanes))])
+        self._loops = pixels, channels // lanes
+        self._latency = reduce.latency + requantizer.latency + 1
+
+    def actors(self, after: Actor) -> list[Actor]:
+        """Return the event model of the stage in front of ``after``."""
+        pixels, beats = self._loops
+        return [Filter(after, [False] * (pixels - 1) * beats + [True] * beats, self._latency)]

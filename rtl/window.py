@@ -72,8 +72,8 @@ class MemoryWindow(Block):
     i : stream of ``simd`` codes, ``channels / simd`` beats a pixel
     o : stream of `window_layout`
 
-    Cycles a frame: ``blocks * groups * pool * kernel * channels / simd``, without a bubble if ``depth >= full_depth``
-    and the source is fast enough.
+    Cycles a frame: ``blocks * groups * pool * kernel * channels / simd``, without a bubble if the ring is deep enough for
+    what comes before and behind it (`hwq.rtl.schedule` tells).
     """
 
     latency = 3                                          # cycles from the word that completes a window to its first word
@@ -108,6 +108,11 @@ class MemoryWindow(Block):
         check_int("Depth", self.depth, self.min_depth)
         check(self.depth & (self.depth - 1) == 0, f"Depth must be a power of two, not {depth!r}")
         super().__init__({"i": In(lanes_stream(shape, simd)), "o": Out(stream.Signature(window_layout(shape, simd)))})
+
+    @property
+    def starts(self) -> list[int]:
+        """Word of the frame at which each block of windows begins."""
+        return [y * self._down + x * self._right for y in range(self.rows) for x in range(self.cols)]
 
     @property
     def cycles(self) -> int:
@@ -205,6 +210,12 @@ class ShiftWindow(Block):
         self.simd = kernel[0] * kernel[1] * channels
         super().__init__({"i": In(lanes_stream(shape, channels)),
                           "o": Out(stream.Signature(window_layout(shape, self.simd)))})
+
+    @property
+    def ends(self) -> list[bool]:
+        """Whether a window ends, for each pixel of a frame."""
+        at = [{k - 1 + i * s for i in range(n)} for k, s, n in zip(self.kernel, self.stride, (self.rows, self.cols), strict=True)]
+        return [y in at[0] and x in at[1] for y in range(self.height) for x in range(self.width)]
 
     @property
     def cycles(self) -> int:

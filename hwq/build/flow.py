@@ -2,49 +2,101 @@
 
 import hashlib
 import json
-import shutil
-import tempfile
+import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from hwq.boards import link_script as link
-from hwq.boards.registry import DEFAULT_BAUD, find_board, find_device
+from hwq.boards.clocks import pll_settings
+from hwq.boards.registry import DEFAULT_BAUD, Board, find_board, find_device
+from hwq.boards.registry import Device as Part
 from hwq.boards.tops import board_files, device_files
 from hwq.rtl.common import Cost
 
-from ..emit import SYNTH_PRELUDE, emit_core, write_vectors
-from ..errors import EnvironmentError_, FitError, ModelError, ToolError
+from ..emit import SYNTH_PRELUDE, Manifest, emit_core, vector_codes, write_bench, write_vectors
+from ..errors import FormatError
 from ..ir.graph import Graph
-from ..ir.storage import content_hash
 from ..lower import lower
 from ..passes import apply_passes
-from ..plan import SHELL, device, make_plan, parse_fold
-from ..toolchain import find, run, run_yosys, versions
+from ..plan import SHELL, Plan, device, make_plan, parse_fold
+from ..toolchain import find, run_yosys, versions
+from .html import write_html
 from .link_sim import write_link_sim
-from .report import make_report
+from .output import output_folder
+from .pins import read_pcf
+from .place import Placed, place
+from .report import Report, make_report
 
-__all__ = ["build", "DEFAULT_BOARD"]
+__all__ = ["build", "DEFAULT_BOARD", "TARGETS"]
 
 DEFAULT_BOARD = "icebreaker"
+TARGETS = ("ice40", "verilog")
 _DEFAULT_MHZ = 24.0
+_MHZ = (0.1, 275.0)                                      # the iCE40's clock nets take no more
+_MAX_SEEDS = 64
+_VECTORS = 8                                             # golden frames in a build
 
 
-def _vectors(graph: Graph, count: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return rng.integers(graph.input.lo, graph.input.hi + 1, (count, *graph.input.shape))
+@dataclass(frozen=True)
+class _Choice:
+    """What is built, checked before anything is done."""
+
+    board: Board | None
+    part: Part | None
+    hz: int
+    pcf: str | None
+    baud: int
+    seeds: tuple[int, ...]
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """Tools that it takes."""
+        pack = ("icepack",) if self.board or self.pcf else ()
+        return ("yosys", "nextpnr-ice40", *pack) if self.part else ("yosys",)
 
 
-def _claim(folder: Path) -> None:
-    """Refuse a folder that holds something else than an earlier build."""
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "manifest.json").exists())):
-        raise EnvironmentError_(f"Output folder {folder} holds something that is no build; give another one with -o")
+def _choose(target: str, board: str | None, device_name: str | None, pcf: str | Path | None, freq_mhz: float | None,
+            baud: int | None, seed: int | None, seeds: int | None) -> _Choice:
+    if target not in TARGETS:
+        raise FormatError(f"Target must be one of {', '.join(TARGETS)}, not {target!r}")
+    if target == "verilog":
+        given = [name for name, value in (("--board", board), ("--device", device_name), ("--pcf", pcf), ("--freq", freq_mhz),
+                                          ("--baud", baud), ("--seed", seed), ("--seeds", seeds)) if value is not None]
+        if given:
+            raise FormatError(f"--target verilog stops before place and route: leave out {', '.join(given)}")
+        return _Choice(None, None, 0, None, 0, ())
+    if board is not None and device_name is not None:
+        raise FormatError("--board and --device exclude each other: a board has its device and its pins")
+    if pcf is not None and device_name is None:
+        raise FormatError("--pcf goes with --device only: a board has its own pins")
+    if seeds is not None and not 1 <= seeds <= _MAX_SEEDS:
+        raise FormatError(f"--seeds must be 1 to {_MAX_SEEDS}, not {seeds}")
+    if seed is not None and not 0 <= seed < 2**31:
+        raise FormatError(f"--seed must be 0 to {2**31 - 1}, not {seed}")
+    chosen = None if device_name is not None else find_board(board if board is not None else DEFAULT_BOARD)
+    part = chosen.device if chosen else find_device(str(device_name))
+    if freq_mhz is not None and not (math.isfinite(freq_mhz) and _MHZ[0] <= freq_mhz <= _MHZ[1]):
+        raise FormatError(f"--freq must be {_MHZ[0]:g} to {_MHZ[1]:g} MHz, not {freq_mhz:g}")
+    if freq_mhz is None:
+        freq_mhz = chosen.clock_hz / 1e6 if chosen and not chosen.pll_pad else _DEFAULT_MHZ
+    hz = round(freq_mhz * 1e6)
+    if chosen and hz != chosen.clock_hz:
+        pll_settings(chosen.clock_hz, hz)                # refuses what the PLL cannot make
+    first = 1 if seed is None else seed
+    return _Choice(chosen, part, hz, read_pcf(pcf) if pcf is not None else None, DEFAULT_BAUD if baud is None else baud,
+                   tuple(range(first, first + (seeds or 1))))
+
+
+def _patience(plan: Plan) -> int:
+    """Cycles after which a test bench may call it a deadlock: a frame through all stages, stalled at both ends."""
+    return 4 * sum(planned.cycles for planned in plan.layers) + plan.device.technology.startup_cycles + 1000
 
 
 def build(graph: Graph, output: str | Path, *, target: str = "ice40", board: str | None = None, device_name: str | None = None,
-          pcf: str | Path | None = None, folds: Iterable[str] = (), freq_mhz: float | None = None, baud: int = DEFAULT_BAUD,
-          seed: int = 1, say: Callable[[str], None] = lambda text: None) -> dict:
+          pcf: str | Path | None = None, folds: Iterable[str] = (), freq_mhz: float | None = None, baud: int | None = None,
+          seed: int | None = None, seeds: int | None = None, say: Callable[[str], None] = lambda text: None) -> Report:
     """Build a network and return the report, which also stands in ``output/report.json``.
 
     Parameters
@@ -61,108 +113,67 @@ def build(graph: Graph, output: str | Path, *, target: str = "ice40", board: str
         Pins of ``clk``, ``rx``, ``tx`` for a bare device.
     folds : texts ``layer=pe,simd``
     freq_mhz : float, optional
-        Clock of the core; 24 MHz on a board with PLL.
-    baud, seed : int
-        Of the link; of place and route.
+        Clock of the core; 24 MHz on the iCEBreaker and on a bare device, the crystal's on the other boards.
+    baud : int, optional
+        Of the link; 1,000,000.
+    seed, seeds : int, optional
+        First seed of place and route (1) and how many to try (1); the fastest result is kept.
     say : function of str
         Told each step.
 
     Raises
     ------
-    ModelError, FitError, ToolError, EnvironmentError_
+    ModelError, FormatError, FitError, ToolError, EnvironmentError_
         Each says what, where, and what to do; nothing is left in ``output``.
     """
-    output = Path(output)
-    _claim(output)
-    if target not in ("ice40", "verilog"):
-        raise ModelError(f"Unknown target {target!r}; known: ice40, verilog")
-    if board and device_name:
-        raise ModelError("Give a board or a device, not both")
-    chosen = None if target == "verilog" or device_name else find_board(board or DEFAULT_BOARD)
-    part = None if target == "verilog" else chosen.device if chosen else find_device(str(device_name))
-    planned_for = device(part.name if part else "generic")
-    say("plan")
-    ready = apply_passes(graph)
-    plan = make_plan(ready, planned_for, folds=parse_fold(folds), reserve=SHELL if part else Cost())
-    core = lower(ready, plan)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    except OSError as error:
-        raise EnvironmentError_(f"Cannot write to {output.parent}: {error.strerror}") from None
-    try:
+    choice = _choose(target, board, device_name, pcf, freq_mhz, baud, seed, seeds)
+    for tool in choice.tools:                            # a missing tool is known before any work
+        find(tool)
+    with output_folder(Path(output)) as work:
+        say("plan")
+        planned_for = device(choice.part.name if choice.part else "generic")
+        ready = apply_passes(graph)
+        plan = make_plan(ready, planned_for, folds=parse_fold(folds), reserve=SHELL if choice.part else Cost())
+        core = lower(ready, plan)
         say("emit RTLIL and Verilog")
         manifest = emit_core(graph, plan, core, work, target=target)
-        write_vectors(graph, work / "vectors", _vectors(graph, 8))
-        tools = ("yosys",)
-        pnr: dict = {}
-        hz = 0
-        if part:
-            tools = ("yosys", "nextpnr-ice40", "icepack")
-            pnr, hz = _place(graph, manifest, work, chosen, part, planned_for.dsp > 0, pcf, freq_mhz, baud, seed, say)
-        report = make_report(graph, plan, pnr, hz, versions(tools), board=chosen.name if chosen else None)
+        write_vectors(graph, work / "vectors", vector_codes(graph, _VECTORS), manifest)
+        write_bench(manifest, work, frames=_VECTORS, patience=_patience(plan))
+        placed = _place(manifest, work, choice, plan, say) if choice.part else None
+        say("report")
+        report = make_report(graph, plan, manifest, placed, work, versions(choice.tools),
+                             board=choice.board.name if choice.board else None, baud=choice.baud)
         (work / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+        write_html(report, work / "report.html")
         manifest["files"] = {str(p.relative_to(work)): hashlib.sha256(p.read_bytes()).hexdigest()
                              for p in sorted(work.rglob("*")) if p.is_file() and p.name != "manifest.json" and p.parent.name != "logs"}
         (work / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-        work.chmod(0o755)
-        if output.exists():
-            shutil.rmtree(output)
-        work.rename(output)
-    except OSError as error:
-        raise EnvironmentError_(f"Cannot write the build to {output}: {error}") from None
-    finally:
-        # Logs of a failed build help; they stay beside the place where the build would have been.
-        if work.exists():
-            kept = output.parent / f"{output.name}.logs"
-            shutil.rmtree(kept, ignore_errors=True)
-            if (work / "logs").exists():
-                shutil.move(work / "logs", kept)
-            shutil.rmtree(work, ignore_errors=True)
     return report
 
 
-def _place(graph, manifest, work, chosen, part, dsp, pcf, freq_mhz, baud, seed, say) -> tuple[dict, int]:
-    """Synthesise, link, place, route and pack in ``work``; return nextpnr's report and the clock in Hz."""
-    say("synthesise the core")
-    lines = link.synthesize_core_lines(part, options="-dsp" if dsp else "")
-    script = SYNTH_PRELUDE + "\n".join([*lines[1:], "write_verilog -noattr netlist.v"]) + "\n"
-    run_yosys(script, work / "logs" / "synth_core.log", work)
-    say("synthesise the shell and link")
+def _place(manifest: Manifest, work: Path, choice: _Choice, plan: Plan, say: Callable[[str], None]) -> Placed:
+    """Synthesise, link, place, route and pack in ``work``."""
+    part = choice.part
+    assert part is not None
     i, o = manifest["input"], manifest["output"]
-    shell = dict(in_bytes=i["bytes"], in_beats=i["beats"], out_bytes=o["bytes"], out_beats=o["beats"],
-                 model_hash=bytes.fromhex(content_hash(graph))[:8], baud=baud)
-    wanted = int((freq_mhz or (_DEFAULT_MHZ if chosen and chosen.pll_pad else (chosen.clock_hz / 1e6 if chosen else _DEFAULT_MHZ))) * 1e6)
-    pins = None
-    if chosen:
-        text, pins, hz = board_files(chosen, wanted, **shell)
+    shell: dict[str, Any] = dict(in_bytes=i["bytes"], in_beats=i["beats"], out_bytes=o["bytes"], out_beats=o["beats"],
+                                 model_hash=bytes.fromhex(manifest["model_hash"])[:8], baud=choice.baud)
+    # The top first: what its clock and its link refuse is said before the long steps.
+    pins = choice.pcf
+    hz = choice.hz
+    if choice.board:
+        text, pins, hz = board_files(choice.board, choice.hz, **shell)
     else:
-        hz = wanted
         text = device_files(clock_hz=hz, **shell)
-        pins = Path(pcf).read_text() if pcf else None
     manifest["link"] = write_link_sim(work, clock_hz=hz, **shell)
     (work / "top.il").write_text(text)
     if pins:
         (work / "top.pcf").write_text(pins)
+    say("synthesise the core")
+    lines = link.synthesize_core_lines(part, options="-dsp" if plan.device.dsp else "")
+    script = SYNTH_PRELUDE + "\n".join([*lines[1:], "write_verilog -noattr netlist.v"]) + "\n"
+    run_yosys(script, work / "logs" / "synth_core.log", work)
+    say("synthesise the shell and link")
     run_yosys("\n".join(link.synthesize_top_lines(part)) + "\n", work / "logs" / "synth_top.log", work)
     run_yosys("\n".join(link.link_lines()) + "\n", work / "logs" / "link.log", work)
-    say("place and route")
-    log = work / "logs" / "nextpnr.log"
-    try:
-        run(find("nextpnr-ice40"), link.nextpnr_arguments(part, hz, pcf="top.pcf" if pins else None, report="pnr.json", seed=seed),
-            log, work)
-    except ToolError as error:
-        text = log.read_text(errors="replace")
-        if "Unable to" in text or "Failed to expand region" in text:
-            tight = [line.removeprefix("Info:").removeprefix("ERROR:").strip() for line in text.splitlines()
-                     if "Failed to" in line or "Unable to" in line or (line.rstrip().endswith("%") and int(line.split()[-1][:-1]) >= 95)]
-            raise FitError(f"The design does not fit {part.name} after synthesis: {'; '.join(tight)}. "
-                           "Type a smaller --fold layer=pe,simd for the largest layer, or another --board.") from None
-        if "Max frequency" in text and "FAIL" in text:
-            reached = [line for line in text.splitlines() if "Max frequency" in line][-1]
-            raise FitError(f"The clock of {hz / 1e6:g} MHz is not reached: {reached.strip()}. Type a lower --freq.") from None
-        raise error
-    if pins:
-        say("pack")
-        run(find("icepack"), link.icepack_arguments(), work / "logs" / "icepack.log", work)
-    return json.loads((work / "pnr.json").read_text()), hz
+    return place(part, plan, work, hz=hz, seeds=choice.seeds, pins=bool(pins), say=say)

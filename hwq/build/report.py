@@ -1,69 +1,156 @@
-"""The report of a build: data first, table second."""
+"""The report of a build as plain data."""
 
-from typing import Any
+import hashlib
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TypedDict
 
+from hwq.boards.protocol import Command, Response, encode_request, encode_response
 from hwq.rtl.stage import ConvStage, Folding
 
+from .. import __version__
+from ..emit import Manifest
 from ..ir.graph import Graph
-from ..ir.storage import content_hash
+from ..ir.nodes import Conv2d, Linear
 from ..plan import Plan
+from .place import Placed
 
-__all__ = ["make_report", "summary"]
+__all__ = ["LayerRow", "Report", "make_report", "netlist_cells", "link_rate"]
 
-_CELLS = {"lc": "ICESTORM_LC", "ebr": "ICESTORM_RAM", "dsp": "ICESTORM_DSP", "spram": "ICESTORM_SPRAM"}
+_CELLS = {"lc": "ICESTORM_LC", "ebr": "ICESTORM_RAM", "spram": "ICESTORM_SPRAM", "dsp": "ICESTORM_DSP"}
+_KINDS = {"SB_LUT4": "lut", "SB_CARRY": "carry", "SB_RAM40_4K": "ebr", "SB_SPRAM256KA": "spram", "SB_MAC16": "dsp"}
+_BLOCK_BITS = 4096
+_HASHED = {"core": "accel.il", "verilog": "accel.v", "netlist": "netlist.v", "bitstream": "top.bin"}
 
 
-def make_report(graph: Graph, plan: Plan, pnr: dict, hz: int, tools: dict[str, str], *, board: str | None) -> dict[str, Any]:
-    """Return the report as plain data."""
-    layers = []
-    bits = rom_bits = 0
+class LayerRow(TypedDict, total=False):
+    """One layer. From ``pe`` on: layers with weights; ``cells``: of the synthesised core, by cell name; builds for a device."""
+
+    name: str
+    op: str
+    shape: list[int]
+    macs: int
+    cycles: int
+    pe: int
+    simd: int
+    source: str
+    format: str
+    weight_bits: int
+    rom: list[int]
+    rom_blocks: int
+    accumulator_bits: int
+    cells: dict[str, int]
+
+
+class Report(TypedDict, total=False):
+    """A build. From ``clock_mhz`` on: builds for a device; rates are in frames a second, clocks in MHz.
+
+    ``weight_bits`` counts all weights, ``rom_bits`` those in block RAM, ``rom_block_bits`` what those blocks hold.
+    """
+
+    name: str
+    version: str
+    target: str
+    device: str
+    board: str | None
+    layers: list[LayerRow]
+    macs: int
+    cycles: int
+    bottleneck: str
+    weight_bits: int
+    rom_bits: int
+    rom_blocks: int
+    rom_block_bits: int
+    estimate: dict[str, int]
+    hashes: dict[str, str]
+    tools: dict[str, str]
+    clock_mhz: float
+    fmax_mhz: float
+    seed: int
+    seeds: dict[str, float]
+    used: dict[str, list[int]]
+    core_cells: dict[str, int]
+    frames_per_s: float
+    frames_per_s_at_fmax: float
+    baud: int
+    frames_per_s_link: float
+    bitstream: bool
+
+
+def netlist_cells(netlist: str, layers: list[str]) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """Count the cells of the core's synthesised RTLIL: by layer, and all.
+
+    Yosys names a cell after a wire at its output, which carries the path of the block; so a layer's share is near, but a
+    cell at the border of two may be counted to its neighbour.
+    """
+    by_layer = {name: Counter[str]() for name in layers}
+    total: Counter[str] = Counter()
+    for kind, name in re.findall(r"^  cell \\(\w+) \\(\S+)", netlist, re.M):
+        what = _KINDS.get(kind) or ("ff" if kind.startswith("SB_DFF") else None)
+        if what is None:
+            continue
+        total[what] += 1
+        path = name.split(".")
+        if path[0] == "core" and len(path) > 2 and path[1] in by_layer:
+            by_layer[path[1]][what] += 1
+    return {name: dict(sorted(cells.items())) for name, cells in by_layer.items()}, dict(sorted(total.items()))
+
+
+def link_rate(in_bytes: int, out_bytes: int, baud: int) -> float:
+    """Return the frames a second that the link carries at most: request and answer in turn, ten bits a byte."""
+    wire = len(encode_request(Command.INFER, bytes(in_bytes))) + len(encode_response(Response(Command.INFER, 0, bytes(out_bytes), 0)))
+    return baud / (10 * wire)
+
+
+def _layer_rows(plan: Plan) -> list[LayerRow]:
+    rows = []
+    technology = plan.device.technology
     for planned in plan.layers:
-        layer = planned.layer
-        row: dict[str, Any] = {"name": layer.name, "op": layer.main.op, "macs": layer.macs, "cycles": planned.cycles,
-                               "shape": list(layer.y.shape)}
-        stage = layer.stage(planned.fold or Folding(), planned.in_lanes, plan.device.technology)
-        if isinstance(stage, ConvStage) and planned.fold:
+        layer, fold = planned.layer, planned.fold
+        row: LayerRow = {"name": layer.name, "op": layer.main.op, "macs": layer.macs, "cycles": planned.cycles,
+                         "shape": list(layer.y.shape)}
+        stage = layer.stage(fold or Folding(), planned.in_lanes, technology)
+        main = layer.main
+        if isinstance(stage, ConvStage) and fold and isinstance(main, Conv2d | Linear) and main.weight_format:
             depth, width = stage.matvec.rom
-            blocks = plan.device.technology.blocks(width, depth) if planned.fold.block_rom else 0
-            row |= {"pe": planned.fold.pe, "simd": planned.fold.simd, "source": planned.fold.source,
-                    "format": layer.main.weight_format.text, "weight_bits": depth * width,         # type: ignore[attr-defined]
-                    "rom": [depth, width], "rom_blocks": blocks, "accumulator_bits": stage.matvec.acc_shape.width}
-            bits += depth * width
-            rom_bits += 4096 * blocks
-        layers.append(row)
-    report: dict[str, Any] = {
-        "name": graph.name, "model_hash": content_hash(graph), "device": plan.device.name, "board": board, "layers": layers,
-        "cycles": plan.cycles, "bottleneck": plan.bottleneck, "weight_bits": bits, "rom_block_bits": rom_bits,
-        "estimate": {"lc": round(plan.cost.lc), "ebr": plan.cost.ebr, "dsp": plan.cost.dsp}, "tools": tools,
+            row.update({"pe": fold.pe, "simd": fold.simd, "source": fold.source, "format": main.weight_format.text,
+                        "weight_bits": depth * width, "rom": [depth, width],
+                        "rom_blocks": technology.blocks(width, depth) if fold.block_rom else 0,
+                        "accumulator_bits": stage.matvec.acc_shape.width})
+        rows.append(row)
+    return rows
+
+
+def make_report(graph: Graph, plan: Plan, manifest: Manifest, placed: Placed | None, work: Path, tools: dict[str, str], *,
+                board: str | None, baud: int) -> Report:
+    """Return the report of a build whose files are in ``work``; ``placed`` is None for Verilog."""
+    rows = _layer_rows(plan)
+    blocks = sum(row.get("rom_blocks", 0) for row in rows)
+    stored = sum(row.get("weight_bits", 0) for row in rows if row.get("rom_blocks"))
+    hashes = {"model": manifest["model_hash"]}
+    hashes |= {name: hashlib.sha256((work / file).read_bytes()).hexdigest() for name, file in _HASHED.items() if (work / file).exists()}
+    report: Report = {
+        "name": graph.name, "version": __version__, "target": manifest["target"], "device": plan.device.name, "board": board,
+        "layers": rows, "macs": sum(row["macs"] for row in rows), "cycles": plan.cycles, "bottleneck": plan.bottleneck,
+        "weight_bits": sum(row.get("weight_bits", 0) for row in rows), "rom_bits": stored, "rom_blocks": blocks,
+        "rom_block_bits": _BLOCK_BITS * blocks, "hashes": hashes, "tools": tools,
     }
-    if pnr:
-        used = pnr["utilization"]
-        report["used"] = {name: [used.get(cell, {}).get("used", 0), used.get(cell, {}).get("available", 0)]
-                          for name, cell in _CELLS.items()}
-        reached = min(entry["achieved"] for entry in pnr["fmax"].values()) if pnr.get("fmax") else 0.0
-        report |= {"clock_mhz": hz / 1e6, "fmax_mhz": round(reached, 2), "frames_per_s": round(hz / plan.cycles, 1),
-                   "frames_per_s_at_fmax": round(reached * 1e6 / plan.cycles, 1)}
+    if placed is None:
+        return report
+    cells, total = netlist_cells((work / "accel.syn.il").read_text(), [row["name"] for row in rows])
+    for row in rows:
+        row["cells"] = cells[row["name"]]
+    i, o = manifest["input"], manifest["output"]
+    extra: Report = {
+        "estimate": {"lc": round(plan.cost.lc), "ebr": plan.cost.ebr, "dsp": plan.cost.dsp},
+        "used": {name: list(placed.used.get(cell, (0, 0))) for name, cell in _CELLS.items()}, "core_cells": total,
+        "clock_mhz": placed.hz / 1e6, "fmax_mhz": round(placed.fmax_mhz, 2), "seed": placed.seed,
+        "seeds": {str(seed): mhz for seed, mhz in placed.seeds.items()},
+        "frames_per_s": round(placed.hz / plan.cycles, 1), "frames_per_s_at_fmax": round(placed.fmax_mhz * 1e6 / plan.cycles, 1),
+        "baud": baud, "frames_per_s_link": round(link_rate(i["bytes"] * i["beats"], o["bytes"] * o["beats"], baud), 1),
+        "bitstream": placed.bitstream,
+    }
+    report.update(extra)
     return report
 
-
-def summary(report: dict[str, Any]):
-    """Return the report as a rich table and its closing lines."""
-    from rich.console import Group
-    from rich.table import Table
-
-    table = Table(title=f"{report['name']} on {report['board'] or report['device']}")
-    for title in ("layer", "MACs", "cycles", "pe", "simd", "window", "weights", "bits", "ROM", "blocks", "acc"):
-        table.add_column(title, justify="left" if title in ("layer", "window", "weights") else "right")
-    for row in report["layers"]:
-        folded = "pe" in row
-        table.add_row(row["name"], f"{row['macs']:,}", f"{row['cycles']:,}", *(
-            [str(row["pe"]), str(row["simd"]), row["source"], row["format"], f"{row['weight_bits']:,}",
-             f"{row['rom'][0]}x{row['rom'][1]}", str(row["rom_blocks"]), str(row["accumulator_bits"])] if folded else [""] * 8))
-    lines = [f"Cycles a frame: {report['cycles']:,} (slowest: {report['bottleneck']})"]
-    if "used" in report:
-        used = ", ".join(f"{name.upper()} {a}/{b}" for name, (a, b) in report["used"].items())
-        lines += [f"Used: {used}", f"Clock {report['clock_mhz']:g} MHz (reaches {report['fmax_mhz']} MHz): "
-                  f"{report['frames_per_s']:,} frames/s in the core by the plan, {report['frames_per_s_at_fmax']:,} at the clock it reaches"]
-        if report["rom_block_bits"]:
-            lines.append(f"Weight bits stored in blocks' bits: {report['weight_bits']:,} / {report['rom_block_bits']:,}")
-    return Group(table, *lines)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 
 import typer
 
@@ -46,19 +47,36 @@ for _name in COMMANDS:
     app.command(_name)(import_module(f".{_name}", __package__).command)
 
 
-def _terminate(number: int, frame: object) -> None:
-    """End as an exception, so that tools and temporary files end too."""
-    sys.exit(128 + number)
+def _stop_once() -> list[int]:
+    """Let the first signal that ends us be an exception, so that tools are ended and files removed; later ones wait for that.
+
+    Returns a list that will hold the signal's number.
+    """
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    stopped: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        stopped.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    for number in numbers:
+        if signal.getsignal(number) is not signal.SIG_IGN:   # nohup
+            signal.signal(number, stop)
+    return stopped
 
 
 def main() -> None:
     """Run the command line and exit."""
-    signal.signal(signal.SIGTERM, _terminate)
+    stopped = _stop_once()
     try:
         app()
     except HwqError as error:
         print(f"hwq: error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
+        if not stopped:
+            raise
         print("hwq: interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + stopped[0])

@@ -2,22 +2,25 @@
 
 import json
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 __all__ = ["command"]
 
 
-def command(model: Path = typer.Argument(..., help="A .hwq file."),
-            output: Path = typer.Option(Path("build"), "-o", "--output", help="Folder for the results."),
-            target: str = typer.Option("ice40", help="ice40 (the iCEBreaker) or verilog (vendor-neutral)."),
-            board: str = typer.Option(None, help="icebreaker, upduino or hx8k."),
-            device: str = typer.Option(None, help="up5k or hx8k: a report without a board's pins."),
-            pcf: Path = typer.Option(None, help="Pins of clk, rx, tx for --device."),
-            fold: list[str] = typer.Option([], help="layer=pe,simd; may be repeated."),
-            freq: float = typer.Option(None, help="Clock of the core in MHz."),
-            seed: int = typer.Option(1, help="Seed of place and route."),
-            as_json: bool = typer.Option(False, "--json", help="Print the report as JSON.")) -> None:
+def command(model: Annotated[Path, typer.Argument(help="A .hwq file.")],
+            output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("build"),
+            target: Annotated[str, typer.Option(help="ice40 (the iCEBreaker) or verilog (vendor-neutral).")] = "ice40",
+            board: Annotated[str | None, typer.Option(help="icebreaker, upduino or hx8k.")] = None,
+            device: Annotated[str | None, typer.Option(help="up5k or hx8k: a report without a board's pins.")] = None,
+            pcf: Annotated[Path | None, typer.Option(help="Pins of clk, rx, tx for --device.")] = None,
+            fold: Annotated[list[str] | None, typer.Option(help="layer=pe,simd; may be repeated.")] = None,
+            freq: Annotated[float | None, typer.Option(help="Clock of the core in MHz.")] = None,
+            baud: Annotated[int | None, typer.Option(help="Of the board's serial link (1000000).")] = None,
+            seed: Annotated[int | None, typer.Option(help="First seed of place and route (1).")] = None,
+            seeds: Annotated[int | None, typer.Option(help="How many seeds to try; the fastest result is kept.")] = None,
+            as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False) -> None:
     """Build a network into a bitstream (or Verilog), with a report."""
     from rich.console import Console
 
@@ -27,10 +30,11 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
     graph = load(model)
     from ..build import build, summary
     with progress("build") as say:
-        report = build(graph, output, target=target, board=board, device_name=device, pcf=pcf, folds=fold, freq_mhz=freq,
-                       seed=seed, say=say)
+        report = build(graph, output, target=target, board=board, device_name=device, pcf=pcf, folds=fold or [], freq_mhz=freq,
+                       baud=baud, seed=seed, seeds=seeds, say=say)
     if as_json:
         typer.echo(json.dumps(report, indent=1))
-    else:
-        Console(width=130 if not Console().is_terminal else None).print(summary(report))
-        typer.echo(f"Results are in {output}/" + (" (bitstream: top.bin)" if (output / "top.bin").exists() else ""))
+        return
+    Console(width=150 if not Console().is_terminal else None).print(summary(report))
+    made = ["report.html", "accel.v", *(["top.bin (bitstream)"] if report.get("bitstream") else [])]
+    typer.echo(f"Results are in {output}/: {', '.join(made)}, ...")

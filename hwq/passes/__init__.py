@@ -4,11 +4,11 @@ from ..ir.graph import Graph
 from .base import Pass
 from .drop_dead import DropDead
 from .ensure_requantize import EnsureRequantize
-from .exact_scale import ExactScale, exact_scale, fits, thresholds_of
+from .exact_scale import ExactScale, ScaleForm, exact_scale, exact_scales, fits, threshold_table, thresholds_of
 from .fuse_requantize import FuseRequantize
 
 __all__ = ["Pass", "DropDead", "FuseRequantize", "EnsureRequantize", "HARDWARE_PASSES", "apply_passes", "ExactScale",
-           "exact_scale", "thresholds_of", "fits"]
+           "ScaleForm", "exact_scale", "exact_scales", "thresholds_of", "threshold_table", "fits"]
 
 # The order matters: dead nodes first, so that a layer sees its true reader; then the missing requantizations, which
 # take their layer's bias themselves; then the biases of all others move, so that no layer has a bias in hardware.

@@ -1,13 +1,22 @@
-"""Make an integer function exact: the smallest multiplier, offset and shift that give it on every reachable sum."""
+"""Make an integer function exact: the smallest multiplier, offset and shift that give it on every reachable sum.
+
+A monotone function on ``lo..hi`` is its thresholds. A line equals it if it stands on or above each threshold's point
+and below each point one to the left of it; only the corners of the two hulls of these points can bind, so a channel
+is solved without a sweep.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..errors import ModelError
 
-__all__ = ["ExactScale", "thresholds_of", "exact_scale", "fits"]
+__all__ = ["ExactScale", "ScaleForm", "thresholds_of", "threshold_table", "exact_scale", "exact_scales", "exact_line", "fits"]
 
 MAX_SHIFT = 62
+Points = list[tuple[int, int]]
+Side = tuple[Points, Points]                       # corners of the points to reach, of the points to stay below
 
 
 @dataclass(frozen=True)
@@ -18,6 +27,16 @@ class ExactScale:
     offset: int
     shift: int
     offset_neg: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ScaleForm:
+    """The scales of all channels at one shift: int64 arrays (channels,); ``offset_neg`` is empty where one offset serves."""
+
+    mult: np.ndarray
+    offset: np.ndarray
+    shift: int
+    offset_neg: np.ndarray
 
 
 def thresholds_of(function: Callable[[int], int], lo: int, hi: int, first: int, last: int) -> list[int]:
@@ -46,38 +65,96 @@ def thresholds_of(function: Callable[[int], int], lo: int, hi: int, first: int, 
     return result
 
 
-def _bounds(thresholds: Sequence[int], first: int, lo: int, hi: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+def threshold_table(function: Callable[[np.ndarray], np.ndarray], lo: np.ndarray, hi: np.ndarray, first: int,
+                    last: int) -> np.ndarray:
+    """Return `thresholds_of` for all channels at once, int64 (channels, last - first).
+
+    Parameters
+    ----------
+    function : int64 (channels, n) -> int64 (channels, n)
+        Monotone in each row.
+    lo, hi : int64 array (channels,)
+        Range of each channel's argument.
+    first, last : int
+        Range of the result.
+    """
+    levels = np.arange(first + 1, last + 1, dtype=np.int64)[None, :]
+    below = np.repeat(np.asarray(lo, np.int64)[:, None], levels.shape[1], axis=1)
+    above = np.repeat(np.asarray(hi, np.int64)[:, None] + 1, levels.shape[1], axis=1)
+    top = np.asarray(hi, np.int64)[:, None]
+    while (below < above).any():
+        middle = (below + above) >> 1              # never asked at hi + 1: where it lands there, below == above
+        reached = function(np.minimum(middle, top)) >= levels
+        active = below < above
+        above = np.where(active & reached, middle, above)
+        below = np.where(active & ~reached, middle + 1, below)
+    return below
+
+
+def _hull(points: Points, upper: bool) -> Points:
+    """Return the corners of the upper or lower hull of points that ascend in both coordinates."""
+    sign = 1 if upper else -1
+    corners: Points = []
+    for t, k in points:
+        if corners and corners[-1][0] == t:        # same place: the higher binds above, the lower (first) below
+            if not upper:
+                continue
+            corners.pop()
+        while len(corners) >= 2:
+            (t0, k0), (t1, k1) = corners[-2:]
+            if sign * ((k1 - k0) * (t - t1) - (k - k1) * (t1 - t0)) > 0:
+                break
+            corners.pop()
+        corners.append((t, k))
+    return corners
+
+
+def _side(thresholds: Sequence[int], first: int, lo: int, hi: int) -> Side:
     """Return the points that bind: (T, k) with k*2^s <= T*m + b, and (T - 1, k) with (T - 1)*m + b < k*2^s."""
     at = [(t, k) for k, t in enumerate(thresholds, start=first + 1) if t <= hi]
     before = [(t - 1, k) for k, t in enumerate(thresholds, start=first + 1) if t > lo]
-    return at, before
+    return _hull(at, True), _hull(before, False)
+
+
+def _sides(thresholds: Sequence[int], first: int, lo: int, hi: int) -> list[Side]:
+    """Return the problem below zero and the problem from zero on."""
+    return [_side([min(t, 0) for t in thresholds], first, lo, -1), _side([max(t, 0) for t in thresholds], first, 0, hi)]
 
 
 def fits(scale: ExactScale, thresholds: Sequence[int], first: int, lo: int, hi: int) -> bool:
     """Return whether ``scale`` equals the function with these thresholds on all of ``lo..hi``: a proof, not a sweep."""
-    at, before = _bounds(thresholds, first, lo, hi)
-
-    def value(a: int) -> int:
-        offset = scale.offset if scale.offset_neg is None or a >= 0 else scale.offset_neg
-        return (a * scale.mult + offset) >> scale.shift
-
-    if scale.offset_neg is not None and lo < 0 <= hi and value(-1) > value(0):
-        return False                               # two lines need not be monotone where they meet
-    return all(value(a) >= k for a, k in at) and all(value(a) < k for a, k in before)
-
-
-def _offsets(m: int, s: int, at: list[tuple[int, int]], before: list[tuple[int, int]]) -> tuple[int | None, int | None]:
-    least = max(((k << s) - t * m for t, k in at), default=None)
-    most = min(((k << s) - 1 - t * m for t, k in before), default=None)
-    return least, most
+    if scale.mult < 0:
+        return False
+    two = scale.offset_neg is not None and lo < 0
+    problems = [(_side(thresholds, first, lo, hi), scale.offset)]
+    if two and hi < 0:
+        problems = [(problems[0][0], scale.offset_neg)]            # type: ignore[list-item]
+    elif two:
+        negative, positive = _sides(thresholds, first, lo, hi)
+        problems = [(negative, scale.offset_neg), (positive, scale.offset)]        # type: ignore[list-item]
+    return all(all((t * scale.mult + b) >> scale.shift >= k for t, k in at)
+               and all((t * scale.mult + b) >> scale.shift < k for t, k in before) for (at, before), b in problems)
 
 
-def _line(at: list[tuple[int, int]], before: list[tuple[int, int]], s: int) -> tuple[int, int, int] | None:
-    """Return the smallest m >= 0 for a shift, and the range of its offsets, or None."""
-    # every pair of an `at` point and a `before` point bounds m / 2**s: k*2^s - t*m <= k'*2^s - 1 - t'*m
+def _offsets(m: int, s: int, side: Side) -> tuple[int, int] | None:
+    """Return the least and the greatest offset for a multiplier, or None if there is none."""
+    least = max(((k << s) - t * m for t, k in side[0]), default=None)
+    most = min(((k << s) - 1 - t * m for t, k in side[1]), default=None)
+    if least is None:
+        least = most if most is not None else (1 << s) >> 1
+    if most is None:
+        most = least
+    return (least, most) if least <= most else None
+
+
+def _mults(side: Side, s: int) -> tuple[int, int | None] | None:
+    """Return the smallest and the greatest multiplier >= 0 for a shift (None: no greatest), or None if there is none.
+
+    Every pair of a point to reach and a point to stay below bounds it: k*2^s - t*m <= j*2^s - 1 - u*m.
+    """
     low, high = 0, None
-    for t, k in at:
-        for u, j in before:
+    for t, k in side[0]:
+        for u, j in side[1]:
             gap, need = t - u, ((k - j) << s) + 1          # need <= gap * m
             if gap > 0:
                 low = max(low, -(-need // gap))
@@ -85,19 +162,61 @@ def _line(at: list[tuple[int, int]], before: list[tuple[int, int]], s: int) -> t
                 if need > 0:
                     return None
             else:
-                bound = need // gap if need % gap == 0 else -((need) // -gap) - 1
+                bound = -need // -gap                      # m <= need / gap, both negative
                 high = bound if high is None else min(high, bound)
+    return None if high is not None and low > high else (low, high)
+
+
+def _solve(sides: Sequence[Side], s: int) -> tuple[int, list[int]] | None:
+    """Return the smallest multiplier for a shift with an offset for each side, or None."""
+    low, high = 0, None
+    for side in sides:
+        found = _mults(side, s)
+        if found is None:
+            return None
+        low = max(low, found[0])
+        if found[1] is not None:
+            high = found[1] if high is None else min(high, found[1])
     if high is not None and low > high:
         return None
-    least, most = _offsets(low, s, at, before)
-    if least is not None and most is not None and least > most:
+    ranges = [_offsets(low, s, side) for side in sides]
+    if any(r is None for r in ranges):
         return None
-    half = (1 << s) >> 1
-    if least is None:
-        least = most if most is not None else half
-    if most is None:
-        most = least
-    return low, least, most
+    return low, [_round_offset(*r) for r in ranges if r is not None]
+
+
+def _least_shift(sides: Sequence[Side], at_least: int, max_bits: int) -> int | None:
+    """Return the smallest shift that has a solution of up to ``max_bits`` (a shift that has one is followed by such)."""
+    step, s = 1, at_least
+    while _solve(sides, s) is None:
+        s += step
+        step *= 2
+        if s > MAX_SHIFT:
+            s = MAX_SHIFT
+            if _solve(sides, s) is None:
+                return None
+            break
+    below, above = at_least - 1, s
+    while above - below > 1:
+        middle = (below + above) // 2
+        if _solve(sides, middle) is None:
+            below = middle
+        else:
+            above = middle
+    found = _solve(sides, above)
+    assert found is not None
+    return above if found[0].bit_length() <= max_bits else None
+
+
+def _round_offset(least: int, most: int) -> int:
+    """Return the offset with the most trailing zeros in a range: cheap, and the plain half where that fits."""
+    if least <= 0 <= most:
+        return 0
+    for bit in range(max(abs(least), abs(most)).bit_length(), -1, -1):
+        candidate = -(-least >> bit) << bit
+        if least <= candidate <= most:
+            return candidate
+    return least
 
 
 def exact_scale(thresholds: Sequence[int], first: int, lo: int, hi: int, *, max_bits: int = 31,
@@ -122,47 +241,79 @@ def exact_scale(thresholds: Sequence[int], first: int, lo: int, hi: int, *, max_
     ModelError
         No such line.
     """
-    at, before = _bounds(thresholds, first, lo, hi)
-    for s in range(MAX_SHIFT):
-        found = _line(at, before, s)
-        if found is not None and found[0].bit_length() <= max_bits:
-            m, least, most = found
-            return ExactScale(m, _round_offset(least, most), s)
-    if two_offsets and lo < 0 <= hi:
-        for s in range(MAX_SHIFT):
-            both = _two_lines(thresholds, first, lo, hi, s)
-            if both is not None and both.mult.bit_length() <= max_bits:
-                return both
-    raise ModelError(f"No multiplier of up to {max_bits} bits with {'two offsets' if two_offsets else 'one offset'} gives this "
-                     f"function on every sum of {lo}..{hi}; use thresholds")
+    form = exact_scales([thresholds], first, [lo], [hi], max_bits=max_bits, two_offsets=two_offsets)
+    negative = int(form.offset_neg[0]) if form.offset_neg.size else None
+    return ExactScale(int(form.mult[0]), int(form.offset[0]), form.shift, negative)
 
 
-def _round_offset(least: int, most: int) -> int:
-    """Return the offset with the most trailing zeros in a range: cheap, and the plain half where that fits."""
-    if least <= 0 <= most:
-        return 0
-    for bit in range(max(abs(least), abs(most)).bit_length(), -1, -1):
-        candidate = -(-least >> bit) << bit
-        if least <= candidate <= most:
-            return candidate
-    return least
+def exact_scales(thresholds: Sequence[Sequence[int]] | np.ndarray, first: int, lo: Sequence[int] | np.ndarray,
+                 hi: Sequence[int] | np.ndarray, *, max_bits: int = 31, two_offsets: bool = False) -> ScaleForm:
+    """Return the lines of all channels at the smallest shift that serves every one of them; see `exact_scale`.
 
+    Parameters
+    ----------
+    thresholds : int (channels, n)
+        A row of `thresholds_of` for each channel.
+    lo, hi : int (channels,)
+        Reachable arguments of each channel.
+    first, max_bits, two_offsets
+        See `exact_scale`.
 
-def _two_lines(thresholds: Sequence[int], first: int, lo: int, hi: int, s: int) -> ExactScale | None:
-    """Return one multiplier with an offset for each sign, or None."""
-    # At and below -1 the function has the thresholds up to 0, from 0 on those above: each side is a problem of its own.
-    negative = _bounds([min(t, 0) for t in thresholds], first, lo, -1)
-    positive = _bounds([max(t, 0) for t in thresholds], first, 0, hi)
-    ends = []
-    for at, before in (negative, positive):
-        found = _line(at, before, s)
+    Raises
+    ------
+    ModelError
+        A channel has no such line.
+    """
+    problems: list[list[Side]] = []
+    shift = 0
+    for c, row in enumerate(np.asarray(thresholds, dtype=object)):
+        low, high = int(lo[c]), int(hi[c])
+        row = [int(t) for t in row]
+        sides = [_side(row, first, low, high)]
+        found = _least_shift(sides, shift, max_bits)
+        if found is None and two_offsets and low < 0 <= high:
+            sides = _sides(row, first, low, high)
+            found = _least_shift(sides, shift, max_bits)
         if found is None:
-            return None
-        ends.append(found[0])
-    for m in range(max(ends), max(ends) + 3):      # both sides bound m from below; the tightest is nearly always it
-        ranges = [_offsets(m, s, at, before) for at, before in (negative, positive)]
-        if all(a is None or b is None or a <= b for a, b in ranges):
-            least = [(a if a is not None else b if b is not None else 0, b if b is not None else a if a is not None else 0)
-                     for a, b in ranges]
-            return ExactScale(m, _round_offset(*least[1]), s, _round_offset(*least[0]))
-    return None
+            raise ModelError(f"No multiplier of up to {max_bits} bits with {'two offsets' if two_offsets else 'one offset'} gives "
+                             f"this function on every sum of {low}..{high}{f' (channel {c})' if len(lo) > 1 else ''}; use thresholds")
+        shift = max(shift, found)
+        problems.append(sides)
+    solved = [_solve(sides, shift) for sides in problems]
+    assert all(s is not None for s in solved)
+    if any(s[0].bit_length() > max_bits for s in solved if s is not None):
+        raise ModelError(f"No multipliers of up to {max_bits} bits share one shift for all {len(solved)} channels; use thresholds")
+    two = any(len(sides) > 1 for sides in problems)
+    return ScaleForm(np.array([s[0] for s in solved], np.int64), np.array([s[1][-1] for s in solved], np.int64), shift,        # type: ignore[index]
+                     np.array([s[1][0] for s in solved] if two else [], np.int64))        # type: ignore[index]
+
+
+def exact_line(x: int, values: Sequence[int], *, max_bits: int = 31) -> ScaleForm:
+    """Return the line, with two offsets if it must, that gives ``values[i]`` at ``x + i``: for results of many levels.
+
+    Parameters
+    ----------
+    x : int
+        Lowest argument.
+    values : sequence of int
+        The function at ``x, x + 1, ...``; it does not fall.
+    max_bits : int
+        Largest width of the multiplier in bits.
+
+    Raises
+    ------
+    ModelError
+        No such line.
+    """
+    def side(points: Points) -> Side:
+        return _hull(points, True), _hull([(t, k + 1) for t, k in points], False)
+    points = [(x + i, int(v)) for i, v in enumerate(values)]
+    halves = [[p for p in points if p[0] < 0], [p for p in points if p[0] >= 0]]
+    problems = [[side(points)]] + ([[side(half) for half in halves]] if all(halves) else [])
+    for sides in problems:
+        shift = _least_shift(sides, 0, max_bits)
+        solved = None if shift is None else _solve(sides, shift)
+        if shift is not None and solved is not None:
+            return ScaleForm(np.array([solved[0]], np.int64), np.array([solved[1][-1]], np.int64), shift,
+                             np.array(solved[1][:-1], np.int64))
+    raise ModelError(f"No multiplier of up to {max_bits} bits gives these {len(points)} values")

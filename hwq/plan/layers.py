@@ -8,7 +8,9 @@ from hwq.rtl.common import Technology
 from hwq.rtl.reduce import ArgMax
 from hwq.rtl.stage import ConvStage, Folding, GlobalPoolStage, PoolStage, Requant
 
+from ..arith import width_of
 from ..errors import ModelError
+from ..formats import FixedPoint
 from ..ir import nodes as n
 from ..ir.graph import Graph
 from ..ir.nodes import Edge, Node
@@ -75,6 +77,15 @@ class Layer:
     def _requant(self) -> Requant:
         node = next(node for node in self.nodes if isinstance(node, n.Requantize))
         return Requant(node.mult, node.offset, node.offset_neg, node.shift, node.lo, node.hi, node.half_even)
+
+    def styles(self, technology: Technology) -> tuple[str, ...]:
+        """Return the styles of arithmetic that the layer can have, see `MatVec`."""
+        assert isinstance(self.main, n.Conv2d | n.Linear)
+        fmt = self.main.weight_format
+        products = isinstance(fmt, FixedPoint) and fmt.signed
+        x_width = width_of(self.x.lo, self.x.hi)[0]
+        wide = bool(technology.dsp_min_width) and x_width + fmt.width >= technology.dsp_min_width
+        return ("lut", "dsp") if products and wide else ("lut",)
 
     def stage(self, fold: Folding, in_lanes: int, technology: Technology) -> Stage:
         """Return the layer's block tree; cheap: nothing is elaborated."""

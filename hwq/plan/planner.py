@@ -1,11 +1,12 @@
 """Choose the folding of every layer: the fewest cycles a frame that fit the device.
 
-For a given number of cycles the layers are independent: each takes its cheapest folding that is fast enough. So the
-plan is a search over cycles; logic and block RAM are traded against each other by a few weightings.
+For a given number of cycles the layers are independent: each takes a folding that is fast enough. So the plan is a search
+over cycles; `choose` shares out block RAM and multipliers, and `settle` makes the rings as deep as it takes to keep the promise.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 
 from hwq.rtl.common import Cost
 from hwq.rtl.stage import Folding
@@ -14,13 +15,14 @@ from ..errors import FitError, ModelError
 from ..ir.graph import Graph
 from .devices import SHELL, Device
 from .layers import Layer, Stage, split
+from .search import choose
+from .settle import settle, simulated_cycles
 
 __all__ = ["Plan", "PlannedLayer", "make_plan", "parse_fold", "LC_USABLE"]
 
 # Share of the logic cells that the plan may fill: beyond, placement gets slow and the clock drops.
 LC_USABLE = 0.85
 _MAX_LANES = 64
-_WEIGHTS = (0.0, 0.2, 0.5, 0.8, 1.0)
 # Lanes tried for a target without limits: moderate, so that the Verilog suits any part.
 _GENERIC_LANES = 16
 
@@ -47,7 +49,7 @@ class Plan:
     in_lanes : int
         Codes a beat at the input.
     cycles : int
-        Cycles a frame in steady state: those of the slowest layer, or of the input.
+        Cycles a frame in steady state, exactly; only where the rings cannot be made deep enough an upper bound.
     cost : Cost
         Estimate, shell included.
     """
@@ -118,11 +120,9 @@ def _options(layer: Layer, device: Device, fixed: tuple[int, int] | None) -> lis
     for pe, simd, source in choices:
         words = taps * channels // simd if source == "memory" else 1
         for block_rom in ((True, False) if outputs // pe * words <= 256 else (True,)):
-            for dsp in ((True, False) if device.dsp else (True,)):
-                fold = Folding(pe, simd, source, _lanes(pe, words), block_rom, dsp)
+            for style in layer.styles(device.technology):
+                fold = Folding(pe, simd, source, _lanes(pe, words), block_rom, style)
                 stage = layer.stage(fold, simd if source == "memory" else channels, device.technology)
-                if dsp and device.dsp and not stage.matvec.uses_dsp and not fixed:      # type: ignore[union-attr]
-                    continue                             # the same as without
                 options.append(_Option(fold, stage.cycles, stage.cost))                 # type: ignore[union-attr]
     return options
 
@@ -133,19 +133,15 @@ def _fits(cost: Cost, device: Device, share: float = LC_USABLE) -> bool:
 
 def _assemble(layers: list[Layer], folds: Mapping[str, Folding], device: Device, reserve: Cost, target: int) -> Plan:
     x = layers[0].x
-    channels = x.shape[-1]
-    size = 1
-    for dim in x.shape:
-        size *= dim
-    lanes = next((d for d in _divisors(channels) if size // d <= target), channels)
-    planned, total, at, cycles = [], reserve + Cost(lc=90), lanes, size // lanes
+    size = prod(x.shape)
+    lanes = next((d for d in _divisors(x.shape[-1]) if size // d <= target), x.shape[-1])
+    planned, total, at, cycles = [], reserve + Cost(lc=90), lanes, max(size // lanes, prod(layers[-1].y.shape))
     for layer in layers:
         fold = folds.get(layer.name)
         stage: Stage = layer.stage(fold or Folding(), at, device.technology)
-        layer_cycles = getattr(stage, "cycles", 0)
-        planned.append(PlannedLayer(layer, fold, at, layer_cycles, stage.cost))
+        planned.append(PlannedLayer(layer, fold, at, stage.cycles, stage.cost))
         at = getattr(stage, "out_lanes", 1)
-        total, cycles = total + stage.cost, max(cycles, layer_cycles)
+        total, cycles = total + stage.cost, max(cycles, stage.cycles)
     if at != 1:
         total += Cost(lc=40)
     return Plan(tuple(planned), device, lanes, cycles, total)
@@ -183,42 +179,50 @@ def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, tuple[int, in
     floor = max((min(o.cycles for o in each) for each in options.values()), default=0)
 
     def best(target: int) -> Plan | None:
-        found: list[Plan] = []
-        for weight in _WEIGHTS:
-            chosen: dict[str, Folding] = {}
-            for name, each in options.items():
-                quick = [o for o in each if o.cycles <= target]
-                if not quick:
-                    return None
-                lc, ebr = device.lc or 1000, device.ebr or 1
-                dsp = 0.05 / device.dsp if device.dsp else 0.0
-                chosen[name] = min(quick, key=lambda o: (weight * o.cost.ebr / ebr + (1 - weight) * o.cost.lc / lc
-                                                         + dsp * o.cost.dsp, o.cycles)).fold
-            plan = _assemble(layers, chosen, device, reserve, target)
-            if _fits(plan.cost, device):
-                found.append(plan)
-        return min(found, key=lambda p: (p.cost.lc, p.cost.ebr)) if found else None
+        """Return the plan with the fewest logic cells that takes ``target`` cycles and fits, rings included."""
+        blocks = device.ebr
+        while True:
+            chosen = choose([[o for o in options[name] if o.cycles <= target] for name in options],
+                            blocks - reserve.ebr if device.lc else None, device.dsp)
+            if chosen is None:
+                return None
+            folds = {name: o.fold for name, o in zip(options, chosen, strict=True)}
+            plan = _assemble(layers, folds, device, reserve, target)
+            settled = settle(plan, lambda more, folds=folds: _assemble(layers, folds | more, device, reserve, target))
+            if settled is None:
+                return None
+            if _fits(settled.cost, device):
+                return settled
+            over = settled.cost.ebr - device.ebr
+            if over <= 0:                                # too much logic, however the blocks are shared out
+                return None
+            blocks -= over
 
     usable = [t for t in targets if t >= floor]
-    lo, hi, plan = 0, len(usable) - 1, None
+    lo, hi, found = 0, len(usable) - 1, None
     while lo <= hi:                                      # slower never costs more: bisect
         middle = (lo + hi) // 2
         candidate = best(usable[middle])
         if candidate is None:
             lo = middle + 1
         else:
-            plan, hi = candidate, middle - 1
-    if not options:
-        plan = _assemble(layers, {}, device, reserve, 1 << 60)
-    if plan is None:
-        plan = _least(layers, options, device, reserve)
-    return _deepen(plan, reserve)
+            found, hi = candidate, middle - 1
+    if found is None and not options:
+        plain = _assemble(layers, {}, device, reserve, 1 << 60)
+        found = _promise(plain, lambda more: plain)
+    return found or _least(layers, options, device, reserve)
+
+
+def _promise(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Plan:
+    """Return the plan settled, or with the cycles that it can take at most."""
+    return settle(plan, assemble) or replace(plan, cycles=simulated_cycles(plan))
 
 
 def _least(layers: list[Layer], options: dict[str, list[_Option]], device: Device, reserve: Cost) -> Plan:
     """Return the smallest plan, for the tools to judge, or say what is certain: that it cannot fit."""
     small = {name: min(each, key=lambda o: (o.cost.ebr, o.cost.lc)).fold for name, each in options.items()}
     plan = _assemble(layers, small, device, reserve, 1 << 60)
+    plan = _promise(plan, lambda more: _assemble(layers, small | more, device, reserve, 1 << 60))
     bits = {layer.name: layer.weight.size * layer.main.weight_format.width for layer in layers if layer.folds}   # type: ignore[attr-defined]
     if plan.cost.ebr > device.ebr or plan.cost.lc > 1.3 * device.lc:
         worst = max(bits, key=lambda name: bits[name])
@@ -226,17 +230,4 @@ def _least(layers: list[Layer], options: dict[str, list[_Option]], device: Devic
             f"The network does not fit {device.name}: at least {plan.cost.ebr} of {device.ebr} block RAMs and about "
             f"{plan.cost.lc:.0f} of {device.lc} logic cells (shell included). Weights take {sum(bits.values())} bits, most in "
             f"'{worst}' ({bits[worst]} bits). Fewer bits for that layer, fewer channels, or a larger device (--device hx8k) help.")
-    return plan
-
-
-def _deepen(plan: Plan, reserve: Cost) -> Plan:
-    """Give the slowest layers rings that never wait, where block RAM is left."""
-    for planned in sorted(plan.layers, key=lambda p: -p.cycles):
-        if planned.fold is None or planned.fold.source != "memory":
-            continue
-        folds = {p.layer.name: p.fold for p in plan.layers if p.fold}
-        folds[planned.layer.name] = replace(planned.fold, full_rate=True)
-        deeper = _assemble([p.layer for p in plan.layers], folds, plan.device, reserve, plan.cycles)
-        if _fits(deeper.cost, plan.device, share=1.0):
-            plan = deeper
     return plan

@@ -143,24 +143,35 @@ def run(tool: Tool | str, args: Sequence[str], log: Path, cwd: Path, input: byte
 
 
 def run_many(tool: Tool, jobs: Sequence[tuple[Sequence[str], Path]], cwd: Path, *, parallel: int | None = None,
-             env: dict[str, str] | None = None) -> None:
-    """Run a tool once for each (arguments, log), several at a time; the first failure ends them all."""
+             env: dict[str, str] | None = None, keep_going: bool = False) -> list[ToolError | None]:
+    """Run a tool once for each (arguments, log), several at a time.
+
+    The first failure ends them all, unless ``keep_going``: then every job runs to its end, and each one's error, or None,
+    is returned in the order of the jobs.
+    """
     parallel = parallel or os.cpu_count() or 1
-    waiting, running = list(jobs)[::-1], list[Child]()
+    waiting, running = list(enumerate(jobs))[::-1], dict[int, Child]()
+    errors: list[ToolError | None] = [None] * len(jobs)
     try:
         while waiting or running:
             while waiting and len(running) < parallel:
-                args, log = waiting.pop()
-                running.append(Child(tool, args, log, cwd, None, env))
-            ended = [child for child in running if child.poll() is not None]
-            for child in ended:
-                child.check()
-                running.remove(child)
+                number, (args, log) = waiting.pop()
+                running[number] = Child(tool, args, log, cwd, None, env)
+            ended = [number for number, child in running.items() if child.poll() is not None]
+            for number in ended:
+                try:
+                    running[number].check()
+                except ToolError as error:
+                    if not keep_going:
+                        raise
+                    errors[number] = error
+                del running[number]
             if not ended:
                 time.sleep(0.02)
     finally:
-        for child in running:
+        for child in running.values():
             child.kill()
+    return errors
 
 
 def run_yosys(script: str, log: Path, cwd: Path) -> str:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hwq.errors import ModelError
 from hwq.formats import Bipolar, FixedPoint, PowerOfTwo
 from hwq.rtl.common import GENERIC, ICE40
+from hwq.rtl.deduct import Deduct
 from hwq.rtl.loops import LoopNest
 from hwq.rtl.matvec import MatVec
 from hwq.rtl.reduce import ArgMax, Reduce
@@ -154,18 +155,28 @@ def test_shift_window(parameters, stall):
         assert cycles[2 * per_frame] - cycles[per_frame] == dut.cycles
 
 
-FORMATS = [FixedPoint(4, 0), FixedPoint(2, 0), FixedPoint(8, 0), PowerOfTwo(3, 0), Bipolar()]
+FORMATS = [*(FixedPoint(b, 0) for b in (2, 3, 4, 5, 6, 8)), FixedPoint(2, 0, narrow=True), FixedPoint(1, 0, signed=False),
+           FixedPoint(4, 0, signed=False), FixedPoint(5, 0, signed=False), *(PowerOfTwo(b, 0) for b in (2, 3, 4, 5)), Bipolar()]
+STYLED = [*((fmt, "lut") for fmt in FORMATS), (FixedPoint(4, 0), "dsp"), (FixedPoint(8, 0), "dsp")]
 
 
-@pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.text)
+def words_of(fmt, rng, shape):
+    """Return random weights of the format, all its levels as likely."""
+    if isinstance(fmt, FixedPoint) and fmt.narrow:
+        return rng.integers(fmt.range[0], fmt.range[1] + 1, shape)
+    return fmt.decode(rng.integers(0, 1 << fmt.width, shape))
+
+
+@pytest.mark.parametrize("fmt, style", STYLED, ids=lambda v: getattr(v, "text", v))
 @pytest.mark.parametrize("fold", [(6, 1, 1, 1, 1), (4, 5, 3, 2, 1), (4, 2, 4, 4, 2), (6, 3, 5, 2, 4), (3, 1, 2, 3, 1)])
 @pytest.mark.parametrize("stall", STALLS[::3])
-def test_matvec(fmt, fold, stall):
+def test_matvec(fmt, style, fold, stall):
     outputs, words, simd, pe, repeat = fold
     rng = np.random.default_rng(1)
-    weight = fmt.decode(rng.integers(0, 1 << fmt.width, (outputs, words, simd)))
+    weight = words_of(fmt, rng, (outputs, words, simd))
     x_range = (0, 15) if outputs != 3 else (-7, 6)
-    dut = MatVec(weight, fmt, x_range, pe=pe, repeat=repeat, technology=ICE40)
+    dut = MatVec(weight, fmt, x_range, pe=pe, repeat=repeat, style=style, technology=ICE40)
+    assert dut.rom == (dut.groups * words, pe * simd * fmt.width)
     windows = 3 * dut.groups * repeat
     x = rng.integers(x_range[0], x_range[1] + 1, (windows * words, simd))
     x[:words], x[words:2 * words] = x_range[1], x_range[0]                 # extremes reach the accumulator's ends
@@ -179,8 +190,35 @@ def test_matvec(fmt, fold, stall):
         assert cycles[-1] - cycles[0] == (windows - 1) * words
 
 
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.text)
+def test_lanes_are_exact_for_every_code_and_weight(fmt):
+    """All weights times all codes, one product a window; what is too much is a constant of the weight."""
+    weight = np.unique(words_of(fmt, np.random.default_rng(0), 2000))[:, None, None]
+    for x_range in ((0, 7), (-4, 3)):
+        dut = MatVec(weight, fmt, x_range, pe=len(weight), technology=ICE40)
+        x = np.arange(x_range[0], x_range[1] + 1)[:, None]
+        beats = [pack(dut.x_shape, beat) | 1 << dut.x_shape.width for beat in x]
+        got, _ = run_stream(dut, beats, len(x))
+        sums = np.array([unpack(dut.acc_shape, dut.pe, w) for w in got])
+        np.testing.assert_array_equal(sums - dut.too_much, x * weight[:, 0, 0])
+        assert sums.min() >= dut.acc_range[0] and sums.max() <= dut.acc_range[1]
+
+
+@pytest.mark.parametrize("stall", STALLS)
+@pytest.mark.parametrize("pe, repeat", [(1, 1), (2, 3), (6, 2)])
+def test_deduct(pe, repeat, stall):
+    rng = np.random.default_rng(5)
+    ranges = np.sort(rng.integers(-50, 300, (6, 2)), axis=1)
+    constants = rng.integers(-90, 90, 6)
+    dut = Deduct(ranges, constants, pe=pe, repeat=repeat)
+    order = (np.arange(3 * 6 // pe * repeat) // repeat % (6 // pe))[:, None] * pe + np.arange(pe)
+    x = rng.integers(ranges[order, 0], ranges[order, 1] + 1)
+    check_block(dut, x, x - constants[order], in_shape=dut.i.payload.shape().elem_shape, out_shape=dut.out_shape, stall=stall)
+    np.testing.assert_array_equal(dut.model(x), x - constants[order])
+
+
 def test_matvec_accumulator_is_exactly_as_wide_as_the_sums():
-    dut = MatVec(np.full((1, 2, 2), -8), FixedPoint(4, 0), (0, 15), pe=1, technology=ICE40)
+    dut = MatVec(np.full((1, 2, 2), -8), FixedPoint(4, 0), (0, 15), pe=1, style="dsp", technology=ICE40)
     assert dut.acc_range == (-480, 0) and dut.acc_shape == Shape(10, True)
     assert dut.rom == (2, 8)
 

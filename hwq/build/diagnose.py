@@ -1,0 +1,94 @@
+"""What a failure of place and route means, and what to type next."""
+
+import re
+
+from hwq.rtl.stage import ConvStage
+
+from ..errors import FitError, FormatError, HwqError, ToolError
+from ..plan import Plan, PlannedLayer
+
+__all__ = ["diagnose", "utilization"]
+
+_NAMES = {"ICESTORM_LC": "logic cells", "ICESTORM_RAM": "block RAMs", "ICESTORM_DSP": "DSP", "ICESTORM_SPRAM": "SPRAM",
+          "ICESTORM_PLL": "PLL", "SB_IO": "pins", "SB_GB": "global buffers"}
+_ROW = re.compile(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%", re.M)
+
+
+def utilization(log: str) -> dict[str, tuple[int, int]]:
+    """Return nextpnr's table: used and available, by cell class."""
+    return {name: (int(used), int(there)) for name, used, there in _ROW.findall(log)}
+
+
+def diagnose(log: str, plan: Plan, hz: int, seeds: int, error: ToolError) -> HwqError:
+    """Return the error to raise for a failed place and route; ``error`` itself if its log says nothing that we know.
+
+    Parameters
+    ----------
+    log : str
+        Of nextpnr.
+    plan : Plan
+        What was built.
+    hz, seeds : int
+        Clock asked for; seeds that were tried.
+    error : ToolError
+        Of the run.
+    """
+    pin = re.search(r"package does not have a pin named '?([^'\s]+)", log)
+    if pin:
+        return FormatError(f"The package of {plan.device.name} has no pin {pin[1]!r}; correct the .pcf file")
+    table = utilization(log)
+    over = {name: row for name, row in table.items() if row[0] > row[1]}
+    # Placement fails before every cell is taken: carry chains and control sets want their own tiles.
+    if not over and re.search(r"Unable to|Failed to expand region|failed to place|[Nn]o BELs remaining", log):
+        over = {name: row for name, row in table.items() if row[1] >= 8 and row[0] >= 0.95 * row[1]}
+    if over:
+        found = ", ".join(f"{used} of {there} {_NAMES.get(name, name)}" for name, (used, there) in over.items())
+        return FitError(f"The design does not fit {plan.device.name} after synthesis: it takes {found}. {_advice(plan, set(over))}")
+    reached = re.findall(r"Max frequency for clock\s+'[^']*':\s+([\d.]+) MHz \(FAIL", log)
+    if reached:
+        slowest = min(float(value) for value in reached)
+        return FitError(f"The clock of {hz / 1e6:g} MHz is not reached: {slowest:g} MHz. Type --freq {int(slowest)}"
+                        + ("" if seeds > 1 else ", or --seeds 8 to try several placements") + ".")
+    return error
+
+
+def _advice(plan: Plan, over: set[str]) -> str:
+    """Say what to type: a smaller folding of the layer that takes most, or what else helps."""
+    folded = [planned for planned in plan.layers if planned.fold]
+    other = " Or take a larger device: --board hx8k." if plan.device.name == "up5k" else ""
+    if over == {"ICESTORM_RAM"} or not folded:
+        if not folded:
+            return "Fewer channels or a smaller input help." + other
+        worst = max(folded, key=lambda planned: (_blocks(plan, planned), planned.layer.weight.size))
+        return (f"Most weights are in '{worst.layer.name}' ({_blocks(plan, worst)} block RAMs): give it fewer bits or channels, "
+                f"or another word, such as --fold {_smaller(worst) or worst.layer.name + '=1,1'}." + other)
+    for planned in sorted(folded, key=lambda planned: -planned.cost.lc):
+        smaller = _smaller(planned)
+        if smaller:
+            return f"Type --fold {smaller}: '{planned.layer.name}' takes most (about {planned.cost.lc:.0f} logic cells)." + other
+    return "Every layer has its smallest folding; fewer bits or channels help." + other
+
+
+def _blocks(plan: Plan, planned: PlannedLayer) -> int:
+    stage = planned.layer.stage(planned.fold, planned.in_lanes, plan.device.technology) if planned.fold else None
+    if not isinstance(stage, ConvStage) or not planned.fold or not planned.fold.block_rom:
+        return 0
+    depth, width = stage.matvec.rom
+    return plan.device.technology.blocks(width, depth)
+
+
+def _smaller(planned: PlannedLayer) -> str | None:
+    """Return the next smaller folding as the text of ``--fold``; None where there is none."""
+    fold, name = planned.fold, planned.layer.name
+    if fold is None:
+        return None
+    if fold.pe > 1:
+        return f"{name}={_less(fold.pe)},{fold.simd}"
+    if fold.source == "memory" and fold.simd > 1:
+        return f"{name}={fold.pe},{_less(fold.simd)}"
+    return None
+
+
+def _less(value: int) -> int:
+    """Return the greatest proper divisor."""
+    return next(value // d for d in range(2, value + 1) if value % d == 0)

@@ -1,0 +1,102 @@
+"""Place, route and pack, with one seed or several."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwq.boards import link_script as link
+from hwq.boards.registry import Device
+
+from ..plan import Plan
+from ..toolchain import find, run, run_many
+from .diagnose import diagnose
+
+__all__ = ["Placed", "place"]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What place and route gave.
+
+    Attributes
+    ----------
+    used : dict of str to (used, available)
+        By nextpnr's cell class.
+    hz : int
+        Clock asked for.
+    fmax_mhz : float
+        Clock that is reached.
+    seed : int
+        The seed that was kept.
+    seeds : dict of int to float
+        Clock in MHz that each seed reached; 0: it failed.
+    bitstream : bool
+        Whether there is one.
+    """
+
+    used: dict[str, tuple[int, int]]
+    hz: int
+    fmax_mhz: float
+    seed: int
+    seeds: dict[int, float]
+    bitstream: bool
+
+
+def _fmax(report: dict[str, Any]) -> float:
+    return min((float(entry["achieved"]) for entry in report.get("fmax", {}).values()), default=0.0)
+
+
+def place(part: Device, plan: Plan, work: Path, *, hz: int, seeds: tuple[int, ...], pins: bool,
+          say: Callable[[str], None]) -> Placed:
+    """Place and route ``top.json`` in ``work`` with every seed, keep the fastest, pack it if it has ``pins``.
+
+    Of equally fast ones the first seed is kept, so the result does not depend on which ends first.
+
+    Raises
+    ------
+    FitError
+        It does not fit, or no seed reaches the clock.
+    FormatError
+        The package has no such pin.
+    ToolError
+        Another failure of a tool.
+    """
+    say("place and route" + (f" with {len(seeds)} seeds" if len(seeds) > 1 else ""))
+    logs = work / "logs"
+
+    def names(seed: int) -> tuple[str, str, Path]:
+        suffix = f".{seed}" if len(seeds) > 1 else ""
+        return f"top{suffix}.asc", f"pnr{suffix}.json", logs / f"nextpnr{suffix}.log"
+
+    jobs = []
+    for seed in seeds:
+        asc, report, log = names(seed)
+        jobs.append((link.nextpnr_arguments(part, hz, pcf="top.pcf" if pins else None, asc=asc, report=report, seed=seed), log))
+    errors = run_many(find("nextpnr-ice40"), jobs, work, keep_going=True)
+    reports: dict[int, dict[str, Any]] = {}
+    for seed, error in zip(seeds, errors, strict=True):
+        if error is None:
+            reports[seed] = json.loads((work / names(seed)[1]).read_text())
+    if not reports:
+        first = next(error for error in errors if error)
+        raise diagnose(names(seeds[0])[2].read_text(errors="replace"), plan, hz, len(seeds), first) from None
+    kept = max(reports, key=lambda seed: (_fmax(reports[seed]), -seed))
+    asc, report, _ = names(kept)
+    for seed in seeds:
+        for name in names(seed)[:2]:
+            if seed != kept:
+                (work / name).unlink(missing_ok=True)
+    if len(seeds) > 1:
+        (work / report).rename(work / "pnr.json")
+        if pins:
+            (work / asc).rename(work / "top.asc")
+    if pins:
+        say("pack")
+        run(find("icepack"), link.icepack_arguments(), logs / "icepack.log", work)
+    used = {name: (int(row["used"]), int(row["available"])) for name, row in reports[kept]["utilization"].items()}
+    # Paths of this machine stand in it: no part of what is the same everywhere.
+    (work / "pnr.json").rename(logs / "pnr.json")
+    return Placed(used, hz, _fmax(reports[kept]), kept, {seed: round(_fmax(reports[seed]), 2) if seed in reports else 0.0
+                                                         for seed in seeds}, pins)

@@ -1,0 +1,193 @@
+"""What every importer shares: makes the nodes, chooses the form of each requantization, and keeps what the user must know."""
+
+import re
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .. import ir
+from ..errors import ModelError
+from ..formats import MAX_WIDTH, FixedPoint
+from ..ir.infer import channel_ranges, infer
+from ..passes.exact_scale import exact_scales
+
+__all__ = ["Builder", "Imported", "MAX_ELEMENTS", "weight_format"]
+
+MAX_ELEMENTS = 1 << 26
+"""Largest tensor that an importer takes: 67 million numbers, far beyond what a small FPGA can run."""
+
+
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """A network that an importer made.
+
+    Attributes
+    ----------
+    graph : ir.Graph
+        The integer network.
+    source : str
+        ``tflite`` or ``onnx``.
+    notes : tuple of str
+        What was left out or decided, for the user to read.
+    tensors : dict of str to anything
+        For edges that stand for a tensor of the source: how to find and read it there; the comparison knows.
+    input_text, output_text : str
+        What an input and an output integer mean.
+    details : dict
+        What the comparison needs besides.
+    """
+
+    graph: ir.Graph
+    source: str
+    notes: tuple[str, ...] = ()
+    tensors: dict[str, Hashable] = field(default_factory=dict)
+    input_text: str = ""
+    output_text: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def weight_format(codes: np.ndarray, least: int = 2) -> FixedPoint | None:
+    """Return the narrowest signed format of at least ``least`` bits that holds the codes, or None beyond 16 bits."""
+    top = max(int(codes.max(initial=0)), -int(codes.min(initial=0)) - 1)
+    width = max(least, top.bit_length() + 1)
+    return FixedPoint(width, 0) if width <= MAX_WIDTH else None
+
+
+def _shared(values: np.ndarray) -> np.ndarray:
+    """Return one value where all channels have the same."""
+    return values[:1] if len(values) and (values == values[0]).all() else values
+
+
+class Builder:
+    """Collects nodes and knows each edge as soon as its node is added.
+
+    Parameters
+    ----------
+    name : str
+        Name of the network.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.nodes: dict[str, ir.Node] = {}
+        self.edges: dict[str, ir.Edge] = {}
+        self.notes: list[str] = []
+        self.tensors: dict[str, Hashable] = {}
+
+    def unique(self, base: str) -> str:
+        """Return a safe name that no node has, made from a name of the source."""
+        base = re.sub(r"[^A-Za-z0-9_.]+", "_", base).strip("_.")[:48] or "node"
+        name, count = base, 2
+        while name in self.nodes or name in ("input", "output"):
+            name, count = f"{base}_{count}", count + 1
+        return name
+
+    def add(self, node: ir.Node) -> str:
+        """Append a node, which is checked, and return its name."""
+        self.edges[node.name] = edge = infer(node, [self.edges[source] for source in node.inputs])
+        if int(np.prod(edge.shape, dtype=object)) > MAX_ELEMENTS:
+            raise ModelError(f"{node.op} '{node.name}' makes a tensor of the shape {edge.shape}; the limit is {MAX_ELEMENTS:,} numbers")
+        self.nodes[node.name] = node
+        return node.name
+
+    def note(self, text: str) -> None:
+        """Tell the user something, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def replace_node(self, node: ir.Node) -> None:
+        """Put a changed node in the place of the one with its name."""
+        self.nodes[node.name] = node
+        self.edges[node.name] = infer(node, [self.edges[source] for source in node.inputs])
+
+    def private(self, name: str, kinds: type | tuple[type, ...]) -> bool:
+        """Return whether a node is of these kinds and nothing reads it yet."""
+        return isinstance(self.nodes[name], kinds) and not any(name in node.inputs for node in self.nodes.values())
+
+    def ranges(self, source: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the exact bounds of each channel of an edge, int64 (channels,)."""
+        node, edge = self.nodes[source], self.edges[source]
+        if isinstance(node, ir.Conv2d | ir.Linear):
+            return channel_ranges(node, self.edges[node.inputs[0]])
+        channels = edge.shape[-1]
+        return np.full(channels, edge.lo, np.int64), np.full(channels, edge.hi, np.int64)
+
+    def requantize(self, base: str, source: str, thresholds: np.ndarray, lo: int, hi: int, *, flip: np.ndarray | None = None,
+                   frac_bits: int | None = None) -> str:
+        """Append the requantization with these thresholds, in the cheapest exact form, and return its name.
+
+        Parameters
+        ----------
+        base : str
+            Name wanted.
+        source : str
+            Edge to requantize.
+        thresholds : int (1 or channels, hi - lo)
+            ``min{a: result >= k}`` for ``k = lo + 1 .. hi``, of ``-a`` in the rows where ``flip``; one beyond the range where there is none.
+        lo, hi : int
+            Range of the result.
+        flip : bool array (channels,), optional
+            Channels whose result falls with the sum.
+        frac_bits : int, optional
+            Scale of the codes, if a power of two.
+        """
+        low, high = self.ranges(source)
+        thresholds = np.asarray(thresholds)
+        flip = np.zeros(len(low), bool) if flip is None else np.broadcast_to(flip, low.shape)
+        if len(thresholds) == 1 and not flip.any():
+            low, high, flip = low.min(keepdims=True), high.max(keepdims=True), flip[:1]
+        elif len(thresholds) == 1:
+            thresholds = np.repeat(thresholds, len(low), axis=0)
+        low, high = np.where(flip, -high, low), np.where(flip, -low, high)
+        name = self.unique(base)
+        clipped = [[min(max(int(t), int(a)), int(b) + 1) for t in row] for row, a, b in zip(thresholds, low, high, strict=True)]
+        try:
+            form = exact_scales(clipped, lo, low, high, two_offsets=not flip.any())
+        except ModelError:
+            return self._thresholds(name, source, np.array(clipped, np.int64), lo, hi, flip, frac_bits)
+        mult, offset, negative = _shared(form.mult * np.where(flip, -1, 1)), _shared(form.offset), _shared(form.offset_neg)
+        return self.add(ir.Requantize(name, (source,), mult, offset, form.shift, lo, hi, negative, frac_bits=frac_bits))
+
+    def _thresholds(self, name: str, source: str, rows: np.ndarray, lo: int, hi: int, flip: np.ndarray, frac_bits: int | None) -> str:
+        if flip.any():
+            self.negate(source, flip)
+        return self.add(ir.Requantize(name, (source,), lo=lo, hi=hi, thresholds=rows, frac_bits=frac_bits))
+
+    def negate(self, source: str, channels: np.ndarray) -> None:
+        """Turn the sign of a layer's channels: of its weights and biases.
+
+        Raises
+        ------
+        ModelError
+            No layer with weights, or another node reads it.
+        """
+        node = self.nodes[source]
+        if not self.private(source, (ir.Conv2d, ir.Linear)):
+            raise ModelError(f"'{source}': channels whose result falls as the sum grows need the weights before them turned in sign, "
+                             "which is done for a Conv or MatMul that nothing else reads")
+        sign = np.where(np.broadcast_to(channels, node.bias.shape), -1, 1)         # type: ignore[attr-defined]
+        weight = node.weight * sign.reshape(-1, *[1] * (node.weight.ndim - 1))     # type: ignore[attr-defined]
+        fmt = node.weight_format                                                   # type: ignore[attr-defined]
+        lo, hi = fmt.range
+        if weight.min(initial=0) < lo or weight.max(initial=0) > hi:
+            fmt = replace(fmt, width=fmt.width + 1)
+        self.replace_node(replace(node, weight=weight, bias=node.bias * sign, weight_format=fmt))      # type: ignore[attr-defined,call-arg]
+
+    def finish(self, last: str, preprocess: ir.Preprocess | None = None, classes: Sequence[str] = ()) -> ir.Graph:
+        """Return the graph that ends in the edge ``last``; nodes that do not lead there are left out, with a note."""
+        needed, stack = set(), [last]
+        while stack:
+            name = stack.pop()
+            if name not in needed:
+                needed.add(name)
+                stack += self.nodes[name].inputs
+        dead = [name for name in self.nodes if name not in needed]
+        if dead:
+            self.note(f"Left out, because the output does not depend on them: {', '.join(dead)}")
+        nodes = [node for name, node in self.nodes.items() if name in needed]
+        if not isinstance(nodes[0], ir.Input):
+            raise ModelError(f"Network '{self.name}': the output does not depend on the input")
+        return ir.Graph((*nodes, ir.Output("output", (last,))), preprocess, tuple(classes), self.name)
+

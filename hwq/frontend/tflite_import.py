@@ -1,0 +1,350 @@
+"""From a TensorFlow Lite file (int8) to the integer network that equals the reference kernels bit for bit."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from .. import ir
+from ..errors import FormatError, HwqError, ModelError
+from . import tflite_layers as layers
+from .builder import Builder, Imported
+from .tflite_file import Op, Tensor, read_tflite
+
+__all__ = ["import_tflite"]
+
+_SHAPES = ("SHAPE", "STRIDED_SLICE", "PACK")       # only ever compute the shape that RESHAPE's output tensor states anyway
+
+
+def _edge_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the IR's shape of a tensor: without the batch, images as (height, width, channels), sequences as height 1."""
+    return (1, *shape[1:]) if len(shape) == 3 else shape[1:]
+
+
+class _Importer:
+    def __init__(self, path: Path, name: str, say: Callable[[str], None]) -> None:
+        self.model = read_tflite(path)
+        self.b = Builder(name)
+        self.say = say
+        self.edge: dict[int, str] = {}             # tensor -> edge
+        self.softmax: Tensor | None = None
+        self.shapes: set[int] = set()
+        self.grid: tuple[float, int] | None = None             # of the input, where the file takes floats
+
+    def tensor(self, op: Op, index: int) -> Tensor:
+        if index < 0:
+            raise ModelError(f"{op.text} lacks an input that it needs")
+        return self.model.tensors[index]
+
+    def int8(self, op: Op, t: Tensor) -> Tensor:
+        """Refuse tensors that are not int8 with one scale."""
+        if t.dtype != "INT8":
+            raise ModelError(f"{op.text}: tensor '{t.name}' has the type {t.dtype}; supported: INT8. Convert with full integer quantization")
+        if t.scale.size != 1:
+            raise ModelError(f"{op.text}: tensor '{t.name}' must have one scale, not {t.scale.size}")
+        if not -128 <= int(t.zero[0]) <= 127:
+            raise ModelError(f"{op.text}: tensor '{t.name}' has the zero point {int(t.zero[0])}, which is no INT8")
+        return t
+
+    def source(self, op: Op, position: int) -> str:
+        """Return the edge of an operator's input."""
+        index = op.inputs[position] if position < len(op.inputs) else -1
+        t = self.tensor(op, index)
+        if index not in self.edge:
+            raise ModelError(f"{op.text}: input {position} '{t.name}' is {'a constant' if t.data is not None else 'made by no operator before it'}, "
+                             "which is not supported there")
+        return self.edge[index]
+
+    def run(self) -> Imported:
+        m = self.model
+        for what, ends in (("input", m.inputs), ("output", m.outputs)):
+            if len(ends) != 1:
+                raise ModelError(f"The network has {len(ends)} {what}s; one is accepted")
+        self.input(m.tensors[m.inputs[0]])
+        needed = self.needed()
+        for op in m.ops:
+            if op.index in needed:
+                self.say(f"{op.index + 1} of {len(m.ops)} operators")
+                self.operator(op)
+            else:
+                self.b.note(f"Left out, because the output does not depend on it: {op.text}")
+        last = self.edge.get(m.outputs[0])
+        if last is None:
+            raise ModelError("The network's output is made by no operator")
+        graph = self.b.finish(last)
+        x, y = m.tensors[m.inputs[0]], self.softmax or m.tensors[m.outputs[0]]
+        return Imported(graph, "tflite", tuple(self.b.notes), dict(self.b.tensors), _meaning(x), _meaning(y),
+                        {"content": m.content, "dtype": x.dtype, "shape": x.shape, "grid": self.grid,
+                         "names": {t.index: t.name.split(";")[0] or f"tensor {t.index}" for t in m.tensors}})
+
+    def needed(self) -> set[int]:
+        """Return the operators that the output depends on."""
+        tensors, ops = set(self.model.outputs), set()
+        for op in reversed(self.model.ops):
+            if tensors & set(op.outputs):
+                ops.add(op.index)
+                tensors |= set(op.inputs)
+        return ops
+
+    def input(self, t: Tensor) -> None:
+        if len(t.shape) not in (2, 3, 4) or t.shape[0] != 1 or min(t.shape) < 1:
+            raise ModelError(f"The input '{t.name}' has the shape {t.shape}; accepted: a batch of 1 and 1, 2 or 3 axes, all of them known")
+        if t.dtype not in ("INT8", "UINT8", "FLOAT32"):
+            raise ModelError(f"The input '{t.name}' has the type {t.dtype}; supported: INT8 (or UINT8 or FLOAT32 in front of a QUANTIZE)")
+        if t.dtype == "FLOAT32":
+            return                                 # the QUANTIZE behind it makes the input
+        lo, hi = (-128, 127) if t.dtype == "INT8" else (0, 255)
+        self.edge[t.index] = self.b.add(ir.Input("input", (), _edge_shape(t.shape), lo, hi))
+        self.b.tensors["input"] = t.index
+
+    def operator(self, op: Op) -> None:
+        rule = _RULES.get(op.kind)
+        if op.kind in _SHAPES and all(i < 0 or self.model.tensors[i].data is not None or i in self.shapes or i in self.edge for i in op.inputs):
+            self.shapes.update(op.outputs)
+            return
+        if rule is None:
+            raise ModelError(f"{op.text} is not supported; supported: {', '.join(sorted({*_RULES, *_SHAPES}))}")
+        if len(op.outputs) != 1 or "BuiltinOptions2" in op.options:
+            raise ModelError(f"{op.text} has {len(op.outputs)} outputs or options that this hwq does not know")
+        out = self.model.tensors[op.outputs[0]]
+        try:
+            edge = rule(self, op, out, self.b.unique(_short(out.name) or op.kind.lower()))
+        except KeyError as error:
+            raise FormatError(f"{op.text} lacks its options ({error})") from None
+        self.edge[out.index] = edge
+        shape = self.b.edges[edge].shape
+        if shape != _edge_shape(out.shape) or out.shape[:1] != (1,):
+            if math.prod(out.shape) == math.prod(shape) and op.kind not in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS"):
+                return                             # a fully connected layer that keeps axes of 1
+            raise FormatError(f"{op.text}: the file says that its result has the shape {out.shape}, but it has {(1, *shape)}")
+        if out is not self.softmax and op.kind not in ("SOFTMAX", "DEQUANTIZE"):
+            self.b.tensors[edge] = out.index
+
+
+def _short(name: str) -> str:
+    """Return a readable part of a tensor's name, which joins the names of all fused operators by semicolons."""
+    first = name.split(";")[0]
+    return first.rsplit("/", 1)[0].removeprefix("model/").replace("/", ".") if "/" in first else first
+
+
+def _meaning(t: Tensor) -> str:
+    if not t.scale.size:
+        return f"{t.dtype} '{t.name}'"
+    return f"real = {float(t.scale[0]):.9g} * (integer - ({int(t.zero[0])}))"
+
+
+def _conv(self: _Importer, op: Op, out: Tensor, name: str) -> str:
+    x = self.int8(op, self.tensor(op, op.inputs[0]))
+    bias = self.model.tensors[op.inputs[2]] if len(op.inputs) > 2 and op.inputs[2] >= 0 else None
+    return layers.conv(self.b, name, op, self.source(op, 0), x, self.tensor(op, op.inputs[1]), bias, self.int8(op, out))
+
+
+def _fully_connected(self: _Importer, op: Op, out: Tensor, name: str) -> str:
+    x = self.int8(op, self.tensor(op, op.inputs[0]))
+    source = self.source(op, 0)
+    w = self.tensor(op, op.inputs[1])
+    if len(self.b.edges[source].shape) != 1:
+        if len(w.shape) != 2 or math.prod(self.b.edges[source].shape) != w.shape[1]:
+            raise ModelError(f"{op.text} works on {self.b.edges[source].shape} pixel by pixel, which is not supported; use a 1x1 CONV_2D")
+        source = self.b.add(ir.Flatten(self.b.unique(f"{name}.flat"), (source,)))
+    bias = self.model.tensors[op.inputs[2]] if len(op.inputs) > 2 and op.inputs[2] >= 0 else None
+    return layers.fully_connected(self.b, name, op, source, x, w, bias, self.int8(op, out))
+
+
+def _add(self: _Importer, op: Op, out: Tensor, name: str) -> str:
+    xs = self.int8(op, self.tensor(op, op.inputs[0])), self.int8(op, self.tensor(op, op.inputs[1]))
+    sources = self.source(op, 0), self.source(op, 1)
+    if self.b.edges[sources[0]].shape != self.b.edges[sources[1]].shape:
+        raise ModelError(f"{op.text}: shapes {xs[0].shape} and {xs[1].shape} differ; broadcasting is not supported")
+    return layers.add(self.b, name, op, sources, xs, self.int8(op, out))
+
+
+def _same_scale(self: _Importer, op: Op, x: Tensor, out: Tensor) -> None:
+    self.int8(op, x), self.int8(op, out)
+    if x.scale[0] != out.scale[0] or x.zero[0] != out.zero[0]:
+        raise ModelError(f"{op.text}: scale and zero point of '{x.name}' ({x.scale[0]:.9g}, {x.zero[0]}) and '{out.name}' ({out.scale[0]:.9g}, "
+                         f"{out.zero[0]}) differ, for which the kernels define no result")
+
+
+def _average(self: _Importer, op: Op, out: Tensor, name: str) -> str:
+    x = self.tensor(op, op.inputs[0])
+    _same_scale(self, op, x, out)
+    return layers.average(self.b, name, op, self.source(op, 0), x, out)
+
+
+def _max_pool(self: _Importer, op: Op, out: Tensor, name: str) -> str:
+    x = self.tensor(op, op.inputs[0])
+    _same_scale(self, op, x, out)
+    source, o = self.source(op, 0), op.options
+    kernel, stride = (o["FilterHeight"], o["FilterWidth"]), (o["StrideH"], o["StrideW"])
+    size = self.b.edges[source].shape[:2]
+    self.b.add(ir.MaxPool2d(name, (source,), kernel, stride, layers.padding(op, size, kernel, stride)))
+    return _clamped(self, op, out, name)
+
+
+def _clamped(self: _Importer, op: Op, out: Tensor, name: str) -> str:
+    """Append a fused activation that only clamps codes."""
+    lo, hi = layers.activation_range(layers.activation(op), out.scale[0], int(out.zero[0]))
+    return name if (lo, hi) == (-128, 127) else self.b.add(ir.Requantize(self.b.unique(f"{name}.act"), (name,), lo=lo, hi=hi))
+
+
+def _mean(self: _Importer, op: Op, out: Tensor, name: str) -> str:
+    x = self.int8(op, self.tensor(op, op.inputs[0]))
+    axes = self.tensor(op, op.inputs[1])
+    rank = len(x.shape)
+    found = sorted({int(a) % rank for a in axes.data.reshape(-1)}) if axes.data is not None and rank else None
+    if rank not in (3, 4) or found != list(range(1, rank - 1)):
+        raise ModelError(f"{op.text}: axes {found} of {x.shape} are not supported; supported: height and width")
+    edge = layers.mean(self.b, name, op, self.source(op, 0), x, self.int8(op, out))
+    return edge if op.options["KeepDims"] else self.b.add(ir.Flatten(self.b.unique(f"{name}.flat"), (edge,)))
+
+
+def _quantize(self: _Importer, op: Op, out: Tensor, name: str) -> str:
+    x = self.tensor(op, op.inputs[0])
+    self.int8(op, out)
+    if x.dtype == "FLOAT32" and x.index == self.model.inputs[0] and not self.edge:
+        self.b.note(f"The input is taken behind {op.text}: {_meaning(out)}")
+        self.b.tensors["input"] = out.index
+        self.grid = float(out.scale[0]), int(out.zero[0])
+        return self.b.add(ir.Input("input", (), _edge_shape(out.shape), -128, 127))
+    if x.dtype not in ("INT8", "UINT8") or x.scale.size != 1:
+        raise ModelError(f"{op.text} from {x.dtype} with {x.scale.size} scales is not supported; supported: INT8 or UINT8 with one scale")
+    factor = np.array([float(x.scale[0]) / float(out.scale[0])])
+    return layers.rescale(self.b, name, self.source(op, 0), op, factor, int(out.zero[0]), -128, 127, -int(x.zero[0]))
+
+
+def _dequantize(self: _Importer, op: Op, out: Tensor, name: str) -> str:
+    x = self.int8(op, self.tensor(op, op.inputs[0]))
+    if out.index != self.model.outputs[0]:
+        raise ModelError(f"{op.text} in the middle of a network is not supported; supported: as the last operator")
+    self.softmax = self.softmax or x
+    self.b.note(f"The output is taken in front of {op.text}: {_meaning(x)}")
+    return self.source(op, 0)
+
+
+def _softmax(self: _Importer, op: Op, out: Tensor, name: str) -> str:
+    x = self.int8(op, self.tensor(op, op.inputs[0]))
+    followers = [o for o in self.model.ops if out.index in o.inputs and o.kind != "DEQUANTIZE"]
+    if followers:
+        raise ModelError(f"{op.text} in the middle of a network is not supported; supported: as the last operator")
+    source, self.softmax = self.source(op, 0), x
+    classes = self.b.edges[source].shape[-1]
+    sure = 256 * (1 - math.exp(-float(op.options["Beta"]) * float(x.scale[0]))) > classes
+    self.b.note(f"{op.text} is left out: the output is its input, {_meaning(x)}. The largest value stays the largest"
+                + ("" if sure else "; where the rounded probabilities tie, the largest input is more exact"))
+    return source
+
+
+def _relu(self: _Importer, op: Op, out: Tensor, name: str) -> str:
+    x = self.int8(op, self.tensor(op, op.inputs[0]))
+    self.int8(op, out)
+    if op.kind == "RELU6":
+        _same_scale(self, op, x, out)              # the kernel clamps and does not rescale
+    factor = np.array([float(np.float32(x.scale[0] / out.scale[0]))])
+    lo, hi = layers.activation_range(op.kind, out.scale[0], int(out.zero[0]))
+    return layers.rescale(self.b, name, self.source(op, 0), op, factor, int(out.zero[0]), lo, hi, -int(x.zero[0]))
+
+
+def _reshape(self: _Importer, op: Op, out: Tensor, name: str) -> str:
+    x = self.int8(op, self.tensor(op, op.inputs[0]))
+    _same_scale(self, op, x, out)
+    source = self.source(op, 0)
+    old, new = self.b.edges[source].shape, _edge_shape(out.shape)
+    if old == new:
+        return source
+    if math.prod(old) != math.prod(new) or out.shape[:1] != (1,):
+        raise ModelError(f"{op.text}: {x.shape} to {out.shape} changes the batch")
+    if len(new) == 1:
+        return self.b.add(ir.Flatten(name, (source,)))
+    node = self.b.nodes[source]
+    if self.b.private(source, ir.Input) and len(new) == 3:
+        self.b.replace_node(replace(node, shape=new))          # type: ignore[call-arg]
+        self.b.note(f"The input has the shape {new}, which {op.text} gives it")
+        return source
+    raise ModelError(f"{op.text}: {x.shape} to {out.shape} is not supported; supported: flattening, and any shape right behind the input")
+
+
+def _pad(self: _Importer, op: Op, out: Tensor, name: str) -> str:
+    x = self.tensor(op, op.inputs[0])
+    _same_scale(self, op, x, out)
+    pads, value = self.tensor(op, op.inputs[1]).data, int(out.zero[0])
+    if op.kind == "PADV2":
+        constant = self.tensor(op, op.inputs[2])
+        if constant.data is None or constant.data.size != 1 or constant.dtype != "INT8":
+            raise ModelError(f"{op.text}: its value must be one constant of INT8")
+        value = int(constant.data.reshape(-1)[0])
+    if pads is None or pads.shape != (len(x.shape), 2) or (pads < 0).any() or len(x.shape) not in (3, 4) or pads[0].any() or pads[-1].any():
+        raise ModelError(f"{op.text}: paddings {None if pads is None else pads.tolist()} are not supported; supported: constants for height and width")
+    rows = pads[1] if len(x.shape) == 4 else (0, 0)
+    return self.b.add(ir.Pad(name, (self.source(op, 0),), (int(rows[0]), int(pads[-2][0]), int(rows[1]), int(pads[-2][1])), value))
+
+
+def _concat(self: _Importer, op: Op, out: Tensor, name: str) -> str:
+    xs = [self.tensor(op, i) for i in op.inputs]
+    for x in xs:
+        _same_scale(self, op, x, out)
+    axis, rank = op.options["Axis"], len(out.shape)
+    if axis % max(rank, 1) != rank - 1:
+        raise ModelError(f"{op.text}: axis = {axis} is not supported; supported: the channels ({rank - 1})")
+    self.b.add(ir.Concat(name, tuple(self.source(op, i) for i in range(len(xs)))))
+    return _clamped(self, op, out, name)
+
+
+def _resize(self: _Importer, op: Op, out: Tensor, name: str) -> str:
+    x = self.tensor(op, op.inputs[0])
+    _same_scale(self, op, x, out)
+    source = self.source(op, 0)
+    if op.options["AlignCorners"]:
+        raise ModelError(f"{op.text}: align_corners = True is not supported; supported: False")
+    old, new = self.b.edges[source].shape, _edge_shape(out.shape)
+    if len(out.shape) != 4 or new[0] % old[0] or new[1] % old[1] or new[2] != old[2]:
+        raise ModelError(f"{op.text}: {x.shape} to {out.shape} is not supported; supported: integer factors")
+    return self.b.add(ir.Upsample(name, (source,), (new[0] // old[0], new[1] // old[1])))
+
+
+def _argmax(self: _Importer, op: Op, out: Tensor, name: str) -> str:
+    self.int8(op, self.tensor(op, op.inputs[0]))
+    axis = self.tensor(op, op.inputs[1]).data
+    source = self.source(op, 0)
+    if out.index != self.model.outputs[0] or axis is None or len(self.b.edges[source].shape) != 1 or int(axis.reshape(-1)[0]) not in (1, -1):
+        raise ModelError(f"{op.text} is supported as the last operator, over the only axis of a flat tensor")
+    self.b.add(ir.ArgMax(name, (source,)))
+    return name
+
+
+_RULES: dict[str, Callable[[_Importer, Op, Tensor, str], str]] = {
+    "CONV_2D": _conv, "DEPTHWISE_CONV_2D": _conv, "FULLY_CONNECTED": _fully_connected, "ADD": _add, "AVERAGE_POOL_2D": _average,
+    "MAX_POOL_2D": _max_pool, "MEAN": _mean, "QUANTIZE": _quantize, "DEQUANTIZE": _dequantize, "SOFTMAX": _softmax, "RELU": _relu,
+    "RELU6": _relu, "RESHAPE": _reshape, "SQUEEZE": _reshape, "EXPAND_DIMS": _reshape, "PAD": _pad, "PADV2": _pad,
+    "CONCATENATION": _concat, "RESIZE_NEAREST_NEIGHBOR": _resize, "ARG_MAX": _argmax,
+}
+
+
+def import_tflite(path: str | Path, name: str | None = None, say: Callable[[str], None] = lambda text: None) -> Imported:
+    """Return the integer network of an int8 TensorFlow Lite file.
+
+    It equals the reference kernels (TensorFlow Lite Micro) on every tensor: each requantization is the smallest
+    multiplier and shift that agree with them on every reachable sum.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    name : str, optional
+        Name of the network; default: the file's.
+    say : function of str
+        Told what is being done.
+
+    Raises
+    ------
+    FormatError, ModelError, EnvironmentError_
+        See `read_tflite`; an operator, type or attribute without an exact counterpart, by name.
+    """
+    path = Path(path)
+    importer = _Importer(path, name or path.stem, say)
+    try:
+        return importer.run()
+    except HwqError as error:
+        raise type(error)(f"{path}: {error}") from None

@@ -1,0 +1,234 @@
+"""When things happen: an event model of the stages, from which the cycles a frame in steady state follow.
+
+Every actor takes the beats of its input one by one, with the cycle in which they are offered, and answers with the cycle
+in which it takes them; what it makes it passes on in the same way. Latencies are upper bounds and storage between
+blocks is left out, so the hardware is never slower: all of it is monotone, an event that comes earlier delays no other.
+A stage's own cycles bound the hardware from below; where both agree the figure is exact.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+__all__ = ["Actor", "Sink", "Gear", "Filter", "Bordered", "RingActor", "ShiftActor", "steady_cycles"]
+
+# Cycles that a beat may wait inside a block beyond its latency, by the one-cycle-stale flags of rings and buffers.
+_SLACK = 2
+
+
+class Actor:
+    """Consumer of beats: `push` in order, `flush` when no more come."""
+
+    def push(self, t: int) -> int:
+        """Offer the next beat in cycle ``t``; return the cycle in which it is taken (at least ``t``)."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Do all work for which the input is there."""
+
+    def times(self, frames: int) -> list[int]:
+        """Return the cycles of the events of the first ``frames`` frames, the same number for each."""
+        return []
+
+
+class Sink(Actor):
+    """Takes everything at once."""
+
+    def __init__(self):
+        self._times: list[int] = []
+
+    def push(self, t: int) -> int:
+        self._times.append(t)
+        return t
+
+    def times(self, frames: int) -> list[int]:
+        return self._times[:len(self._times) // frames * frames]
+
+
+class Gear(Actor):
+    """`WidthConverter`: ``gather`` beats make one, or one makes ``scatter``; it holds one beat of the wider side."""
+
+    def __init__(self, after: Actor, lanes_in: int, lanes_out: int):
+        self.after = after
+        self.gather, self.scatter = max(1, lanes_out // lanes_in), max(1, lanes_in // lanes_out)
+        self._count, self._free, self._last = 0, 0, -1
+
+    def push(self, t: int) -> int:
+        took = max(t, self._last + 1, self._free)
+        self._last = took
+        self._count += 1
+        if self._count == self.gather:
+            self._count = 0
+            for k in range(self.scatter):
+                self._free = self.after.push(max(took + 1 + k, self._free + (k > 0)))
+        return took
+
+    def flush(self) -> None:
+        self.after.flush()
+
+
+class Filter(Actor):
+    """A block that gives a beat for some of its beats only: ``gives[k]`` says whether beat k of a frame does."""
+
+    def __init__(self, after: Actor, gives: Sequence[bool], latency: int):
+        self.after, self.gives, self.latency = after, list(gives), latency
+        self._at, self._free, self._last = 0, 0, -1
+
+    def push(self, t: int) -> int:
+        took = max(t, self._last + 1, self._free - self.latency + 1)
+        self._last = took
+        if self.gives[self._at]:
+            self._free = self.after.push(max(took + self.latency, self._free + 1))
+        self._at = (self._at + 1) % len(self.gives)
+        return took
+
+    def flush(self) -> None:
+        self.after.flush()
+
+
+class Bordered(Actor):
+    """Base of the window sources: puts the border words in, as `Padder` does, before and between those that come."""
+
+    def __init__(self, real: Sequence[bool]):
+        self._real = list(real)                          # per word of a frame: whether it comes from outside
+        self._at, self._last = 0, -1
+        self._begun = False
+
+    def push(self, t: int) -> int:
+        if not self._begun:
+            self._border()
+        took = self._word(max(t, self._last + 1))
+        self._last, self._at = took, (self._at + 1) % len(self._real)
+        self._border()
+        return took
+
+    def _border(self) -> None:
+        self._begun = True
+        while not self._real[self._at]:
+            self._last, self._at = self._word(self._last + 1), (self._at + 1) % len(self._real)
+
+    def _word(self, t: int) -> int:
+        raise NotImplementedError
+
+
+class RingActor(Bordered):
+    """`MemoryWindow` with the blocks behind it.
+
+    Parameters
+    ----------
+    after : Actor
+    real : sequence of bool
+        See `Bordered`.
+    starts : sequence of int
+        Word of the frame at which each block of windows begins.
+    span, depth : int
+        Words from a block's first to its last; words of the ring.
+    groups, group_cycles, beats : int
+        Groups a block, cycles a group, beats that each group gives.
+    latency : int
+        Cycles from a group's last word to its first beat.
+    """
+
+    def __init__(self, after: Actor, real: Sequence[bool], *, starts: Sequence[int], span: int, depth: int, groups: int,
+                 group_cycles: int, beats: int, latency: int):
+        super().__init__(real)
+        self.after, self.starts, self.span, self.depth = after, list(starts), span, depth
+        self.groups, self.group_cycles, self.beats, self.latency = groups, group_cycles, beats, latency + _SLACK
+        self._written: list[int] = []                    # cycle of each word
+        self._ends: list[int] = []                       # cycle after each block
+        self._freed: list[int] = [0]                     # words free when so many blocks are done
+        self._taken = 0                                  # cycle in which the last beat left
+
+    def _start(self, block: int) -> int:
+        frame, k = divmod(block, len(self.starts))
+        return frame * len(self._real) + self.starts[k]
+
+    def _word(self, t: int) -> int:
+        missing = len(self._written) + 1 - (self.depth - 1)
+        while self._freed[-1] < missing:
+            self._block()
+        if missing > 0:
+            t = max(t, self._ends[bisect_right(self._freed, missing - 1) - 1] + _SLACK)
+        self._written.append(t)
+        return t
+
+    def _block(self) -> None:
+        block = len(self._ends)
+        t = max(self._ends[-1] if block else 0, self._written[self._start(block) + self.span - 1] + _SLACK)
+        for _ in range(self.groups):
+            t = max(t + self.group_cycles, self._taken - self.latency + 1)
+            for k in range(self.beats):
+                self._taken = self.after.push(max(t + self.latency + k, self._taken + 1))
+        self._ends.append(t)
+        self._freed.append(self._start(block + 1))
+
+    def flush(self) -> None:
+        while self._start(len(self._ends)) + self.span <= len(self._written):
+            self._block()
+        self.after.flush()
+
+    def times(self, frames: int) -> list[int]:
+        return self._ends[:frames * len(self.starts)]
+
+
+class ShiftActor(Bordered):
+    """`ShiftWindow` with the blocks behind it: ``windows[k]`` says whether a window ends at pixel k of a frame."""
+
+    def __init__(self, after: Actor, real: Sequence[bool], *, windows: Sequence[bool], groups: int, beats: int, latency: int):
+        super().__init__(real)
+        self.after, self.windows, self.groups, self.beats, self.latency = after, list(windows), groups, beats, latency + _SLACK
+        self._ready, self._taken = 0, 0
+        self._times: list[int] = []
+
+    def _word(self, t: int) -> int:
+        t = max(t, self._ready)
+        self._times.append(t)
+        self._ready = t + 1
+        if self.windows[self._at]:
+            end = t
+            for _ in range(self.groups):
+                end = max(end + 1, self._taken - self.latency + 1)
+                for k in range(self.beats):
+                    self._taken = self.after.push(max(end + self.latency + k, self._taken + 1))
+            self._ready = end
+        return t
+
+    def flush(self) -> None:
+        self.after.flush()
+
+    def times(self, frames: int) -> list[int]:
+        return self._times[:frames * len(self._real)]
+
+
+def steady_cycles(make: Callable[[], Sequence[Actor]], in_beats: int, frames: int = 48) -> int:
+    """Return the cycles a frame once every event of every actor comes in equal distance.
+
+    Parameters
+    ----------
+    make
+        Gives the actors, the first one first.
+    in_beats : int
+        Beats a frame that the source offers without a pause.
+    frames : int
+        Limit of the frames tried; beyond it the mean of the second half is given, rounded up.
+    """
+    count = 6
+    while True:
+        actors = make()
+        t = 0
+        for _ in range(count * in_beats):
+            t = actors[0].push(t) + 1
+        actors[0].flush()
+        shifts = set()
+        for actor in actors:
+            events = actor.times(count)
+            if events:
+                table = np.array(events).reshape(count, -1)
+                shifts.update(np.unique(np.diff(table[-4:], axis=0)).tolist())
+        if len(shifts) == 1:
+            return int(shifts.pop())
+        if count >= frames:
+            ends = np.array(actors[-1].times(count)).reshape(count, -1)[:, -1]
+            return int(-(-(ends[-1] - ends[count // 2]) // (count - 1 - count // 2)))
+        count *= 2

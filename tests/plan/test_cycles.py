@@ -1,0 +1,93 @@
+# amaranth: UnusedElaboratable=no
+"""The plan's cycles are those of the hardware: counted in Amaranth's simulator, source and sink never waiting."""
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+
+from hwq.formats import FixedPoint
+from hwq.ir import ArgMax, Conv2d, Flatten, GlobalAvgPool2d, Graph, Input, Linear, MaxPool2d, Output, Requantize
+from hwq.lower import lower
+from hwq.passes import apply_passes
+from hwq.plan import device, make_plan
+
+from ..test_accelerator import random_graph
+
+
+def steady(core, frames, limit):
+    """Return the cycles between the last beats of the frames' results."""
+    ends = []
+
+    async def bench(ctx):
+        ctx.set(core.s_axis_tvalid, 1)
+        ctx.set(core.m_axis_tready, 1)
+        beat, cycle = 0, 0
+        ctx.set(core.s_axis_tlast, core.guard.beats == 1)
+        while len(ends) < frames:
+            assert cycle < limit, f"{len(ends)} of {frames} frames after {limit} cycles"
+            _, _, took, valid, last = await ctx.tick().sample(core.s_axis_tready, core.m_axis_tvalid, core.m_axis_tlast)
+            if took:
+                beat = (beat + 1) % core.guard.beats
+                ctx.set(core.s_axis_tlast, beat == core.guard.beats - 1)
+            if valid and last:
+                ends.append(cycle)
+            cycle += 1
+
+    sim = Simulator(core)
+    sim.add_clock(1e-6)
+    sim.add_testbench(bench)
+    sim.run()
+    return np.diff(ends)
+
+
+def check(graph, target="up5k", folds=None, frames=14):
+    ready = apply_passes(graph)
+    plan = make_plan(ready, device(target), folds=folds)
+    found = steady(lower(ready, plan), frames, limit=(frames + 8) * plan.cycles + 6000)
+    assert (found[-4:] == plan.cycles).all(), (plan.cycles, found.tolist(), [(p.layer.name, p.fold, p.cycles) for p in plan.layers])
+    return plan
+
+
+def conv(name, source, rng, outputs, channels, kernel=3, **attributes):
+    fmt = FixedPoint(4, 0)
+    return [Conv2d(name, (source,), weight=rng.integers(-8, 8, (outputs, kernel, kernel, channels)), bias=np.zeros(outputs),
+                   weight_format=fmt, **attributes),
+            Requantize(f"{name}_q", (name,), mult=np.ones(1), offset=np.array([8]), shift=5, lo=0, hi=15)]
+
+
+def network(size, *nodes):
+    return Graph((Input("in", (), shape=size, lo=0, hi=15), *nodes, Output("out", (nodes[-1].name,))))
+
+
+RNG = np.random.default_rng(0)
+SHAPES = {
+    "valid": (network((9, 8, 2), *conv("a", "in", RNG, 4, 2), *conv("b", "a_q", RNG, 4, 4)), {}),
+    "same, pooled with a row to spare": (network((7, 7, 2), *conv("a", "in", RNG, 4, 2, pads=(1, 1, 1, 1)),
+                                                 MaxPool2d("p", ("a_q",)), *conv("b", "p", RNG, 4, 4, pads=(1, 1, 1, 1))), {}),
+    "stride 2": (network((9, 9, 2), *conv("a", "in", RNG, 4, 2, stride=(2, 2), pads=(1, 1, 1, 1)),
+                         *conv("b", "a_q", RNG, 2, 4, stride=(2, 2))), {}),
+    "1x1": (network((6, 5, 3), *conv("a", "in", RNG, 4, 3, 1), *conv("b", "a_q", RNG, 6, 4, 1, stride=(2, 2))), {}),
+    "shift window, pooled behind it": (network((7, 9, 1), *conv("a", "in", RNG, 4, 1, pads=(1, 1, 1, 1)), MaxPool2d("p", ("a_q",)),
+                                               *conv("b", "p", RNG, 4, 4)), {"a": (2, 9), "b": (1, 1)}),
+    "equal rates": (network((8, 8, 2), *conv("a", "in", RNG, 4, 2, pads=(1, 1, 1, 1)), *conv("b", "a_q", RNG, 4, 4, pads=(1, 1, 1, 1)),
+                            *conv("c", "b_q", RNG, 4, 4, pads=(1, 1, 1, 1))), {"a": (2, 1), "b": (2, 2), "c": (2, 2)}),
+    "slow last": (network((8, 8, 2), *conv("a", "in", RNG, 4, 2), *conv("b", "a_q", RNG, 8, 4)), {"a": (4, 2), "b": (1, 1)}),
+    "pool of its own, mean, linear": (network((8, 8, 2), MaxPool2d("p", ("in",)), *conv("a", "p", RNG, 4, 2, pads=(1, 1, 1, 1)),
+                                              GlobalAvgPool2d("g", ("a_q",)),
+                                              Requantize("g_q", ("g",), mult=np.array([16]), offset=np.array([128]), shift=8, lo=0, hi=15),
+                                              Flatten("f", ("g_q",)),
+                                              Linear("fc", ("f",), weight=RNG.integers(-8, 8, (5, 4)), bias=np.zeros(5),
+                                                     weight_format=FixedPoint(4, 0)), ArgMax("top", ("fc",))), {}),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("target", ["up5k", "generic"])
+def test_cycles_by_shape(name, target):
+    graph, folds = SHAPES[name]
+    check(graph, target, folds)
+
+
+@pytest.mark.parametrize("seed", range(20, 32))
+def test_cycles_of_random_networks(seed):
+    check(random_graph(seed), "generic" if seed % 2 else "up5k")
