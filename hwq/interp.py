@@ -4,7 +4,7 @@ Sums of products run as matrix products in float32 or float64 where the bounds p
 below 2**24 or 2**53 in magnitude), otherwise in int64.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ _RULES: dict[type[Node], Callable[..., np.ndarray]] = {
 }
 
 
-def run(graph: Graph, codes: np.ndarray) -> dict[str, np.ndarray]:
+def run(graph: Graph, codes: np.ndarray, forced: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
     """Run the network on a batch.
 
     Parameters
@@ -98,6 +98,8 @@ def run(graph: Graph, codes: np.ndarray) -> dict[str, np.ndarray]:
         The network.
     codes : int array (n, *input shape)
         Input codes inside the input's range.
+    forced : mapping of str to int array, optional
+        Edges whose readers get these values instead of the computed ones, to compare layer by layer with another executor.
 
     Returns
     -------
@@ -116,10 +118,11 @@ def run(graph: Graph, codes: np.ndarray) -> dict[str, np.ndarray]:
     if codes.size and (codes.min() < graph.input.lo or codes.max() > graph.input.hi):
         raise ModelError(f"Input codes {codes.min()}..{codes.max()} lie outside {graph.input.lo}..{graph.input.hi}")
     values: dict[str, np.ndarray] = {graph.input.name: codes.astype(np.int64)}
+    forced = forced or {}
     for node in graph:
         if node.name not in values:
             edges = [graph.edges[source] for source in node.inputs]
-            values[node.name] = _RULES[type(node)](node, edges, *(values[source] for source in node.inputs))
+            values[node.name] = _RULES[type(node)](node, edges, *(forced.get(source, values[source]) for source in node.inputs))
     return values
 
 

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 
 from .. import ir
+from ..arith import scale_shift
 from ..errors import ModelError
 from ..formats import MAX_WIDTH, FixedPoint
 from ..ir.infer import channel_ranges, infer
-from ..passes.exact_scale import exact_scales
+from ..passes.exact_scale import exact_scales, threshold_table
 
 __all__ = ["Builder", "Imported", "MAX_ELEMENTS", "weight_format"]
 
+_MAX_THRESHOLDS = 1 << 17
 MAX_ELEMENTS = 1 << 26
 """Largest tensor that an importer takes: 67 million numbers, far beyond what a small FPGA can run."""
 
@@ -115,7 +117,7 @@ class Builder:
         return np.full(channels, edge.lo, np.int64), np.full(channels, edge.hi, np.int64)
 
     def requantize(self, base: str, source: str, thresholds: np.ndarray, lo: int, hi: int, *, flip: np.ndarray | None = None,
-                   frac_bits: int | None = None) -> str:
+                   frac_bits: int | None = None, half_even: tuple[np.ndarray, np.ndarray, int] | None = None) -> str:
         """Append the requantization with these thresholds, in the cheapest exact form, and return its name.
 
         Parameters
@@ -132,6 +134,8 @@ class Builder:
             Channels whose result falls with the sum.
         frac_bits : int, optional
             Scale of the codes, if a power of two.
+        half_even : (int64 array, int64 array, int), optional
+            Multipliers, offsets and shift of a form with ties to even, to be taken where it is right and no plain line is.
         """
         low, high = self.ranges(source)
         thresholds = np.asarray(thresholds)
@@ -146,11 +150,31 @@ class Builder:
         try:
             form = exact_scales(clipped, lo, low, high, two_offsets=not flip.any())
         except ModelError:
+            even = self._half_even(half_even, np.array(clipped, np.int64), lo, hi, low, high, flip)
+            if even is not None:
+                return self.add(ir.Requantize(name, (source,), *even, lo, hi, half_even=True, frac_bits=frac_bits))
             return self._thresholds(name, source, np.array(clipped, np.int64), lo, hi, flip, frac_bits)
         mult, offset, negative = _shared(form.mult * np.where(flip, -1, 1)), _shared(form.offset), _shared(form.offset_neg)
         return self.add(ir.Requantize(name, (source,), mult, offset, form.shift, lo, hi, negative, frac_bits=frac_bits))
 
+    @staticmethod
+    def _half_even(form: tuple[np.ndarray, np.ndarray, int] | None, rows: np.ndarray, lo: int, hi: int, low: np.ndarray, high: np.ndarray,
+                   flip: np.ndarray) -> tuple[np.ndarray, np.ndarray, int] | None:
+        """Return the form with ties to even if it has exactly these thresholds."""
+        if form is None:
+            return None
+        mult, offset, shift = form
+        reach = int(np.abs(mult).max()) * max(int(np.abs(low).max()), int(np.abs(high).max())) + int(np.abs(offset).max())
+        if reach >= 1 << 61:
+            return None
+        sign = np.where(flip, -1, 1)[:, None]
+        found = threshold_table(lambda a: scale_shift(sign * a, mult[:, None], offset[:, None], shift, lo, hi, half_even=True), low, high, lo, hi)
+        return (_shared(mult), _shared(offset), shift) if (found == rows).all() else None
+
     def _thresholds(self, name: str, source: str, rows: np.ndarray, lo: int, hi: int, flip: np.ndarray, frac_bits: int | None) -> str:
+        if rows.size > _MAX_THRESHOLDS:
+            raise ModelError(f"'{name}' would take {rows.size:,} thresholds, because no multiplier and shift gives its rounding exactly; the limit is "
+                             f"{_MAX_THRESHOLDS:,}")
         if flip.any():
             self.negate(source, flip)
         return self.add(ir.Requantize(name, (source,), lo=lo, hi=hi, thresholds=rows, frac_bits=frac_bits))
@@ -172,7 +196,7 @@ class Builder:
         fmt = node.weight_format                                                   # type: ignore[attr-defined]
         lo, hi = fmt.range
         if weight.min(initial=0) < lo or weight.max(initial=0) > hi:
-            fmt = replace(fmt, width=fmt.width + 1)
+            fmt = replace(fmt, width=fmt.width + 1, narrow=False)
         self.replace_node(replace(node, weight=weight, bias=node.bias * sign, weight_format=fmt))      # type: ignore[attr-defined,call-arg]
 
     def finish(self, last: str, preprocess: ir.Preprocess | None = None, classes: Sequence[str] = ()) -> ir.Graph:

@@ -1,0 +1,251 @@
+"""From an ONNX file (QONNX, or QuantizeLinear and DequantizeLinear) to the integer network that computes the same reals."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import FormatError, HwqError, ModelError
+from . import onnx_linear as linear
+from . import onnx_quant as quant
+from . import onnx_shapes as shapes
+from .builder import MAX_ELEMENTS, Imported
+from .onnx_context import Context, InputGrid, LayoutError, refuse
+from .onnx_file import OnnxFile, OnnxNode, evaluate, read_onnx
+from .onnx_values import Const, View
+
+__all__ = ["import_onnx"]
+
+Value = Const | View
+Rule = Callable[[Context, OnnxNode, Sequence[Any]], Value]
+
+QONNX = ("onnx.brevitas", "finn.custom_op.general", "qonnx.custom_op.general")
+LAST = ("qonnx.custom_op.channels_last", "finn.custom_op.channels_last")
+
+_WINDOW = ("auto_pad", "dilations", "kernel_shape", "pads", "strides")
+# Operator -> rule and the attributes that it takes into account; any other attribute is refused.
+_RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
+    "Conv": (linear.conv, (*_WINDOW, "group")), "MatMul": (linear.matmul, ()), "Gemm": (linear.gemm, ("alpha", "beta", "transA", "transB")),
+    "BatchNormalization": (linear.batch_norm, ("epsilon", "momentum", "training_mode", "spatial")),
+    "Add": (linear.arithmetic, ()), "Sub": (linear.arithmetic, ()), "Mul": (linear.arithmetic, ()), "Div": (linear.arithmetic, ()),
+    "Neg": (linear.negate, ()), "Relu": (linear.relu, ()), "Clip": (linear.clip, ("min", "max")),
+    "MaxPool": (shapes.max_pool, (*_WINDOW, "ceil_mode", "storage_order")),
+    "AveragePool": (shapes.average_pool, (*_WINDOW, "ceil_mode", "count_include_pad")), "GlobalAveragePool": (shapes.global_average, ()),
+    "ReduceMean": (shapes.reduce_mean, ("axes", "keepdims", "noop_with_empty_axes")), "Pad": (shapes.pad, ("mode", "pads", "value")),
+    "Resize": (shapes.resize, ("mode", "nearest_mode", "coordinate_transformation_mode", "antialias", "axes", "keep_aspect_ratio_policy",
+                               "cubic_coeff_a", "exclude_outside", "extrapolation_value")),
+    "Upsample": (shapes.resize, ("mode", "scales")), "Concat": (shapes.concat, ("axis",)), "ArgMax": (shapes.argmax, ("axis", "keepdims", "select_last_index")),
+    "Reshape": (shapes.reshape, ("allowzero",)), "Flatten": (shapes.reshape, ("axis",)), "Transpose": (shapes.transpose, ("perm",)),
+    "Squeeze": (shapes.squeeze, ("axes",)), "Unsqueeze": (shapes.unsqueeze, ("axes",)), "Identity": (shapes.same, ()),
+    "Dropout": (shapes.same, ("ratio", "seed")),
+    "QuantizeLinear": (quant.quantize_linear, ("axis", "block_size", "output_dtype", "saturate", "precision")),
+    "DequantizeLinear": (quant.dequantize_linear, ("axis", "block_size", "output_dtype")),
+}
+_QUANT_RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
+    "Quant": (quant.int_quant, ("signed", "narrow", "rounding_mode")), "IntQuant": (quant.int_quant, ("signed", "narrow", "rounding_mode")),
+    "BipolarQuant": (quant.bipolar_quant, ()), "Trunc": (quant.trunc, ("rounding_mode", "signed", "narrow")),
+    "MultiThreshold": (quant.multi_threshold, ("out_scale", "out_bias", "out_dtype", "data_layout")),
+    "MaxPoolNHWC": (shapes.max_pool, (*_WINDOW, "ceil_mode")),
+}
+_LAST_RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
+    key: (_RULES[key][0], (*_RULES[key][1], "data_format")) for key in ("Conv", "MaxPool", "BatchNormalization")}
+_FOLDED = ("Shape", "Gather", "Unsqueeze", "Squeeze", "Concat", "Reshape", "Transpose", "Slice", "Cast", "Identity", "Constant", "Add", "Sub", "Mul",
+           "Div", "Pow", "Sqrt", "Neg", "Abs", "Reciprocal", "Flatten", "Clip", "Min", "Max")
+_MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
+
+
+def _rule(node: OnnxNode) -> tuple[Rule, tuple[str, ...]]:
+    table = _RULES if node.domain == "" else _QUANT_RULES if node.domain in QONNX else _LAST_RULES if node.domain in LAST else None
+    if table is None:
+        refuse(node, f"domain {node.domain!r} is not supported; supported: ONNX's own, {', '.join((*QONNX, *LAST))}")
+    assert table is not None
+    if node.op not in table:
+        refuse(node, f"operator {node.op} of {node.domain or 'ONNX'} is not supported; supported: {', '.join(sorted(table))}")
+    rule, attributes = table[node.op]
+    for key, value in node.attributes.items():
+        if key not in attributes:
+            refuse(node, f"attribute {key} = {value!r} is not supported; supported: {', '.join(attributes) or 'none'}")
+    return rule, attributes
+
+
+class _Importer:
+    def __init__(self, file: OnnxFile, name: str, channels_last: bool, grid: InputGrid | None, output_bits: int | None,
+                 say: Callable[[str], None]) -> None:
+        self.file, self.say = file, say
+        self.ctx = Context(file, name, channels_last, grid)
+        self.ctx.output_bits = output_bits
+        self.ctx.types.update(file.ranges)
+        self.values: dict[str, Value] = {key: Const(value) for key, value in file.constants.items()}
+        self.values[file.input] = self.ctx.input
+        self.tail: list[OnnxNode] = []
+
+    def run(self) -> Imported:
+        needed = self.needed()
+        for count, node in enumerate(self.file.nodes):
+            if id(node) in needed:
+                self.say(f"{count + 1} of {len(self.file.nodes)} nodes")
+                self.node(node)
+            else:
+                self.ctx.b.note(f"Left out, because the output does not depend on it: {node.text}")
+        out = self.values.get(self.file.output)
+        if not isinstance(out, View) or out.edge is None:
+            raise ModelError(f"The output '{self.file.output}' does not come from a layer of the network")
+        last = self.file.nodes[-1]
+        view = out if out.dims == () else self.ctx.common(last, self.ctx.plain(last, out))
+        assert view.edge is not None
+        graph = self.ctx.finish(view)
+        output = self.tail[0].inputs[0] if self.tail else self.file.output
+        tensors = {edge: check.tensor for edge, check in self.ctx.checks.items() if edge in graph.edges}
+        x = self.values_in()
+        return Imported(graph, "onnx", tuple(self.ctx.b.notes), dict(tensors), x, _meaning(view),
+                        {"file": self.file, "checks": {e: c for e, c in self.ctx.checks.items() if e in graph.edges}, "output": view,
+                         "output_tensor": output, "dims": self.ctx.input_dims, "before": self.ctx.before_input, "grid": self.ctx.grid})
+
+    def values_in(self) -> str:
+        """Return what an input integer means."""
+        if self.ctx.grid is not None:
+            return f"'{self.file.input}' = {float(self.ctx.grid.scale):.9g} * integer"
+        check = next(c for c in self.ctx.checks.values() if c.before is None)
+        return f"'{check.tensor}' (behind the input's quantizer) = {_meaning(check.after)}"
+
+    def needed(self) -> set[int]:
+        """Return the nodes that the output depends on."""
+        tensors, nodes = {self.file.output}, set()
+        for node in reversed(self.file.nodes):
+            if tensors & set(node.outputs):
+                nodes.add(id(node))
+                tensors |= set(node.inputs)
+        return nodes
+
+    def node(self, node: OnnxNode) -> None:
+        inputs: list[Value | None] = []
+        for name in node.inputs:
+            if name and name not in self.values:
+                refuse(node, f"its input '{name}' is made by no node before it")
+            inputs.append(self.values[name] if name else None)
+        if not node.outputs or not node.outputs[0]:
+            refuse(node, "it has no output")
+        self.values[node.outputs[0]] = self.value(node, inputs)
+
+    def value(self, node: OnnxNode, inputs: list[Value | None]) -> Value:
+        if node.domain == "" and node.op in ("Softmax", "LogSoftmax"):
+            return self.softmax(node, inputs)
+        if node.domain == "" and node.op == "Shape" and isinstance(inputs[0], View):
+            start, end = (node.attributes.get(key) for key in ("start", "end"))
+            return Const(np.array(inputs[0].shape[start:end], np.int64))
+        if node.domain == "" and all(isinstance(i, Const) or i is None for i in inputs):
+            folded = self.fold(node, inputs)
+            if folded is not None:
+                return folded
+        rule, _ = _rule(node)
+        if not any(isinstance(i, View) for i in inputs) and node.op not in ("Quant", "IntQuant", "BipolarQuant", "QuantizeLinear", "DequantizeLinear"):
+            refuse(node, "of constants alone is not supported")
+        if node.op not in ("Add", "Sub", "Mul", "Div") and not inputs:
+            refuse(node, "it has no input")
+        first = inputs[0]
+        if not isinstance(first, View) and node.op not in ("Add", "Sub", "Mul", "Div", "Quant", "IntQuant", "BipolarQuant", "QuantizeLinear",
+                                                           "DequantizeLinear", "Concat"):
+            refuse(node, "its first input must come from the network's input")
+        if node.op in ("Conv", "MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "BatchNormalization", "AveragePool", "GlobalAveragePool") and \
+                any(isinstance(i, View) and i.integer for i in inputs):
+            refuse(node, "of the integers of a QuantizeLinear is not supported; put a DequantizeLinear between them")
+        return rule(self.ctx, node, inputs)
+
+    def fold(self, node: OnnxNode, inputs: list[Value | None]) -> Const | None:
+        """Return a node of constants, evaluated as every executor does; None if it is a quantizer or not foldable."""
+        if node.op not in _FOLDED:
+            return None
+        constants = [i for i in inputs if isinstance(i, Const)]
+        if node.op in _MOVES and constants and constants[0].ints is not None:
+            rest = [None if i is None else i.value for i in inputs[1:]]      # type: ignore[union-attr]
+            made = constants[0].moved(lambda a: evaluate(self.file, node, [np.ascontiguousarray(a), *rest]))
+            return made
+        sizes = [c.value.size for c in constants]
+        shapes_ = [c.value.shape for c in constants]
+        try:
+            total = math.prod(np.broadcast_shapes(*shapes_)) if node.op in ("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Clip") else sum(sizes)
+            if node.op == "Gather" and len(constants) == 2:
+                total = constants[1].value.size * max(constants[0].value.size, 1)
+            if total > MAX_ELEMENTS:
+                refuse(node, f"its result would have {total:,} numbers; the limit is {MAX_ELEMENTS:,}")
+            if node.op == "Constant":
+                return self.constant(node)
+            return Const(evaluate(self.file, node, [None if i is None else i.value for i in inputs]))        # type: ignore[union-attr]
+        except HwqError:
+            raise
+        except Exception as error:                 # whatever the evaluator raises on malformed nodes
+            refuse(node, f"it cannot be evaluated: {error}")
+        return None
+
+    def constant(self, node: OnnxNode) -> Const:
+        for key, kind in (("value", None), ("value_float", np.float32), ("value_int", np.int64), ("value_floats", np.float32), ("value_ints", np.int64)):
+            if key in node.attributes:
+                return Const(np.asarray(node.attributes[key], kind))
+        refuse(node, f"its attributes {', '.join(node.attributes) or 'are missing and'} are not supported; supported: value")
+        raise AssertionError
+
+    def softmax(self, node: OnnxNode, inputs: list[Value | None]) -> View:
+        view = inputs[0]
+        readers = [n for n in self.file.nodes if node.outputs[0] in n.inputs and n.op not in ("ArgMax", "Identity")]
+        if not isinstance(view, View) or readers or len(view.dims) != 1:
+            refuse(node, "in the middle of a network is not supported; supported: as the last operator, over a flat tensor")
+        assert isinstance(view, View)
+        axis = int(node.attributes.get("axis", -1 if self.file.opset >= 13 else 1))
+        if axis % 2 != 1:
+            refuse(node, f"axis = {axis} is not supported; supported: the axis behind the batch")
+        self.ctx.b.note(f"{node.text} is left out: the output is its input. The largest value stays the largest")
+        self.tail.append(node)
+        return view
+
+
+def _meaning(view: View) -> str:
+    if len(view.scale) != 1 or len(view.shift) != 1:
+        return "a scale for each channel"
+    scale, shift = float(view.scale[0]), float(view.shift[0])
+    return f"{scale:.9g} * integer" + (f" + {shift:.9g}" if shift else "")
+
+
+def import_onnx(path: str | Path, name: str | None = None, *, grid: InputGrid | None = None, output_bits: int | None = None,
+                say: Callable[[str], None] = lambda text: None) -> Imported:
+    """Return the integer network of a quantized ONNX file.
+
+    It computes in real arithmetic on the file's own constants, with the rounding modes that the file states; a floating
+    point executor may differ where a value lies closer to a rounding step than its own error.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    name : str, optional
+        Name of the network; default: the file's.
+    grid : InputGrid, optional
+        What the input's integers are; needed where the graph has no quantizer at its input.
+    output_bits : int, optional
+        Allow outputs with scales of their own to be rounded to about so many bits.
+    say : function of str
+        Told what is being done.
+
+    Raises
+    ------
+    FormatError, ModelError, EnvironmentError_
+        See `read_onnx`; an operator or attribute without an exact counterpart, by name.
+    """
+    path = Path(path)
+    file = read_onnx(path)
+    failure: HwqError | None = None
+    for channels_last in (False, True):
+        try:
+            return _Importer(file, name or path.stem, channels_last, grid, output_bits, say).run()
+        except LayoutError as error:
+            failure = failure or error
+        except HwqError as error:
+            failure = error if failure is None else failure
+            break
+        except RecursionError:
+            failure = FormatError("its nodes are nested too deeply")
+            break
+    assert failure is not None
+    kind = ModelError if isinstance(failure, LayoutError) else type(failure)
+    raise kind(f"{path}: {failure}") from None

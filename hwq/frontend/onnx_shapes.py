@@ -1,0 +1,354 @@
+"""ONNX operators that move or pool elements: reshapes, transposes, pools, borders, enlargement, joins."""
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from .. import ir
+from .onnx_context import Context, LayoutError, refuse
+from .onnx_file import OnnxNode
+from .onnx_linear import image, window
+from .onnx_values import ULP, Const, View
+
+__all__ = ["reshape", "transpose", "squeeze", "unsqueeze", "same", "max_pool", "average_pool", "global_average", "reduce_mean", "pad", "resize",
+           "concat", "argmax"]
+
+Values = Sequence["Const | View | None"]
+
+
+def _ints(node: OnnxNode, values: Values, position: int, key: str) -> list[int] | None:
+    """Return integers that are an attribute in old opsets and a constant input in new ones."""
+    value = values[position] if position < len(values) else None
+    if isinstance(value, Const):
+        return [int(v) for v in value.value.reshape(-1)]
+    if value is not None:
+        refuse(node, f"its {key} must be a constant")
+    found = node.attributes.get(key)
+    return None if found is None else [int(v) for v in np.atleast_1d(found)]
+
+
+def _flat(ctx: Context, node: OnnxNode, view: View) -> View:
+    """Return the view with one axis behind the batch, in the tensor's own order of elements."""
+    if len(view.dims) == 1:
+        return view
+    shape = ctx.input_shape if view.edge is None else ctx.b.edges[view.edge].shape
+    total = math.prod(shape)
+    places = np.arange(total).reshape(shape)
+    wide = [(size, axis) for size, axis in view.dims if axis is not None]
+    rest = [axis for axis in range(len(shape)) if axis not in {a for _, a in wide}]
+    order = places.transpose([axis for _, axis in wide] + rest).reshape(-1)
+    channels = shape[-1]
+    def tile(values: tuple) -> tuple:
+        return tuple(values) * (total // channels) if len(values) > 1 else values
+    edge = view.edge
+    if edge is not None and len(shape) > 1:
+        edge = ctx.b.add(ir.Flatten(ctx.b.unique(node.name or "flatten"), (edge,)))
+    return view.but(edge=edge, dims=((total, 0),), order=None if (order == np.arange(total)).all() else order, scale=tile(view.scale),
+                    shift=tile(view.shift), error=tile(view.error))
+
+
+def _reshaped(ctx: Context, node: OnnxNode, view: View, shape: Sequence[int]) -> View:
+    if math.prod(shape) != math.prod(view.shape) or not shape or shape[0] != 1:
+        refuse(node, f"{view.shape} to {tuple(shape)} changes the batch or the number of elements, which is not supported")
+    new = list(shape[1:])
+    if [s for s in new if s != 1] == [s for s, _ in view.dims if s != 1] and len(new) >= 1:
+        axes = iter([d for d in view.dims if d[0] != 1])
+        dims = [next(axes) if s != 1 else (1, None) for s in new]
+        if view.edge is not None and len(ctx.b.edges[view.edge].shape) == 3 and len(dims) == 1:
+            return _flat(ctx, node, view)
+        return view.but(dims=tuple(dims))
+    if len(new) == 1:
+        return _flat(ctx, node, view)
+    if view.edge is None and view.order is None and len(ctx.input_dims) == 1:
+        axes = (2, 0, 1) if len(new) == 3 else (2, 1)
+        if ctx.channels_last:
+            axes = tuple(range(3 - len(new), 3))
+        if len(new) in (2, 3):
+            ctx.input_dims = tuple(zip(new, axes, strict=True))
+            return view.but(dims=ctx.input_dims)
+    refuse(node, f"{view.shape} to {tuple(shape)} is not supported; supported: flattening, axes of 1, and an image from a flat input")
+    raise AssertionError
+
+
+def reshape(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """Reshape, Flatten."""
+    view = values[0]
+    assert isinstance(view, View)
+    if node.op == "Flatten":
+        axis = int(node.attributes.get("axis", 1))
+        if axis % len(view.shape) != 1:
+            refuse(node, f"axis = {axis} is not supported; supported: 1")
+        return _flat(ctx, node, view)
+    target = _ints(node, values, 1, "shape")
+    if target is None or node.attributes.get("allowzero", 0):
+        refuse(node, "its shape must be a constant, with allowzero = 0")
+    assert target is not None
+    shape = [view.shape[i] if t == 0 and i < len(view.shape) else t for i, t in enumerate(target)]
+    if shape.count(-1) > 1 or min(shape, default=0) < -1:
+        refuse(node, f"shape {target} is malformed")
+    if -1 in shape:
+        rest = -math.prod(shape)
+        if rest == 0 or math.prod(view.shape) % rest:
+            refuse(node, f"shape {target} does not go with {view.shape}")
+        shape[shape.index(-1)] = math.prod(view.shape) // rest
+    return _reshaped(ctx, node, view, shape)
+
+
+def transpose(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """Transpose that leaves the batch in front: no data move, the axes get other names."""
+    view = values[0]
+    assert isinstance(view, View)
+    perm = list(node.attributes.get("perm", range(len(view.shape))[::-1]))
+    if sorted(perm) != list(range(len(view.shape))) or perm[0] != 0:
+        refuse(node, f"perm = {perm} is not supported; supported: any that leaves the batch in front")
+    return view.but(dims=tuple(view.dims[p - 1] for p in perm[1:]))
+
+
+def squeeze(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """Squeeze of axes of 1 other than the batch."""
+    view = values[0]
+    assert isinstance(view, View)
+    axes = _ints(node, values, 1, "axes")
+    rank = len(view.shape)
+    drop = {a % rank for a in axes} if axes is not None else {i for i, s in enumerate(view.shape) if s == 1 and i}
+    if 0 in drop or any(view.shape[a] != 1 for a in drop):
+        refuse(node, f"axes = {axes} of {view.shape} is not supported; supported: axes of 1 behind the batch")
+    return _reshaped(ctx, node, view, [s for i, s in enumerate(view.shape) if i not in drop])
+
+
+def unsqueeze(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """Unsqueeze behind the batch."""
+    view = values[0]
+    assert isinstance(view, View)
+    axes = _ints(node, values, 1, "axes") or []
+    rank = len(view.shape) + len(axes)
+    shape, old = [], iter(view.shape)
+    for i in range(rank):
+        shape.append(1 if i in {a % rank for a in axes} else next(old, 1))
+    return _reshaped(ctx, node, view, shape)
+
+
+def same(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """Identity, and Dropout as it is outside of training."""
+    assert isinstance(values[0], View)
+    if node.op == "Dropout" and isinstance(values[2] if len(values) > 2 else None, Const) and values[2].value.any():       # type: ignore[union-attr]
+        refuse(node, "training_mode = True is not supported")
+    return values[0]
+
+
+def _pooled(ctx: Context, node: OnnxNode, view: View, last: bool):
+    """Return kernel, stride and pads of a pool; ceil_mode only where it changes nothing."""
+    sizes = image(node, view, last)
+    kernel = [int(k) for k in node.attributes.get("kernel_shape", ())]
+    if len(kernel) != len(sizes):
+        refuse(node, f"kernel_shape = {kernel} does not go with an input of the shape {view.shape}")
+    stride, dilation, pads = window(node, tuple(kernel), sizes)
+    if dilation != (1, 1):
+        refuse(node, f"dilations = {node.attributes['dilations']} is not supported; supported: 1")
+    size, wide = (sizes if len(sizes) == 2 else (1, sizes[0])), (kernel if len(kernel) == 2 else [1, *kernel])
+    if node.attributes.get("ceil_mode", 0):
+        for n, k, s, before, after in zip(size, wide, stride, pads[:2], pads[2:], strict=True):
+            if (n + before + after - k) % s:
+                refuse(node, f"ceil_mode = 1 is not supported where it makes a window that leaves the image ({n} pixels, kernel {k}, stride {s}); use explicit pads")
+    return (wide[0], wide[1]), stride, pads, len(sizes)
+
+
+def _with_dims(ctx: Context, view: View, edge: str, axes: int, last: bool) -> View:
+    height, width, channels = ctx.b.edges[edge].shape
+    space = [(height, 0), (width, 1)][2 - axes:]
+    return view.but(edge=edge, dims=tuple([*space, (channels, 2)] if last else [(channels, 2), *space]))
+
+
+def max_pool(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """MaxPool; the padding never wins."""
+    view = values[0]
+    assert isinstance(view, View)
+    last = "channels_last" in node.domain or node.op == "MaxPoolNHWC"
+    if len([o for o in node.outputs if o]) > 1 or node.attributes.get("storage_order", 0):
+        refuse(node, "indices of the largest elements are not supported")
+    kernel, stride, pads, axes = _pooled(ctx, node, view, last)
+    view = ctx.rising(node, view)
+    edge = ctx.b.add(ir.MaxPool2d(ctx.b.unique(node.name or node.outputs[0]), (ctx.edge(node, view),), kernel, stride, pads))
+    return _with_dims(ctx, view, edge, axes, last)
+
+
+def average_pool(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """AveragePool: the sum of the codes, at a scale that divides."""
+    view = values[0]
+    assert isinstance(view, View)
+    kernel, stride, pads, axes = _pooled(ctx, node, view, False)
+    count = kernel[0] * kernel[1]
+    view = ctx.plain(node, view)
+    source = ctx.edge(node, view)
+    if any(pads):
+        if not node.attributes.get("count_include_pad", 0):
+            refuse(node, f"count_include_pad = 0 with pads {pads} divides windows at the border by other numbers, which is not supported; "
+                         "supported: count_include_pad = 1, or no pads")
+        source, pads = _border(ctx, node, view, source, pads, Fraction(0)), (0, 0, 0, 0)
+    edge = ctx.b.add(ir.AvgPool2d(ctx.b.unique(node.name or node.outputs[0]), (source,), kernel, stride, pads))
+    return _averaged(ctx, _with_dims(ctx, view, edge, axes, False), count)
+
+
+def _averaged(ctx: Context, view: View, count: int) -> View:
+    """Return the view of sums of ``count`` codes as their mean."""
+    made = view.but(scale=tuple(s / count for s in view.scale), integer=False)
+    peak = float(ctx.peak(made).max())
+    return made.but(error=tuple(e + (count + 2) * ULP * peak for e in view.error))
+
+
+def global_average(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """GlobalAveragePool."""
+    view = values[0]
+    assert isinstance(view, View)
+    sizes = image(node, view, False)
+    view = ctx.plain(node, view)
+    edge = ctx.b.add(ir.GlobalAvgPool2d(ctx.b.unique(node.name or node.outputs[0]), (ctx.edge(node, view),)))
+    return _averaged(ctx, _with_dims(ctx, view, edge, len(sizes), False), math.prod(sizes))
+
+
+def reduce_mean(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """ReduceMean over all axes but batch and channels."""
+    view = values[0]
+    assert isinstance(view, View)
+    axes = _ints(node, values, 1, "axes")
+    rank = len(view.shape)
+    found = sorted(a % rank for a in axes) if axes else None
+    wanted = [i + 1 for i, (_, axis) in enumerate(view.dims) if axis != 2]
+    if found != wanted or rank < 3 or not any(axis == 2 for _, axis in view.dims):
+        refuse(node, f"axes = {axes} of {view.shape} is not supported; supported: height and width")
+    view = ctx.plain(node, view)
+    edge = ctx.b.add(ir.GlobalAvgPool2d(ctx.b.unique(node.name or node.outputs[0]), (ctx.edge(node, view),)))
+    channels = ctx.b.edges[edge].shape[2]
+    dims = tuple((channels, 2) if axis == 2 else (1, None) for _, axis in view.dims)
+    made = _averaged(ctx, view.but(edge=edge, dims=dims), math.prod(view.shape[i] for i in wanted))
+    return made if node.attributes.get("keepdims", 1) else _flat(ctx, node, made)
+
+
+def _border(ctx: Context, node: OnnxNode, view: View, source: str, pads: tuple[int, int, int, int], value: Fraction) -> str:
+    codes = {(value - t) / s for s, t in zip(view.per_channel(ctx.channels(view)).scale, view.per_channel(ctx.channels(view)).shift, strict=True) if s}
+    if len(codes) != 1 or next(iter(codes)).denominator != 1:
+        refuse(node, f"it pads with {float(value)}, for which its input has no integer; use a quantizer that has one")
+    return ctx.b.add(ir.Pad(ctx.b.unique(f"{node.name or node.outputs[0]}.pad"), (source,), pads, int(next(iter(codes)))))
+
+
+def pad(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """Pad with a constant, on the spatial axes."""
+    view = values[0]
+    assert isinstance(view, View)
+    mode = node.attributes.get("mode", "constant")
+    if mode != "constant":
+        refuse(node, f"mode = {mode!r} is not supported; supported: 'constant'")
+    pads, axes = _ints(node, values, 1, "pads"), _ints(node, values, 3, "axes")
+    rank = len(view.shape)
+    if axes is not None:
+        wide = [0] * 2 * rank
+        for i, a in enumerate(axes):
+            wide[a % rank], wide[a % rank + rank] = (pads or [])[i], (pads or [])[i + len(axes)]
+        pads = wide
+    if pads is None or len(pads) != 2 * rank or min(pads) < 0:
+        refuse(node, f"pads = {pads} of {view.shape} are not supported; supported: constants, none below 0")
+    assert pads is not None
+    value = values[2] if len(values) > 2 else None
+    number = Fraction(float(value.value.reshape(-1)[0])) if isinstance(value, Const) else Fraction(float(node.attributes.get("value", 0.0)))
+    if not any(pads):
+        return view
+    ends = {0: (0, 0), 1: (0, 0)}
+    for i, (_, axis) in enumerate(view.dims):
+        both = pads[i + 1], pads[i + 1 + rank]
+        if any(both) and axis not in (0, 1) or pads[0] or pads[rank]:
+            refuse(node, f"pads = {pads} of {view.shape} are not supported; supported: on height and width")
+        if axis in (0, 1):
+            ends[axis] = both
+    view = ctx.plain(node, view)
+    edge = _border(ctx, node, view, ctx.edge(node, view), (ends[0][0], ends[1][0], ends[0][1], ends[1][1]), number)
+    shape = ctx.b.edges[edge].shape
+    return view.but(edge=edge, dims=tuple((shape[axis] if axis is not None else 1, axis) for _, axis in view.dims))
+
+
+def resize(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """Resize and Upsample: nearest neighbour by integer factors, in every coordinate mode that comes to that."""
+    view, a = values[0], node.attributes
+    assert isinstance(view, View)
+    if a.get("mode", "nearest") != "nearest" or a.get("antialias", 0) or a.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        refuse(node, f"mode = {a.get('mode')!r} is not supported; supported: 'nearest'")
+    old, new = view.shape, None
+    scales = values[1 if node.op == "Upsample" else 2] if len(values) > 1 + (node.op != "Upsample") else None
+    sizes = values[3] if len(values) > 3 else None
+    if isinstance(sizes, Const) and sizes.value.size:
+        new = [int(v) for v in sizes.value.reshape(-1)]
+    else:
+        factors = scales.value.reshape(-1).tolist() if isinstance(scales, Const) and scales.value.size else a.get("scales")
+        if factors is None or len(factors) != len(old) or any(f != int(f) for f in factors):
+            refuse(node, f"scales = {factors} are not supported; supported: constant integers, one for each axis")
+        new = [int(s * f) for s, f in zip(old, factors, strict=True)]
+    if a.get("axes") or len(new) != len(old) or any(n % o for n, o in zip(new, old, strict=True)):
+        refuse(node, f"{old} to {new} is not supported; supported: integer factors")
+    mode, nearest = a.get("coordinate_transformation_mode", "asymmetric" if node.op == "Upsample" else "half_pixel"), a.get("nearest_mode", "round_prefer_floor")
+    if node.op == "Upsample":
+        nearest = "floor"
+    factor = {0: 1, 1: 1}
+    for (size, axis), to in zip(view.dims, new[1:], strict=True):
+        if to != size and axis not in (0, 1):
+            raise LayoutError(f"{node.text}: {old} to {new} enlarges the channels, which is not supported")
+        if axis in (0, 1):
+            factor[axis] = to // size
+            _check_nearest(node, size, to, mode, nearest)
+    if new[0] != 1:
+        refuse(node, f"{old} to {new} changes the batch")
+    edge = ctx.b.add(ir.Upsample(ctx.b.unique(node.name or node.outputs[0]), (ctx.edge(node, view),), (factor[0], factor[1])))
+    return view.but(edge=edge, dims=tuple((to, axis) for (_, axis), to in zip(view.dims, new[1:], strict=True)))
+
+
+def _check_nearest(node: OnnxNode, size: int, to: int, mode: str, nearest: str) -> None:
+    """Refuse coordinates that do not come to ``i // factor``."""
+    f = Fraction(to, size)
+    place = {"asymmetric": lambda i: i / f, "half_pixel": lambda i: (i + Fraction(1, 2)) / f - Fraction(1, 2),
+             "pytorch_half_pixel": lambda i: (i + Fraction(1, 2)) / f - Fraction(1, 2) if to > 1 else Fraction(0)}.get(mode)
+    rounds = {"floor": math.floor, "ceil": math.ceil, "round_prefer_floor": lambda x: math.ceil(x - Fraction(1, 2)),
+              "round_prefer_ceil": lambda x: math.floor(x + Fraction(1, 2))}.get(nearest)
+    if place is None or rounds is None or any(min(max(rounds(place(Fraction(i))), 0), size - 1) != i // f for i in range(to)):
+        refuse(node, f"coordinate_transformation_mode = {mode!r} with nearest_mode = {nearest!r} is not plain repetition for {size} to {to}, which is not supported; "
+                     "supported: 'half_pixel', or 'asymmetric' with 'floor'")
+
+
+def concat(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """Concat along the channels; the parts may have scales of their own, which the quantizer behind takes up."""
+    views = [ctx.plain(node, v) for v in values if isinstance(v, View)]
+    if len(views) != len(values):
+        refuse(node, "of constants and tensors is not supported")
+    axis = int(node.attributes.get("axis", 1)) % len(views[0].shape)
+    if any(len(v.dims) != len(views[0].dims) for v in views) or axis < 1 or any(v.dims[axis - 1][1] != views[0].dims[axis - 1][1] for v in views):
+        refuse(node, f"axis = {axis} of shapes {[v.shape for v in views]} is not supported")
+    last = len(ctx.b.edges[ctx.edge(node, views[0])].shape) - 1
+    if views[0].dims[axis - 1][1] != last or any(v.integer != views[0].integer for v in views):
+        raise LayoutError(f"{node.text}: axis = {axis} of {views[0].shape} is not the channels; supported: the channels")
+    edge = ctx.b.add(ir.Concat(ctx.b.unique(node.name or node.outputs[0]), tuple(ctx.edge(node, v) for v in views)))
+    full = [v.per_channel(ctx.channels(v)) for v in views]
+    order = None
+    if any(v.order is not None for v in views):
+        parts, base = [], 0
+        for v in views:
+            size = ctx.channels(v)
+            parts.append((np.arange(size) if v.order is None else v.order) + base)
+            base += size
+        order = np.concatenate(parts)
+    dims = list(views[0].dims)
+    dims[axis - 1] = (sum(v.dims[axis - 1][0] for v in views), last)
+    return View(edge, tuple(dims), tuple(s for v in full for s in v.scale), tuple(s for v in full for s in v.shift), order=order,
+                error=(max(max(v.error) for v in views),), integer=views[0].integer).uniform()
+
+
+def argmax(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """ArgMax over a flat tensor of one scale, the lowest index where several are largest."""
+    view = values[0]
+    assert isinstance(view, View)
+    axis = int(node.attributes.get("axis", 0))
+    if len(view.dims) != 1 or axis % len(view.shape) != 1 or node.attributes.get("select_last_index", 0):
+        refuse(node, f"axis = {axis} of {view.shape} is not supported; supported: the only axis behind the batch, select_last_index = 0")
+    view = ctx.common(node, ctx.plain(node, view))
+    if view.order is not None:
+        refuse(node, "its input has its elements in another order than the hardware's")
+    edge = ctx.b.add(ir.ArgMax(ctx.b.unique(node.name or node.outputs[0]), (ctx.edge(node, view),)))
+    return View(edge, ((1, 0),) if node.attributes.get("keepdims", 1) else (), integer=True)
