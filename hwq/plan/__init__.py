@@ -2,6 +2,6 @@
 
 from .devices import DEVICES, SHELL, Device, device
 from .layers import Layer, split
-from .planner import Plan, PlannedLayer, make_plan, parse_fold
+from .planner import Plan, PlannedLayer, least_block_rams, make_plan, parse_fold
 
-__all__ = ["DEVICES", "SHELL", "Device", "device", "Layer", "split", "Plan", "PlannedLayer", "make_plan", "parse_fold"]
+__all__ = ["DEVICES", "SHELL", "Device", "device", "Layer", "split", "Plan", "PlannedLayer", "least_block_rams", "make_plan", "parse_fold"]

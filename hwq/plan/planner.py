@@ -15,7 +15,7 @@ from ..ir.graph import Graph
 from .devices import SHELL, Device
 from .layers import Layer, Stage, split
 
-__all__ = ["Plan", "PlannedLayer", "make_plan", "parse_fold", "LC_USABLE"]
+__all__ = ["Plan", "PlannedLayer", "make_plan", "least_block_rams", "parse_fold", "LC_USABLE"]
 
 # Share of the logic cells that the plan may fill: beyond, placement gets slow and the clock drops.
 LC_USABLE = 0.85
@@ -151,6 +151,18 @@ def _assemble(layers: list[Layer], folds: Mapping[str, Folding], device: Device,
     return Plan(tuple(planned), device, lanes, cycles, total)
 
 
+def least_block_rams(graph: Graph, device: Device) -> int:
+    """Return the block RAMs of the most economical folding of every layer, weights in block RAM, whether or not it all fits.
+
+    Parameters
+    ----------
+    graph : Graph
+        After `hwq.passes.apply_passes`.
+    """
+    return sum(min(option.cost.ebr for option in _options(layer, device, None) if option.fold.block_rom)
+               for layer in split(graph) if layer.folds)
+
+
 def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, tuple[int, int]] | None = None,
               reserve: Cost = SHELL) -> Plan:
     """Return the fastest plan that fits the device by the estimate.
@@ -225,7 +237,8 @@ def _least(layers: list[Layer], options: dict[str, list[_Option]], device: Devic
         raise FitError(
             f"The network does not fit {device.name}: at least {plan.cost.ebr} of {device.ebr} block RAMs and about "
             f"{plan.cost.lc:.0f} of {device.lc} logic cells (shell included). Weights take {sum(bits.values())} bits, most in "
-            f"'{worst}' ({bits[worst]} bits). Fewer bits for that layer, fewer channels, or a larger device (--device hx8k) help.")
+            f"'{worst}' ({bits[worst]} bits). Fewer bits for that layer, fewer channels, or a larger device (--device hx8k) help; "
+            f"hwq search NETWORK --cost {device.name} -o FOLDER looks for the bits that make it fit.")
     return plan
 
 

@@ -1,0 +1,48 @@
+"""Run independent jobs: one after another in this process, or in several processes of this machine."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from .experiment import Store
+from .jobs import Job, Setting
+
+__all__ = ["run_jobs"]
+
+
+def _work(setting: Setting, folder: Path, job: Job) -> dict[str, Any]:
+    return Store(setting, folder).run(job)
+
+
+def run_jobs(store: Store, jobs: Sequence[Job], processes: int = 1,
+             report: Callable[[Job, dict[str, Any]], None] = lambda job, result: None) -> list[dict[str, Any]]:
+    """Return the jobs' results in their order; the same results whatever ``processes`` is.
+
+    Finished jobs are not run again. On an interruption what runs is given up after its last whole epoch.
+    """
+    results: dict[int, dict[str, Any]] = {}
+    open_jobs = []
+    for at, job in enumerate(jobs):
+        done = store.result(job)
+        if done is None:
+            open_jobs.append(at)
+        else:
+            results[at] = done
+            report(job, done)
+    if processes <= 1 or len(open_jobs) <= 1:
+        for at in open_jobs:
+            results[at] = store.run(jobs[at])
+            report(jobs[at], results[at])
+    else:
+        pool = ProcessPoolExecutor(min(processes, len(open_jobs)), mp_context=get_context("spawn"))
+        try:
+            waiting = {pool.submit(_work, store.setting, store.folder, jobs[at]): at for at in open_jobs}
+            for future in as_completed(waiting):
+                at = waiting[future]
+                results[at] = future.result()
+                report(jobs[at], results[at])
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return [results[at] for at in range(len(jobs))]
