@@ -12,6 +12,16 @@ from .jobs import Job, Setting
 __all__ = ["run_jobs"]
 
 
+# Kept between calls: a process imports torch and reads the data once, not once a round of candidates.
+_POOLS: dict[int, ProcessPoolExecutor] = {}
+
+
+def _pool(processes: int) -> ProcessPoolExecutor:
+    if processes not in _POOLS:
+        _POOLS[processes] = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    return _POOLS[processes]
+
+
 def _work(setting: Setting, folder: Path, job: Job) -> dict[str, Any]:
     return Store(setting, folder).run(job)
 
@@ -36,13 +46,14 @@ def run_jobs(store: Store, jobs: Sequence[Job], processes: int = 1,
             results[at] = store.run(jobs[at])
             report(jobs[at], results[at])
     else:
-        pool = ProcessPoolExecutor(min(processes, len(open_jobs)), mp_context=get_context("spawn"))
+        pool = _pool(processes)
         try:
             waiting = {pool.submit(_work, store.setting, store.folder, jobs[at]): at for at in open_jobs}
             for future in as_completed(waiting):
                 at = waiting[future]
                 results[at] = future.result()
                 report(jobs[at], results[at])
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        except BaseException:
+            _POOLS.pop(processes).shutdown(wait=False, cancel_futures=True)
+            raise
     return [results[at] for at in range(len(jobs))]

@@ -21,6 +21,15 @@ def _pm(pair: tuple[float, float], digits: int = 2) -> str:
     return f"{mean:.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
 
 
+def _plain(value: Any) -> Any:
+    """Return JSON values: NaN (the interval of a single seed) becomes null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def _scaled(experiment: Experiment) -> list[dict[str, Any]]:
     """One row a kind of format: means over the seeds."""
     rows = []
@@ -72,8 +81,8 @@ def _csv(experiment: Experiment) -> str:
 def write_tables(experiment: Experiment, folder: Path, title: str) -> None:
     """Write ``table.json``, ``table.csv``, ``table.md`` and ``drop-<rule>.svg`` of what has been run so far."""
     scaled = _scaled(experiment)
-    write_atomic(folder / "table.json", json.dumps({"title": title, **experiment.facts(), "reference": experiment.reference,
-                                                    "cells": experiment.rows, "scaling": experiment.scaling, "scaled": scaled}, indent=1).encode())
+    write_atomic(folder / "table.json", json.dumps(_plain({"title": title, **experiment.facts(), "reference": experiment.reference,
+                                                           "cells": experiment.rows, "scaling": experiment.scaling, "scaled": scaled}), indent=1).encode())
     write_atomic(folder / "table.csv", _csv(experiment).encode())
     write_atomic(folder / "table.md", _markdown(experiment, title, scaled).encode())
     for rule in ("mse", "range"):
