@@ -4,13 +4,15 @@ import csv
 import io
 import json
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentError_
 from ..ir import write_atomic
+from .log import read_log
 from .paper import Experiment
-from .plot import curves
+from .plot import curves, pareto
 from .stats import mean_interval
 
 __all__ = ["write_tables"]
@@ -79,19 +81,24 @@ def _csv(experiment: Experiment) -> str:
 
 
 def write_tables(experiment: Experiment, folder: Path, title: str) -> None:
-    """Write ``table.json``, ``table.csv``, ``table.md`` and ``drop-<rule>.svg`` of what has been run so far."""
+    """Write ``table.json``, ``table.csv``, ``table.md``, ``drop-<rule>.svg`` and ``pareto-<format>-<seed>.svg`` of what has been run."""
     scaled = _scaled(experiment)
     write_atomic(folder / "table.json", json.dumps(_plain({"title": title, **experiment.facts(), "reference": experiment.reference,
                                                            "cells": experiment.rows, "scaling": experiment.scaling, "scaled": scaled}), indent=1).encode())
     write_atomic(folder / "table.csv", _csv(experiment).encode())
     write_atomic(folder / "table.md", _markdown(experiment, title, scaled).encode())
+    with suppress(EnvironmentError_):                    # without matplotlib the tables are all there is
+        _pictures(experiment, folder, title)
+
+
+def _pictures(experiment: Experiment, folder: Path, title: str) -> None:
     for rule in ("mse", "range"):
         lines: dict[str, list[tuple[float, float, float]]] = {}
         for row in experiment.rows:
             if row["rule"] == rule:
                 lines.setdefault(f"{row['format']} {row['tuning']}", []).append((row["bits"], *row["drop"]))
-        try:
-            if lines:
-                curves(lines, folder / f"drop-{rule}.svg", title=f"{title}, scale rule {rule}", xlabel="bits", ylabel="paired drop, points")
-        except EnvironmentError_:
-            return                                       # without matplotlib the tables are all there is
+        if lines:
+            curves(lines, folder / f"drop-{rule}.svg", title=f"{title}, scale rule {rule}", xlabel="bits", ylabel="paired drop, points")
+    for row in experiment.scaling:
+        name = f"{row['format']}-{row['seed']}"
+        pareto(read_log(folder / "scaling" / name / "log.jsonl"), folder / f"pareto-{name}.svg", f"{title}, {name}")
