@@ -18,7 +18,7 @@ from ..errors import HwqError
 
 __all__ = ["app", "main", "progress", "COMMANDS"]
 
-COMMANDS = ("train", "lower", "show", "eval", "plan", "build", "verify", "run")
+COMMANDS = ("train", "search", "reproduce", "lower", "show", "eval", "plan", "build", "verify", "run")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   context_settings={"help_option_names": ["-h", "--help"]})

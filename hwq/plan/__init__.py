@@ -2,8 +2,8 @@
 
 from .devices import DEVICES, SHELL, Device, device
 from .layers import Layer, split
-from .planner import Plan, PlannedLayer, make_plan, next_step, parse_fold
+from .planner import Plan, PlannedLayer, least_block_rams, make_plan, next_step, parse_fold
 from .record import plan_of, plan_record
 
-__all__ = ["DEVICES", "SHELL", "Device", "device", "Layer", "split", "Plan", "PlannedLayer", "make_plan", "next_step", "parse_fold",
-           "plan_record", "plan_of"]
+__all__ = ["DEVICES", "SHELL", "Device", "device", "Layer", "split", "Plan", "PlannedLayer", "least_block_rams", "make_plan",
+           "next_step", "parse_fold", "plan_record", "plan_of"]

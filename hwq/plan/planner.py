@@ -18,7 +18,7 @@ from .layers import Layer, Stage, split
 from .search import choose
 from .settle import settle, simulated_cycles
 
-__all__ = ["Plan", "PlannedLayer", "make_plan", "next_step", "parse_fold", "LC_USABLE"]
+__all__ = ["Plan", "PlannedLayer", "make_plan", "least_block_rams", "next_step", "parse_fold", "LC_USABLE"]
 
 # Share of the logic cells that the plan may fill: beyond, placement gets slow and the clock drops.
 LC_USABLE = 0.9
@@ -197,6 +197,18 @@ class _Search:
         return found
 
 
+def least_block_rams(graph: Graph, device: Device) -> int:
+    """Return the block RAMs of the most economical folding of every layer, weights in block RAM, whether or not it all fits.
+
+    Parameters
+    ----------
+    graph : Graph
+        After `hwq.passes.apply_passes`.
+    """
+    return sum(min(option.cost.ebr for option in _options(layer, device, None) if option.fold.block_rom)
+               for layer in split(graph) if layer.folds)
+
+
 def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, tuple[int, int]] | None = None,
               reserve: Cost = SHELL, max_cycles: int | None = None) -> Plan:
     """Return the fastest plan that fits the device by the estimate, or the smallest that is fast enough.
@@ -261,5 +273,6 @@ def _least(layers: list[Layer], options: dict[str, list[_Option]], device: Devic
         raise FitError(
             f"The network does not fit {device.name}: at least {plan.cost.ebr} of {device.ebr} block RAMs and about "
             f"{plan.cost.lc:.0f} of {device.lc} logic cells (shell included). Weights take {sum(bits.values())} bits, most in "
-            f"'{worst}' ({bits[worst]} bits). Fewer bits for that layer, fewer channels, or a larger device (--device hx8k) help.")
+            f"'{worst}' ({bits[worst]} bits). Fewer bits for that layer, fewer channels, or a larger device (--device hx8k) help; "
+            f"hwq search NETWORK --cost {device.name} -o FOLDER looks for the bits that make it fit.")
     return plan

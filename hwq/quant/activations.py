@@ -1,6 +1,7 @@
 """Quantizer of activations: dynamic fixed point, unsigned after a ReLU, signed elsewhere; its scale comes from calibration."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -8,7 +9,7 @@ from ..errors import FormatError, ModelError
 from ..formats import FixedPoint, Spec
 from .grid import Grid, round_half_up
 
-__all__ = ["ActivationQuantizer"]
+__all__ = ["ActivationQuantizer", "float_activations"]
 
 _SEARCH = range(-16, 25)         # values from 2**-24 to 2**24
 
@@ -49,6 +50,7 @@ class ActivationQuantizer(torch.nn.Module):
         self.register_buffer("frac_bits", torch.tensor(spec.scale or 0, dtype=torch.int64))
         self.register_buffer("calibrated", torch.tensor(spec.scale is not None))
         self._errors: torch.Tensor | None = None
+        self.bypass = False
 
     @property
     def grid(self) -> Grid:
@@ -78,7 +80,7 @@ class ActivationQuantizer(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the quantized reals; the gradient passes where the value did not saturate."""
-        if not bool(self.calibrated):
+        if self.bypass or not bool(self.calibrated):
             if not self.signed:
                 x = torch.relu(x)
             if self._errors is not None:
@@ -89,3 +91,21 @@ class ActivationQuantizer(torch.nn.Module):
         inside = x.clamp(grid.lo * step, grid.hi * step)
         levels = round_half_up(inside.detach() * 2.0 ** grid.frac_bits) * step
         return inside + (levels - inside).detach()
+
+
+@contextmanager
+def float_activations(model: torch.nn.Module) -> Iterator[None]:
+    """Let a frozen model compute with its quantized weights but unrounded activations; for comparison, no hardware does so.
+
+    Inside, the model is in training mode (on reals); give no gradients. The mode is restored.
+    """
+    training, quantizers = model.training, [m for m in model.modules() if isinstance(m, ActivationQuantizer)]
+    model.train()
+    for quantizer in quantizers:
+        quantizer.bypass = True
+    try:
+        yield
+    finally:
+        for quantizer in quantizers:
+            quantizer.bypass = False
+        model.train(training)

@@ -1,13 +1,13 @@
 """The recipe of a training run: a TOML file with every choice, checked, nothing unknown accepted."""
 
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import EnvironmentError_, ModelError
 
-__all__ = ["Phase", "Penalty", "Recipe", "read_recipe"]
+__all__ = ["Phase", "Penalty", "Recipe", "read_recipe", "recipe_text"]
 
 
 @dataclass(frozen=True)
@@ -195,3 +195,21 @@ def read_recipe(text: str, origin: str | Path = "config") -> Recipe:
     if recipe.batchnorm not in ("fold", "keep") or recipe.validation < 1 or recipe.calibration < 1:
         raise ModelError(f"{origin}: needs batchnorm 'fold' or 'keep', validation >= 1 and calibration >= 1")
     return recipe
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Return the TOML text that `read_recipe` reads back as this recipe.
+
+    Raises
+    ------
+    EnvironmentError_
+        tomli-w is missing (extra ``train``).
+    """
+    try:
+        import tomli_w
+    except ImportError:
+        raise EnvironmentError_("Writing a recipe needs tomli-w: pip install 'hwq[train]'") from None
+    data = asdict(recipe)
+    for table, attribute in _TABLES.items():
+        data[table] = data.pop(attribute)
+    return tomli_w.dumps(data)

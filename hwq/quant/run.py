@@ -25,7 +25,7 @@ from .prepare import prepare
 from .train import Samples, accuracy, fit
 from .tune import tune
 
-__all__ = ["Run", "load_factory", "make_network", "train_run", "load_run"]
+__all__ = ["Run", "load_factory", "make_network", "train_run", "save_run", "load_run"]
 
 
 def _arguments(name: str, text: str) -> dict[str, Any]:
@@ -181,12 +181,12 @@ def _write(path: Path, data: Any) -> None:
         raise EnvironmentError_(f"Cannot write {path}: {error.strerror}") from None
 
 
-def _describe(folder: Path, run: Run, resume: bool) -> None:
+def _describe(folder: Path, run: Run, resume: bool, replace: bool = False) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EnvironmentError_(f"Cannot make the folder {folder}: {error.strerror}") from None
-    if (folder / "run.json").exists():
+    if (folder / "run.json").exists() and not replace:
         if not resume:
             raise ModelError(f"{folder} holds a training run; go on with --resume, or name another folder")
         if _read(folder) != run:
@@ -204,6 +204,13 @@ def _read(folder: Path) -> Run:
         raise FormatError(f"{folder} is no training run: cannot read run.json ({error.strerror}); make one with hwq train") from None
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{folder / 'run.json'} is malformed: {error!r}") from None
+
+
+def save_run(folder: Path, run: Run, model: QuantizedModel, result: dict[str, Any]) -> None:
+    """Write a trained model as a run that `load_run` and ``hwq lower`` take; what is there is replaced."""
+    _describe(folder, run, False, replace=True)
+    save_checkpoint(folder / "model.pt", {key: value.cpu() for key, value in model.state_dict().items()})
+    _write(folder / "log.json", result)
 
 
 def load_run(folder: str | Path) -> tuple[QuantizedModel, Run]:

@@ -71,3 +71,12 @@ def test_a_mixed_network_is_exact_in_verilog(tmp_path):
     hwq("build", tmp_path / "mixed.hwq", "--target", "verilog", "-o", tmp_path / "build")
     report = json.loads(hwq("verify", tmp_path / "build", "--data", tmp_path / "images.npz", "--stalls", 2, "--json"))
     assert report["identical"] == report["images"] == 6
+
+
+@pytest.mark.slow
+def test_a_mixed_network_is_exact_after_synthesis(tmp_path):
+    model, images = mixed(MIXES[0], seed=3)
+    save(convert(model, name="mixed"), tmp_path / "mixed.hwq")
+    hwq("build", tmp_path / "mixed.hwq", "-o", tmp_path / "build", "--json")
+    report = json.loads(hwq("verify", tmp_path / "build", "--level", "netlist", "--stalls", 2, "--json"))
+    assert report["identical"] == report["images"] == 8

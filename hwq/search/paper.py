@@ -1,0 +1,227 @@
+"""The paper's experiment: formats x bits x ways of fine-tuning x seeds, then layer-wise scaling, against a fair float network.
+
+M. Wess, S. M. P. Dinakarrao, A. Jantsch, "Weighted Quantization-Regularization in DNNs for Weight Memory Minimization
+Toward HW Implementation", IEEE TCAD 37(11), 2018. What its abstract does not settle is decided in docs/design.md.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+from ..quant import Penalty, Phase, Recipe
+from .experiment import Store
+from .jobs import Job, Setting
+from .log import Log
+from .pool import run_jobs
+from .scaling import Options, search, setting_of
+from .stats import mean_interval, paired_drop
+
+__all__ = ["Plan", "PLANS", "plan_of", "Experiment"]
+
+VARIANTS = ("plain", "qr", "wqr")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Size of the experiment.
+
+    Attributes
+    ----------
+    factory : str
+        Float network.
+    float_phase, tune : Phase
+        Of the float network; of every fine-tuning and of the float reference.
+    search, confirm, train : int
+        Images to choose by, to confirm with, to train on (0: the rest).
+    bits : tuple of int
+        Widths without fine-tuning (Po2 up to 5).
+    trained : tuple of int
+        Widths that are fine-tuned.
+    range_variants : tuple of str
+        Variants that are fine-tuned under the range rule too; the MSE rule gets all.
+    rates, qr, wqr : tuple of float
+        What each variant tries on the first seed: factors on the learning rate, strengths. Equally many.
+    trial_epochs : int
+        Of each of these trials; the least cross-entropy on the search split decides.
+    scaling : str
+        Rule of the layer-wise scaling.
+    scaled : tuple of str
+        Kinds of format it is done with.
+    least : int
+        Its fewest bits.
+    """
+
+    factory: str
+    float_phase: Phase
+    tune: Phase
+    search: int = 10_000
+    confirm: int = 5_000
+    train: int = 0
+    bits: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8)
+    trained: tuple[int, ...] = (2, 3, 4)
+    range_variants: tuple[str, ...] = ("plain",)
+    rates: tuple[float, ...] = (0.5, 1.0, 2.0)
+    qr: tuple[float, ...] = (1e-5, 1e-4, 1e-3)
+    wqr: tuple[float, ...] = (1e-4, 1e-3, 1e-2)
+    trial_epochs: int = 2
+    scaling: str = "fast"
+    scaled: tuple[str, ...] = ("dfp",)
+    least: int = 2
+    activations: dict[str, str] = field(default_factory=lambda: {"*": "dfp:b=8"})
+
+
+_FASHION = "hwq.models.fashion:network"
+_TINY = Plan("hwq.models.fashion:network(channels=(3, 4, 5, 6), classes=4)", Phase(epochs=3, batch=25, lr=0.1),
+             Phase(epochs=1, batch=25, lr=0.02, calibrate_until=0), search=100, confirm=60, bits=(2, 4), trained=(2,),
+             rates=(0.5, 1.0), qr=(1e-4, 1e-3), wqr=(1e-4, 1e-3), trial_epochs=1, least=4)
+_SMALL = Phase(epochs=5, batch=128, lr=0.02, weight_decay=1e-4, calibrate_until=2)
+_FULL = Phase(epochs=40, batch=128, lr=0.01, weight_decay=1e-4, calibrate_until=10, flip=True, shift=5)
+
+
+def _allcnn(width: str, classes: int) -> str:
+    more = "" if width == "1.0" else ", dropout=False"
+    return f"hwq.models.allcnn:network(width={width}, classes={classes}, batchnorm=True{more}, last_relu=False)"
+
+
+PLANS: dict[tuple[str, str], Plan] = {
+    ("tiny", "synthetic"): _TINY,
+    ("small", "fashion-mnist"): Plan(_FASHION, Phase(epochs=15, batch=128, lr=0.1), _SMALL),
+    ("small", "mnist"): Plan(_FASHION, Phase(epochs=10, batch=128, lr=0.1), _SMALL),
+    **{("small", name): Plan(_allcnn(width, classes), Phase(epochs=15, batch=128, lr=0.1, flip=True, shift=4), replace(_SMALL, flip=True, shift=4),
+                             search=10_000, trained=(2, 3)) for name, width, classes in (("cifar-10", "0.125", 10), ("cifar-100", "0.25", 100),
+                                                                                      ("svhn", "0.125", 10))},
+    ("full", "fashion-mnist"): Plan(_FASHION, Phase(epochs=40, batch=128, lr=0.1, shift=2), replace(_SMALL, epochs=15, shift=2),
+                                    range_variants=VARIANTS, scaling="greedy", scaled=("dfp", "po2")),
+    **{("full", name): Plan(_allcnn("1.0", classes), Phase(epochs=350, batch=128, lr=0.05, weight_decay=1e-3, flip=name != "svhn", shift=5),
+                            replace(_FULL, flip=name != "svhn"), trained=(2, 3, 4, 5), range_variants=VARIANTS, trial_epochs=10,
+                            scaling="greedy", scaled=("dfp", "po2")) for name, classes in (("cifar-10", 10), ("cifar-100", 100), ("svhn", 10))},
+}
+
+
+def plan_of(scale: str, dataset: str) -> Plan:
+    """Return the plan of a scale and a data set, or raise `ModelError` with what there is."""
+    if (scale, dataset) not in PLANS:
+        raise ModelError(f"There is no plan of the scale {scale!r} for {dataset!r}; there are: "
+                         + ", ".join(f"{s} {d}" for s, d in PLANS))
+    return PLANS[scale, dataset]
+
+
+class Experiment:
+    """Runs a plan in a folder; whatever is finished there is not run again.
+
+    Parameters
+    ----------
+    plan : Plan
+    data : str
+        What `hwq.data.open_dataset` takes.
+    seeds : sequence of int
+    folder : path
+        Jobs lie in ``jobs/``, searches in ``scaling/``.
+    options
+        ``processes``, and ``threads`` and ``device`` of the setting.
+    report : row -> None
+        Called after every training.
+    """
+
+    def __init__(self, plan: Plan, data: str, seeds: Sequence[int], folder: Path, *, processes: int = 1, threads: int = 1,
+                 device: str = "cpu", report: Callable[[dict[str, Any]], None] = lambda row: None) -> None:
+        self.plan, self.seeds, self.folder, self.processes, self.report = plan, list(seeds), folder, processes, report
+        self.recipe = Recipe(activations=plan.activations, float_phase=plan.float_phase, tune=plan.tune)
+        self.setting: Setting = setting_of(self.recipe, plan.factory, data, search=plan.search, confirm=plan.confirm, train=plan.train,
+                                           threads=threads, device=device)
+        self.store = Store(self.setting, folder / "jobs")
+        self.log = Log(folder / "log.jsonl", report)
+        self.rows: list[dict[str, Any]] = []
+        self.scaling: list[dict[str, Any]] = []
+        self._base: dict[int, str] = {}
+        self._reference: dict[int, dict[str, Any]] = {}
+
+    def _run(self, cell: str, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+        def note(job: Job, result: dict[str, Any]) -> None:
+            part = result[job.score[-1]]
+            self.log.add({"event": "training", "cell": cell, "seed": job.seed, "key": result["key"], "seconds": result["seconds"],
+                          "part": job.score[-1], **part})
+        return run_jobs(self.store, jobs, self.processes, note)
+
+    def floats(self) -> None:
+        """Train the float networks, and the references: the same with as much extra training as every fine-tuning."""
+        bases = self._run("float", [Job(seed, self.plan.float_phase) for seed in self.seeds])
+        self._base = {seed: result["key"] for seed, result in zip(self.seeds, bases, strict=True)}
+        references = self._run("reference", [Job(seed, self.plan.tune, base=self._base[seed], score=("search", "test")) for seed in self.seeds])
+        self._reference = dict(zip(self.seeds, references, strict=True))
+
+    @property
+    def reference(self) -> tuple[float, float]:
+        """Mean test accuracy of the references in percent, and half its interval."""
+        return mean_interval([100 * result["test"]["accuracy"] for result in self._reference.values()])
+
+    def cells(self) -> Iterator[tuple[str, str, int, str]]:
+        """Yield every (kind, rule, bits, variant), the untrained ones first."""
+        for kind in ("dfp", "po2"):
+            for rule in ("mse", "range"):
+                for bits in self.plan.bits:
+                    if kind == "dfp" or bits <= 5:
+                        yield kind, rule, bits, "none"
+        for rule in ("mse", "range"):
+            for bits in self.plan.trained:
+                for kind in ("dfp", "po2"):
+                    for variant in VARIANTS if rule == "mse" else self.plan.range_variants:
+                        yield kind, rule, bits, variant
+
+    def cell(self, kind: str, rule: str, bits: int, variant: str) -> dict[str, Any]:
+        """Run one cell of the table for all seeds, append its row and return it."""
+        name = f"{kind} {rule} {bits} {variant}"
+        weights = {"*": f"{kind}:b={bits}" + (",rule=range" if rule == "range" else "")}
+        if variant == "none":
+            phase, penalty, choice = replace(self.plan.tune, epochs=0), Penalty(), None
+        else:
+            phase, penalty, choice = self._choose(name, weights, variant)
+        jobs = [Job(seed, phase, weights, self._base[seed], penalty, score=("test",)) for seed in self.seeds]
+        results = self._run(name, jobs)
+        labels = self.store.labels("test")
+        drops, floats = [], []
+        for seed, result in zip(self.seeds, results, strict=True):
+            fair = self._reference[seed]
+            drops.append(paired_drop(self.store.answers(fair["key"], "test"), self.store.answers(result["key"], "test"), labels)[0])
+            floats.append(100 * (fair["test"]["accuracy"] - result["test_float_activations"]["accuracy"]))
+        row: dict[str, Any] = {"format": kind, "rule": rule, "bits": bits, "tuning": variant, "choice": choice, "seeds": len(self.seeds)}
+        row["accuracy"] = mean_interval([100 * result["test"]["accuracy"] for result in results])
+        row |= {"drop": mean_interval(drops), "drop_float_activations": mean_interval(floats)}
+        weights_count = sum(layer["weights"] for layer in results[0]["layers"].values())
+        row |= {"ratio": 32 * weights_count / results[0]["bits"], "ratio_everything": 32 * self._parameters() / results[0]["stored_bits"]}
+        self.rows.append(row)
+        return row
+
+    def _parameters(self) -> int:
+        return sum(p.numel() for p in self.store.model(self._base[self.seeds[0]]).parameters())
+
+    def _choose(self, name: str, weights: dict[str, str], variant: str) -> tuple[Phase, Penalty, float]:
+        """Return phase and penalty of the variant's best trial on the first seed; every variant has equally many."""
+        plan, seed = self.plan, self.seeds[0]
+        short = replace(plan.tune, epochs=plan.trial_epochs, calibrate_until=min(plan.tune.calibrate_until, plan.trial_epochs // 2))
+        values = {"plain": plan.rates, "qr": plan.qr, "wqr": plan.wqr}[variant]
+
+        def made(value: float, phase: Phase) -> tuple[Phase, Penalty]:
+            return (replace(phase, lr=phase.lr * value), Penalty()) if variant == "plain" else (phase, Penalty(variant, value))
+        jobs = []
+        for value in values:
+            phase, penalty = made(value, short)
+            jobs.append(Job(seed, phase, weights, self._base[seed], penalty))
+        results = self._run(f"{name} trial", jobs)
+        best = min(range(len(values)), key=lambda at: results[at]["search"]["cross_entropy"])
+        return (*made(values[best], plan.tune), values[best])
+
+    def scale(self, kind: str, seed: int) -> dict[str, Any]:
+        """Run the layer-wise scaling of one kind and seed; append its result and return it."""
+        recipe = replace(self.recipe, weights={"*": f"{kind}:b={5 if kind == 'po2' else 8}"})
+        folder = self.folder / "scaling" / f"{kind}-{seed}"
+        result = search(self.setting, recipe, Options(self.plan.scaling, least=self.plan.least, seed=seed), folder,
+                        processes=self.processes, resume=True, jobs=self.folder / "jobs", report=self.report)
+        self.scaling.append({"format": kind, **result})
+        return self.scaling[-1]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what identifies the experiment."""
+        return {"plan": asdict(self.plan), "setting": asdict(self.setting), "seeds": self.seeds}

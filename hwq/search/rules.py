@@ -1,0 +1,120 @@
+"""Rules of layer-wise precision scaling. They know bits and scores, not how a network is trained.
+
+A rule gets the scored start, and a function that trains candidates from a parent and scores them. It returns every state it
+accepted, in order; the last is its answer.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+__all__ = ["Score", "Evaluate", "RULES", "greedy", "fast", "product"]
+
+_EASY = 1e-4             # cross-entropy: added loss below it counts as this much, so that gains do not divide by nothing
+
+
+@dataclass(frozen=True)
+class Score:
+    """A trained candidate.
+
+    Attributes
+    ----------
+    bits : dict of layer to int
+        Widths of its weights.
+    accuracy, cross_entropy : float
+        On the search split.
+    cost : float
+        Bits of all weights, or block RAMs.
+    size : float
+        Bits of all weights.
+    key : str
+        Its job.
+    """
+
+    bits: dict[str, int]
+    accuracy: float
+    cross_entropy: float
+    cost: float
+    size: float
+    key: str = field(default="", compare=False)
+
+
+# evaluate(parent, candidates, trained): scores of the candidates, trained briefly from the parent or only calibrated.
+Evaluate = Callable[[Score, Sequence[dict[str, int]], bool], list[Score]]
+
+
+def _lower(bits: dict[str, int], layer: str, by: int = 1) -> dict[str, int]:
+    return {**bits, layer: bits[layer] - by}
+
+
+def greedy(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, least: int) -> list[Score]:
+    """One layer one bit lower, the one that saves most per added cross-entropy, as long as one is admissible.
+
+    A candidate is admissible where its accuracy is at most ``allowed`` below ``reference``; a layer whose candidate is not
+    stays as it is from then on. Saved cost per added cross-entropy decides; equal ones: the higher accuracy.
+    """
+    path, frozen = [start], set[str]()
+    while True:
+        now = path[-1]
+        layers = [layer for layer, bits in now.bits.items() if layer not in frozen and bits > least]
+        if not layers:
+            return path
+        scores = evaluate(now, [_lower(now.bits, layer) for layer in layers], True)
+        frozen |= {layer for layer, score in zip(layers, scores, strict=True) if reference - score.accuracy > allowed}
+        passed = [score for layer, score in zip(layers, scores, strict=True) if layer not in frozen]
+        if not passed:
+            return path
+
+        def worth(score: Score, now: Score = now) -> tuple[float, float, float]:
+            # Block RAMs come in steps: where none saves any, saved bits decide.
+            per = max(score.cross_entropy - now.cross_entropy, _EASY)
+            return ((now.cost - score.cost) / per, (now.size - score.size) / per, score.accuracy)
+        path.append(max(passed, key=worth))
+
+
+def fast(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, least: int) -> list[Score]:
+    """Layers ordered once by sensitivity, then each as low as admissible, found by bisection: a tenth of greedy's trainings.
+
+    Sensitivity: cross-entropy that the least width adds without training, per bit saved. The least sensitive layer goes
+    first; accuracy is taken to fall with the bits.
+    """
+    layers = [layer for layer, bits in start.bits.items() if bits > least]
+    probes = evaluate(start, [{**start.bits, layer: least} for layer in layers], False)
+    order = sorted(zip(layers, probes, strict=True),
+                   key=lambda pair: (pair[1].cross_entropy - start.cross_entropy) / max(start.size - pair[1].size, 1.0))
+    path = [start]
+    for layer, _ in order:
+        now = path[-1]
+        low, high, best = least, now.bits[layer] - 1, now           # low..high: widths that may still be admissible
+        while low <= high:
+            middle = (low + high) // 2
+            score = evaluate(now, [{**now.bits, layer: middle}], True)[0]
+            if reference - score.accuracy <= allowed:
+                best, high = score, middle - 1
+            else:
+                low = middle + 1
+        if best is not now:
+            path.append(best)
+    return path
+
+
+def product(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, least: int) -> list[Score]:
+    """A third party's rule: every round the candidate with the least (reference - accuracy) * size, down to the least bits.
+
+    Known from a public re-implementation (QuantTorch); whether it is the paper's is not known. It walks on past the
+    allowed drop; what counts is the cheapest state within it. Where a candidate beats the reference, the product turns
+    negative and prefers the larger size: kept as it is.
+    """
+    walk = [start]
+    while True:
+        now = walk[-1]
+        layers = [layer for layer, bits in now.bits.items() if bits > least]
+        if not layers:
+            break
+        scores = evaluate(now, [_lower(now.bits, layer) for layer in layers], True)
+        walk.append(min(scores, key=lambda score: (reference - score.accuracy) * score.size))
+    within = [at for at, score in enumerate(walk) if at == 0 or reference - score.accuracy <= allowed]
+    last = min(within, key=lambda at: (walk[at].cost, walk[at].size))
+    return walk[:last + 1]
+
+
+RULES: dict[str, Callable[..., list[Score]]] = {"greedy": greedy, "fast": fast, "product": product}

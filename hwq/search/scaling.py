@@ -1,0 +1,204 @@
+"""Layer-wise precision scaling from beginning to end: float network, reference, search, final training, confirmation, test."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import FormatError, ModelError
+from ..formats import MAX_PO2_WIDTH, Spec, parse_spec
+from ..ir import write_atomic
+from ..quant import QuantizedModel, Recipe
+from ..quant.config import recipe_text
+from ..quant.patterns import assign
+from ..quant.run import Run, make_network, save_run
+from ..quant.tracing import trace
+from .experiment import Store
+from .jobs import Job, Setting, parts_of
+from .log import Log
+from .pool import run_jobs
+from .rules import RULES, Score
+from .stats import paired_drop
+
+__all__ = ["Options", "setting_of", "specs_of", "search"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to search.
+
+    Attributes
+    ----------
+    rule : str
+        A key of `hwq.search.rules.RULES`.
+    allowed : float
+        Accuracy drop, percentage points.
+    start, least : int
+        Widths to begin with (Po2 with 5 at most) and to end at.
+    epochs : int
+        Of every candidate's brief training, with the recipe's ``[tune]``.
+    seed : int
+        Of all trainings.
+    """
+
+    rule: str = "greedy"
+    allowed: float = 0.10
+    start: int = 8
+    least: int = 2
+    epochs: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise ModelError(f"Unknown rule {self.rule!r}; known: {', '.join(RULES)}")
+        if not 0 <= self.allowed < 100 or not 2 <= self.least <= self.start <= 16 or self.epochs < 0:
+            raise ModelError(f"Search needs an allowed drop of 0..100 points, 2 <= least <= start <= 16 bits and epochs >= 0; found {self}")
+
+
+def setting_of(recipe: Recipe, factory: str, data: str, **more: Any) -> Setting:
+    """Return what a recipe says that all jobs share."""
+    return Setting(factory, data, activations=recipe.activations, input_bits=recipe.input_bits, mult_bits=recipe.mult_bits,
+                   batchnorm=recipe.batchnorm, calibration=recipe.calibration, **more)
+
+
+def specs_of(recipe: Recipe, layers: Sequence[str]) -> dict[str, Spec]:
+    """Return each layer's format in the recipe: its kind, rule and the like; the search replaces the width."""
+    return assign(layers, recipe.weights, "weights")
+
+
+def _with_bits(specs: dict[str, Spec], bits: dict[str, int]) -> dict[str, str]:
+    return {layer: replace(spec, width=bits.get(layer, spec.width)).text for layer, spec in specs.items()}
+
+
+class _Search:
+    """State of one search: jobs, log, and the function that the rule calls."""
+
+    def __init__(self, store: Store, recipe: Recipe, options: Options, specs: dict[str, Spec], log: Log, processes: int) -> None:
+        self.store, self.recipe, self.options, self.specs, self.log, self.processes = store, recipe, options, specs, log, processes
+        self.tune = replace(recipe.tune, teacher_weight=0.0)
+        self.brief = replace(self.tune, epochs=options.epochs, calibrate_until=min(self.tune.calibrate_until, options.epochs // 2))
+        self.reference = 0.0
+
+    def score(self, bits: dict[str, int], result: dict[str, Any]) -> Score:
+        """Return a job's result as the rules see it."""
+        split = result["search"]
+        return Score(bits, split["accuracy"], split["cross_entropy"], result.get("block_rams", result["bits"]), result["bits"], result["key"])
+
+    def evaluate(self, parent: Score, candidates: Sequence[dict[str, int]], trained: bool) -> list[Score]:
+        """Train (or only calibrate) the candidates from their parent's weights, and log them."""
+        phase = self.brief if trained else replace(self.brief, epochs=0)
+        jobs = [Job(self.options.seed, phase, _with_bits(self.specs, bits), parent.key, self.recipe.penalty) for bits in candidates]
+        bits_of = {self.store.key(job): bits for job, bits in zip(jobs, candidates, strict=True)}
+
+        def note(job: Job, result: dict[str, Any]) -> None:
+            score = self.score(bits_of[result["key"]], result)
+            self.log.add({"event": "candidate" if trained else "probe", "parent": parent.key, "seed": self.options.seed,
+                          "drop": round(100 * (self.reference - score.accuracy), 4), **asdict(score), "seconds": result["seconds"]})
+        results = run_jobs(self.store, jobs, self.processes, note)
+        return [self.score(bits, result) for bits, result in zip(candidates, results, strict=True)]
+
+
+def _claim(folder: Path, facts: dict[str, Any], resume: bool) -> None:
+    path = folder / "search.json"
+    if not path.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise ModelError(f"{folder} holds something that is no search; name another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(facts, indent=1, sort_keys=True).encode())
+        return
+    if not resume:
+        raise ModelError(f"{folder} holds a search; go on with --resume, or name another folder")
+    try:
+        before = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path} is damaged: {error}") from None
+    differ = sorted(key for key in facts if json.loads(json.dumps(facts[key])) != before.get(key))
+    if differ:
+        raise ModelError(f"{folder} holds another search: {', '.join(differ)} differ; name another folder")
+
+
+def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, processes: int = 1, resume: bool = False,
+           jobs: Path | None = None, report: Callable[[dict[str, Any]], None] = lambda row: None) -> dict[str, Any]:
+    """Search the width of every layer and train the network found.
+
+    Writes ``log.jsonl`` (every training as it ends), ``result.json``, and ``result/``, a training run that ``hwq lower`` takes.
+    The reference is the float network given the same extra training; both final networks also train on the search images.
+    The test set is scored once.
+
+    Parameters
+    ----------
+    folder : path
+        Of the search; jobs lie in its ``jobs/``, or in ``jobs`` to share them with others of the same setting.
+    processes : int
+        Candidates trained side by side.
+    resume : bool
+        Go on with an interrupted search.
+    report : row -> None
+        Called with every line of the log.
+
+    Returns
+    -------
+    dict
+        ``bits``, ``mean_bits``, ``ratio`` (32 / mean bits), ``drop`` on search, confirm and test with standard errors,
+        ``met`` (whether any state met the allowed drop), ``confirmed``, costs, the path.
+    """
+    specs_text = {layer: spec.text for layer, spec in _layer_specs(setting, recipe).items()}
+    _claim(folder, {"setting": asdict(setting), "recipe": asdict(recipe), "options": asdict(options), "specs": specs_text}, resume)
+    store = Store(setting, jobs or folder / "jobs")
+    log = Log(folder / "log.jsonl", report)
+    specs = {layer: parse_spec(text) for layer, text in specs_text.items()}
+    run = _Search(store, recipe, options, specs, log, processes)
+    every, seed = ("search", "confirm", "test"), options.seed
+    base = store.run(Job(seed, recipe.float_phase))
+    log.add({"event": "float", **base["search"], "key": base["key"], "seed": seed})
+    reference = store.run(Job(seed, run.tune, base=base["key"]))
+    run.reference = reference["search"]["accuracy"]
+    log.add({"event": "reference", **reference["search"], "key": reference["key"], "seed": seed})
+    start_bits = {layer: min(options.start, MAX_PO2_WIDTH) if spec.kind == "po2" else options.start
+                  for layer, spec in specs.items() if spec.kind != "bipolar"}
+    if not start_bits:
+        raise ModelError("All layers are bipolar: there are no bits to search")
+    root = Score(start_bits, 0.0, 0.0, 0.0, 0.0, base["key"])
+    start = run.evaluate(root, [start_bits], True)[0]
+    path = RULES[options.rule](start, run.evaluate, reference=run.reference, allowed=options.allowed / 100, least=options.least)
+    found = path[-1]
+    met = run.reference - found.accuracy <= options.allowed / 100
+    log.add({"event": "found", "bits": found.bits, "met": met, "key": found.key})
+    weights = _with_bits(specs, found.bits)
+    final_job = Job(seed, run.tune, weights, base["key"], recipe.penalty, True, every[1:])
+    fair_job = Job(seed, run.tune, None, base["key"], all_data=True, score=every[1:])
+    final, fair = run_jobs(store, [final_job, fair_job], processes)
+    drops = {part: _drop(store, fair["key"], final["key"], part) for part in every[1:]}
+    total = sum(layer["weights"] for layer in final["layers"].values())
+    result = {
+        "bits": found.bits, "met": met, "mean_bits": final["bits"] / total, "ratio": 32 * total / final["bits"],
+        "ratio_everything": 32 * _parameters(store, base["key"]) / final["stored_bits"],
+        "search_drop": 100 * (run.reference - found.accuracy), "confirm_drop": drops["confirm"], "test_drop": drops["test"],
+        "confirmed": drops["confirm"][0] <= options.allowed, "accuracy": {part: final[part]["accuracy"] for part in every[1:]},
+        "float_activations": final["test_float_activations"]["accuracy"],
+        "reference": {part: fair[part]["accuracy"] for part in every[1:]}, "weight_bits": final["bits"], "start_weight_bits": start.size,
+        "path": [asdict(score) for score in path], "seed": seed, "rule": options.rule,
+    } | ({"block_rams": final["block_rams"], "start_block_rams": start.cost} if "block_rams" in final else {})
+    write_atomic(folder / "result.json", json.dumps(result, indent=1).encode())
+    model = store.model(final["key"])
+    assert isinstance(model, QuantizedModel)
+    text = recipe_text(replace(recipe, weights=weights))
+    save_run(folder / "result", Run(setting.factory, seed, tuple(model.input_shape), parts_of(setting).data.classes, text), model,
+             {"float": fair["confirm"]["accuracy"], "quantized": final["confirm"]["accuracy"], "validation_images": setting.confirm})
+    log.add({"event": "done", "bits": found.bits, "ratio": result["ratio"], "confirm_drop": drops["confirm"], "test_drop": drops["test"]})
+    return result
+
+
+def _layer_specs(setting: Setting, recipe: Recipe) -> dict[str, Spec]:
+    ops = trace(make_network(setting.factory), parts_of(setting).inputs[:2])
+    return specs_of(recipe, [op.name for op in ops if op.kind in ("conv", "linear")])
+
+
+def _parameters(store: Store, key: str) -> int:
+    """Parameters of the float network, batch norms' included."""
+    return sum(p.numel() for p in store.model(key).parameters())
+
+
+def _drop(store: Store, reference: str, key: str, part: str) -> tuple[float, float]:
+    return paired_drop(store.answers(reference, part), store.answers(key, part), store.labels(part))

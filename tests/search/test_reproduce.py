@@ -1,0 +1,83 @@
+"""``hwq reproduce wess2018 --scale tiny``: the whole experiment in small, its table against the jobs, and its resuming."""
+
+import csv
+import json
+from importlib import import_module
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+torch = pytest.importorskip("torch")
+
+from hwq.errors import ModelError  # noqa: E402
+from hwq.search.paper import PLANS, plan_of  # noqa: E402
+
+APP = typer.Typer(add_completion=False)
+APP.command("reproduce")(import_module("hwq.cli.reproduce").command)
+
+
+@APP.callback()
+def _root():
+    pass
+
+
+def hwq(*words):
+    done = CliRunner().invoke(APP, list(map(str, words)))
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wess") / "tiny"
+    hwq("reproduce", "wess2018", "--scale", "tiny", "--seeds", 2, "-o", folder)
+    return folder, json.loads((folder / "table.json").read_text())
+
+
+def test_the_table_has_every_cell(done):
+    folder, table = done
+    plan = PLANS["tiny", "synthetic"]
+    cells = {(row["format"], row["rule"], row["bits"], row["tuning"]) for row in table["cells"]}
+    for kind in ("dfp", "po2"):
+        for rule in ("mse", "range"):
+            assert {(kind, rule, bits, "none") for bits in plan.bits} <= cells
+        assert {(kind, "mse", bits, variant) for bits in plan.trained for variant in ("plain", "qr", "wqr")} <= cells
+        assert (kind, "range", 2, "plain") in cells
+    assert len(cells) == len(table["cells"]) == 16
+    for row in table["cells"]:
+        assert row["ratio"] == 32 / row["bits"] and row["seeds"] == 2 and row["ratio_everything"] < row["ratio"] * 1.5
+        assert row["drop"][0] == pytest.approx(table["reference"][0] - row["accuracy"][0])       # paired or not, the means agree
+    rows = list(csv.DictReader((folder / "table.csv").open()))
+    assert len(rows) == 16 and float(rows[0]["drop"]) == table["cells"][0]["drop"][0]
+    text = (folder / "table.md").read_text()
+    assert text.count("\n| dfp |") + text.count("\n| po2 |") == 17 and "## Layer-wise scaling" in text
+
+
+def test_it_resumes_without_training_again(done, tmp_path):
+    folder, table = done
+    stamps = {path: path.stat().st_mtime_ns for path in (folder / "jobs").glob("*/state.pt")}
+    assert stamps
+    with pytest.raises(ModelError, match="go on with --resume"):
+        hwq("reproduce", "wess2018", "--seeds", 2, "-o", folder)
+    again = json.loads(hwq("reproduce", "wess2018", "--seeds", 2, "-o", folder, "--resume", "--json"))
+    assert again == table and {path: path.stat().st_mtime_ns for path in (folder / "jobs").glob("*/state.pt")} == stamps
+    (tmp_path / "thesis.txt").write_text("keep me")
+    with pytest.raises(ModelError, match="something that is no experiment"):
+        hwq("reproduce", "wess2018", "-o", tmp_path)
+
+
+def test_refusals(tmp_path):
+    for words, text in ((["wess2019"], "known: wess2018"), (["wess2018", "--seeds", 0], "at least one seed"), (["wess2018", "--parts", "all"], "table, scaling"),
+                        (["wess2018", "--dataset", "imagenet"], "no plan of the scale 'tiny' for 'imagenet'")):
+        with pytest.raises(ModelError, match=text):
+            hwq("reproduce", *words, "-o", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_plans_are_fair():
+    for (scale, name), plan in PLANS.items():
+        assert plan_of(scale, name) is plan and len(plan.rates) == len(plan.qr) == len(plan.wqr)
+        assert set(plan.trained) <= set(plan.bits)

@@ -1,0 +1,76 @@
+"""The rules on a made-up network whose best answer can be found by trying everything."""
+
+from itertools import product as combinations
+
+import pytest
+
+from hwq.search.rules import RULES, Score, fast, greedy, product
+
+SIZES = {"a": 100, "b": 1000, "c": 5000, "d": 50}
+PAIN = {"a": 0.004, "b": 0.0004, "c": 0.0002, "d": 0.002}          # accuracy lost is PAIN * (2 ** (8 - bits) - 1) / 8
+
+
+def made_up(bits, key=""):
+    lost = sum(PAIN[layer] * (2 ** (8 - width) - 1) / 8 for layer, width in bits.items())
+    size = sum(SIZES[layer] * width for layer, width in bits.items())
+    return Score(dict(bits), 0.9 - lost, 0.3 + 3 * lost, size, size, key)
+
+
+class Counter:
+    def __init__(self, score=made_up):
+        self.trained, self.calibrated, self.score = 0, 0, score
+
+    def __call__(self, parent, candidates, trained):
+        self.trained += len(candidates) * trained
+        self.calibrated += len(candidates) * (not trained)
+        return [self.score(bits) for bits in candidates]
+
+
+START = made_up(dict.fromkeys(SIZES, 8))
+
+
+def best(allowed, least):
+    states = (made_up(dict(zip(SIZES, widths, strict=True))) for widths in combinations(range(least, 9), repeat=4))
+    return min((s for s in states if 0.9 - s.accuracy <= allowed), key=lambda s: s.cost)
+
+
+@pytest.mark.parametrize("allowed", [0.0005, 0.001, 0.003, 0.01])
+@pytest.mark.parametrize("name", list(RULES))
+def test_answers_are_admissible_and_near_the_best(name, allowed):
+    path = RULES[name](START, Counter(), reference=0.9, allowed=allowed, least=2)
+    last = path[-1]
+    assert path[0] is START and 0.9 - last.accuracy <= allowed and min(last.bits.values()) >= 2
+    assert all(b.size < a.size for a, b in zip(path, path[1:], strict=False))
+    assert last.cost <= 1.35 * best(allowed, 2).cost or name == "product"
+
+
+def test_greedy_stops_where_no_layer_can_go_lower():
+    path = greedy(START, Counter(), reference=0.9, allowed=0.003, least=2)
+    for layer, width in path[-1].bits.items():
+        assert width == 2 or 0.9 - made_up({**path[-1].bits, layer: width - 1}).accuracy > 0.003
+
+
+def test_fast_needs_far_fewer_trainings():
+    slow, quick = Counter(), Counter()
+    greedy(START, slow, reference=0.9, allowed=0.01, least=2)
+    fast(START, quick, reference=0.9, allowed=0.01, least=2)
+    assert quick.trained <= 3 * 4 and quick.calibrated == 4 and slow.trained > 3 * quick.trained
+
+
+def test_nothing_is_admissible():
+    bad = Counter(lambda bits: made_up(bits) if bits == START.bits else Score(dict(bits), 0.1, 3.0, 1.0, 1.0))
+    for rule in RULES.values():
+        assert rule(START, bad, reference=0.9, allowed=0.001, least=2) == [START]
+
+
+def test_block_rams_in_steps_do_not_stop_greedy():
+    def steps(bits):
+        score = made_up(bits)
+        return Score(score.bits, score.accuracy, score.cross_entropy, -(-score.size // 4096), score.size)
+    path = greedy(steps(START.bits), Counter(steps), reference=0.9, allowed=0.01, least=2)
+    assert path[-1].cost < path[0].cost / 2
+
+
+def test_least_bits_are_kept():
+    for rule in (greedy, fast, product):
+        assert set(rule(START, Counter(), reference=0.9, allowed=1.0, least=4)[-1].bits.values()) == {4}

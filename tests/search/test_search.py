@@ -1,0 +1,194 @@
+"""A whole search on toy data: splits, resuming, processes, the third party's rule, the way to ``hwq lower``, refusals."""
+
+import json
+from importlib import import_module
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+torch = pytest.importorskip("torch")
+
+from hwq.data import Dataset, write_npz  # noqa: E402
+from hwq.errors import FormatError, ModelError  # noqa: E402
+from hwq.quant import read_recipe  # noqa: E402
+from hwq.search import Options, search, setting_of  # noqa: E402
+from hwq.search.jobs import parts_of  # noqa: E402
+from hwq.search.log import Log, read_log  # noqa: E402
+from hwq.search.stats import mean_interval, paired_drop  # noqa: E402
+
+RECIPE = read_recipe('weights = {"0" = "dfp:b=8", "*" = "po2:b=4"}\nactivations = "dfp:b=8"\ncalibration = 40\n'
+                     '[float]\nepochs = 3\nbatch = 20\nlr = 0.05\n[tune]\nepochs = 2\nbatch = 20\n')
+FACTORY = "tests.search.test_search:network"
+
+
+def network():
+    from torch import nn
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 400)
+    images = rng.integers(0, 190, (400, 8, 8)).astype(np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[:, 2 * label:2 * label + 3] += 65
+    path = tmp_path_factory.mktemp("data") / "toy.npz"
+    write_npz(path, Dataset(images, labels, ("a", "b", "c")))
+    return path
+
+
+def setting(data, **more):
+    return setting_of(RECIPE, FACTORY, str(data), **{"search": 120, "confirm": 80, **more})
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search") / "s"
+    return folder, search(setting(data, block_ram_device="up5k"), RECIPE, Options(allowed=5.0, start=4), folder)
+
+
+def test_a_search_ends_in_a_network_that_lowers(whole, data):
+    folder, result = whole
+    assert result["met"] and set(result["bits"]) == {"0", "5"} and max(result["bits"].values()) <= 4 and min(result["bits"].values()) >= 2
+    assert result["ratio"] == pytest.approx(32 / result["mean_bits"]) and result["ratio"] > 4 and result["block_rams"] >= 1
+    assert result["weight_bits"] == 36 * result["bits"]["0"] + 108 * result["bits"]["5"]
+    assert result["path"][0]["bits"] == {"0": 4, "5": 4} and result["search_drop"] <= 5.0
+    from hwq.frontend import convert
+    from hwq.quant.run import load_run
+    model, run = load_run(folder / "result")
+    graph = convert(model, classes=run.classes)
+    widths = {node.name: node.weight_format.width for node in graph if node.op in ("Conv2d", "Linear")}
+    assert widths == result["bits"] and run.classes == ("a", "b", "c")
+    from hwq.interp import encode_images, predict, run_batches
+    parts = parts_of(setting(data))
+    images = parts.data.images[parts.confirm.numpy()]
+    right = predict(graph, run_batches(graph, encode_images(graph, images))) == parts.data.labels[parts.confirm.numpy()]
+    assert right.mean() == result["accuracy"]["confirm"]           # what was confirmed is what the hardware computes
+
+
+def test_the_log_has_every_training(whole):
+    folder, result = whole
+    rows = read_log(folder / "log.jsonl")
+    assert [row["event"] for row in rows[:3]] == ["float", "reference", "candidate"] and rows[-1]["event"] == "done"
+    tried = [row for row in rows if row["event"] == "candidate"]
+    assert all({"bits", "accuracy", "cross_entropy", "cost", "size", "seed", "key", "drop"} <= set(row) for row in tried)
+    assert {row["key"] for row in tried} == {p.name for p in (folder / "jobs").iterdir()} - {
+        row["key"] for row in rows if row["event"] in ("float", "reference")} - _finals(folder)
+    assert not list((folder / "jobs").rglob("epoch.pt"))
+
+
+def _finals(folder):
+    return {p.parent.name for p in (folder / "jobs").glob("*/job.json") if json.loads(p.read_text())["all_data"]}
+
+
+def test_the_splits_are_disjoint_and_refused_if_missing(data):
+    parts = parts_of(setting(data))
+    groups = [set(part.tolist()) for part in (parts.train, parts.search, parts.confirm)]
+    assert [len(group) for group in groups] == [200, 120, 80] and len(set.union(*groups)) == 400
+    for more, text in (({"search": 0}, "to choose by"), ({"confirm": 0}, "to confirm with"), ({"search": 330}, "leave -10 of 400"),
+                       ({"train": 300}, "fewer than the 300")):
+        with pytest.raises(ModelError, match=text):
+            parts_of(setting(data, **more))
+
+
+class Stop(Exception):
+    pass
+
+
+def test_an_interrupted_search_loses_nothing(whole, data, tmp_path):
+    folder, result = whole
+    count = 0
+
+    def stop(row):
+        nonlocal count
+        count += row["event"] == "candidate"
+        if count == 3:
+            raise Stop
+    with pytest.raises(Stop):
+        search(setting(data, block_ram_device="up5k"), RECIPE, Options(allowed=5.0, start=4), tmp_path / "s", report=stop)
+    half = (tmp_path / "s" / "log.jsonl").read_bytes()
+    (tmp_path / "s" / "log.jsonl").write_bytes(half + b'{"event": "cand')                # torn by the interruption
+    with pytest.raises(ModelError, match="go on with --resume"):
+        search(setting(data, block_ram_device="up5k"), RECIPE, Options(allowed=5.0, start=4), tmp_path / "s")
+    with pytest.raises(ModelError, match="holds another search: options differ"):
+        search(setting(data, block_ram_device="up5k"), RECIPE, Options(allowed=4.0, start=4), tmp_path / "s", resume=True)
+    again = search(setting(data, block_ram_device="up5k"), RECIPE, Options(allowed=5.0, start=4), tmp_path / "s", resume=True, processes=2)
+    assert again == result                                                              # also whatever the number of processes
+    assert (tmp_path / "s" / "log.jsonl").read_bytes().startswith(half)
+    assert (tmp_path / "s" / "result" / "model.pt").read_bytes() == (folder / "result" / "model.pt").read_bytes()
+    keys = [row["key"] for row in read_log(tmp_path / "s" / "log.jsonl") if row["event"] == "candidate"]
+    assert len(keys) == len(set(keys)) and sorted(keys) == sorted(
+        row["key"] for row in read_log(folder / "log.jsonl") if row["event"] == "candidate")
+
+
+@pytest.mark.parametrize("rule", ["fast", "product"])
+def test_the_other_rules(rule, whole, data, tmp_path):
+    folder, _ = whole
+    result = search(setting(data, block_ram_device="up5k"), RECIPE, Options(rule, 5.0, start=4, least=3), tmp_path / "s", jobs=folder / "jobs")
+    assert result["met"] and result["rule"] == rule
+
+
+def test_a_drop_that_is_never_met_is_said(data, tmp_path, monkeypatch):
+    from hwq.search import scaling
+    original = scaling._Search.score
+
+    def harsh(self, bits, result):
+        score = original(self, bits, result)
+        return scaling.replace(score, accuracy=score.accuracy - 0.5)
+    monkeypatch.setattr(scaling._Search, "score", harsh)
+    result = search(setting(data), RECIPE, Options(allowed=0.0), tmp_path / "s")
+    assert not result["met"] and result["bits"] == {"0": 8, "5": 5} and len(result["path"]) == 1
+
+
+def test_options_are_checked():
+    for options, text in ((dict(rule="magic"), "known: greedy, fast, product"), (dict(least=1), "2 <= least"), (dict(start=1), "2 <= least"),
+                          (dict(allowed=-1.0), "allowed drop")):
+        with pytest.raises(ModelError, match=text):
+            Options(**options)
+
+
+def test_statistics():
+    labels = np.zeros(1000, int)
+    reference, answers = np.zeros(1000, int), np.zeros(1000, int)
+    answers[:10], reference[5:8] = 1, 1
+    drop, error = paired_drop(reference, answers, labels)
+    differences = np.zeros(1000)
+    differences[[0, 1, 2, 3, 4, 8, 9]] = 1
+    assert drop == pytest.approx(0.7) and error == pytest.approx(100 * differences.std(ddof=1) / 1000 ** 0.5)
+    mean, half = mean_interval([1.0, 2.0, 3.0])
+    assert mean == 2 and half == pytest.approx(4.303 / 3 ** 0.5) and np.isnan(mean_interval([1.0])[1])
+
+
+def test_logs_that_are_torn_or_wrong(tmp_path):
+    log = Log(tmp_path / "l")
+    for _ in range(2):
+        log.add({"event": "x", "key": "1"})
+    assert len(read_log(tmp_path / "l")) == 1
+    (tmp_path / "l").write_text('{"event": "x"}\nnonsense\n{"event": "y"}\n')
+    with pytest.raises(FormatError, match="line 2 is no JSON"):
+        read_log(tmp_path / "l")
+
+
+APP = typer.Typer(add_completion=False)
+for _name in ("search", "lower"):
+    APP.command(_name)(import_module(f"hwq.cli.{_name}").command)
+
+
+def test_the_command(data, tmp_path):
+    (tmp_path / "recipe.toml").write_text('weights = "dfp:b=8"\n[float]\nepochs = 2\nbatch = 20\n[tune]\nepochs = 1\nbatch = 20\n')
+    words = ["search", FACTORY, "-o", tmp_path / "s", "--data", data, "--config", tmp_path / "recipe.toml", "--rule", "fast", "--drop", 10,
+             "--search-images", 100, "--confirm-images", 50, "--least", 3, "--json"]
+    done = CliRunner().invoke(APP, list(map(str, words)))
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["met"] and set(result["bits"]) == {"0", "5"}
+    try:
+        import matplotlib  # noqa: F401
+        assert (tmp_path / "s" / "pareto.svg").read_text().startswith("<?xml")
+    except ImportError:
+        assert "no picture" in done.stderr
+    lowered = CliRunner().invoke(APP, ["lower", str(tmp_path / "s" / "result"), "-o", str(tmp_path / "x.hwq"), "--json"])
+    assert lowered.exit_code == 0 and json.loads(lowered.stdout)["weight_bits"] == result["weight_bits"]
