@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hwq.build import build
+from hwq.errors import FitError
 from hwq.ir import Graph
 from hwq.lower import lower
 from hwq.passes import apply_passes
@@ -93,8 +94,11 @@ def main() -> None:
             print(_line(row), flush=True)
         for name, part, folds, what in DESIGNS:
             if name == net:
-                rows.append(design(graphs[net], part, folds, what, not arguments.pack_only))
-                print(_line(rows[-1]), flush=True)
+                try:
+                    rows.append(design(graphs[net], part, folds, what, not arguments.pack_only))
+                    print(_line(rows[-1]), flush=True)
+                except FitError as error:
+                    print(f"| {net} | hwq {what} | {part} | does not fit: {str(error).split('. ')[0]} |", flush=True)
         if arguments.check:
             with tempfile.TemporaryDirectory() as folder:
                 build(graphs[net], Path(folder) / "build", target="verilog")

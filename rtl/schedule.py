@@ -128,13 +128,15 @@ class RingActor(Bordered):
         Groups a block, cycles a group, beats that each group gives.
     latency : int
         Cycles from a group's last word to its first beat.
+    gap : int
+        Cycles from a group's last beat to the next group's first, at least.
     """
 
     def __init__(self, after: Actor, real: Sequence[bool], *, starts: Sequence[int], span: int, capacity: int, groups: int,
-                 group_cycles: int, beats: int, latency: int):
+                 group_cycles: int, beats: int, latency: int, gap: int):
         super().__init__(real)
         self.after, self.starts, self.span, self.capacity = after, list(starts), span, capacity
-        self.groups, self.group_cycles, self.beats, self.latency = groups, group_cycles, beats, latency + _SLACK
+        self.groups, self.group_cycles, self.beats, self.latency, self.gap = groups, group_cycles, beats, latency + _SLACK, gap
         self._written: list[int] = []                    # cycle of each word
         self._ends: list[int] = []                       # cycle after each block
         self._freed: list[int] = [0]                     # words free when so many blocks are done
@@ -157,7 +159,7 @@ class RingActor(Bordered):
         block = len(self._ends)
         t = max(self._ends[-1] if block else 0, self._written[self._start(block) + self.span - 1] + _SLACK)
         for _ in range(self.groups):
-            t = max(t + self.group_cycles, self._taken - self.latency + 1)
+            t = max(t + self.group_cycles, self._taken - self.latency + self.gap)
             for k in range(self.beats):
                 self._taken = self.after.push(max(t + self.latency + k, self._taken + 1))
         self._ends.append(t)

@@ -6,7 +6,8 @@ __all__ = ["Serializer"]
 
 
 class Serializer(WidthConverter):
-    """Send ``pe`` sums as ``pe / lanes`` beats; a new set is taken in the cycle in which the last beat leaves.
+    """Send ``pe`` sums as ``pe / lanes`` beats; a new set is taken in the cycle in which the last beat leaves,
+    or, if ``relaxed``, in the one after.
 
     Parameters and members as for `WidthConverter`.
     """

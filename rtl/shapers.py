@@ -68,6 +68,9 @@ class WidthConverter(Block):
         Of one lane.
     lanes_in, lanes_out : int
         One must divide the other.
+    relaxed : bool
+        Take the next beat only in the cycle after the last part has left: one cycle more a beat of the wider side, and no
+        path from ``o.ready`` to ``i.ready``.
 
     Members
     -------
@@ -77,7 +80,8 @@ class WidthConverter(Block):
 
     latency = 1
 
-    def __init__(self, shape: Shape, lanes_in: int, lanes_out: int):
+    def __init__(self, shape: Shape, lanes_in: int, lanes_out: int, *, relaxed: bool = False):
+        self.relaxed = relaxed
         check_int("Input lanes", lanes_in)
         check_int("Output lanes", lanes_out)
         check(gcd(lanes_in, lanes_out) in (lanes_in, lanes_out),
@@ -102,7 +106,7 @@ class WidthConverter(Block):
         count = Signal(range(ratio + 1))                 # beats (gather) or parts (scatter) in the store
         last = Signal()                                  # gather: full; scatter: one part left
         if self.lanes_in <= self.lanes_out:
-            m.d.comb += [self.o.valid.eq(last), self.i.ready.eq(~last | self.o.ready),
+            m.d.comb += [self.o.valid.eq(last), self.i.ready.eq(~last if self.relaxed else ~last | self.o.ready),
                          self.o.payload.as_value().eq(store)]
             with m.If(self.i.valid & self.i.ready):
                 m.d.sync += store.eq(Cat(store, self.i.payload.as_value())[narrow:])
@@ -110,12 +114,13 @@ class WidthConverter(Block):
             with m.Elif(last & self.o.ready):
                 m.d.sync += [count.eq(0), last.eq(0)]
         else:
-            m.d.comb += [self.o.valid.eq(count != 0), self.i.ready.eq((count == 0) | (last & self.o.ready)),
+            busy = Signal()
+            m.d.comb += [self.o.valid.eq(busy), self.i.ready.eq(~busy if self.relaxed else ~busy | (last & self.o.ready)),
                          self.o.payload.as_value().eq(store[:narrow])]
             with m.If(self.i.valid & self.i.ready):
-                m.d.sync += [store.eq(self.i.payload.as_value()), count.eq(ratio), last.eq(ratio == 1)]
-            with m.Elif((count != 0) & self.o.ready):
-                m.d.sync += [store.eq(store >> narrow), count.eq(count - 1), last.eq(count == 2)]
+                m.d.sync += [store.eq(self.i.payload.as_value()), count.eq(ratio), last.eq(0), busy.eq(1)]
+            with m.Elif(busy & self.o.ready):
+                m.d.sync += [store.eq(store >> narrow), count.eq(count - 1), last.eq(count == 2), busy.eq(~last)]
         return m
 
 

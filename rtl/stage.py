@@ -180,7 +180,10 @@ class ConvStage(Chain):
             in_range, ranges, too_much = deduct.out_range, deduct.ranges, np.zeros_like(too_much)
             blocks.append(("deduct", deduct))
         self.requantizer = requant.block(in_range, outputs, fold.lanes, order, technology, too_much, ranges)
-        blocks += [("serializer", Serializer(shape_of(*in_range), fold.pe, fold.lanes)), ("requantizer", self.requantizer)]
+        # Sums that come more slowly than they leave need no path of ready through the serializer.
+        self._relaxed = self.window.words > fold.pe // fold.lanes
+        blocks += [("serializer", Serializer(shape_of(*in_range), fold.pe, fold.lanes, relaxed=self._relaxed)),
+                   ("requantizer", self.requantizer)]
         out_range = (requant.lo, requant.hi)
         if repeat > 1:
             blocks.append(("pool", Reduce("max", out_range, lanes=fold.lanes, counts=(repeat, order[2]), over=(True, False),
@@ -220,7 +223,8 @@ class ConvStage(Chain):
         if isinstance(self.window, MemoryWindow):
             w = self.window
             actors = [RingActor(after, inside, starts=w.starts, span=w.span, capacity=w.capacity, groups=w.groups,
-                                group_cycles=w.pool[0] * w.pool[1] * w.words, beats=beats, latency=latency)]
+                                group_cycles=w.pool[0] * w.pool[1] * w.words, beats=beats, latency=latency,
+                                gap=1 + self._relaxed)]
         else:
             if pool != (1, 1):
                 actors = [_pool_actor(after, self.window.rows, self.window.cols, self.matvec.outputs // self.fold.lanes, pool)]

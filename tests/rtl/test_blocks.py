@@ -104,6 +104,16 @@ def test_width_converter(lanes, stall):
         assert cycles[-1] - cycles[0] + 1 in (24 - lanes[1] // min(lanes) + 1, 24 * lanes[0] // lanes[1])
 
 
+@pytest.mark.parametrize("lanes", [(4, 1), (6, 3), (3, 3)])
+@pytest.mark.parametrize("stall", STALLS)
+def test_relaxed_serializer_takes_one_cycle_more(lanes, stall):
+    x = codes(S5, (12, lanes[0]))
+    dut = Serializer(S5, *lanes, relaxed=True)
+    cycles = check_block(dut, x, dut.model(x), in_shape=S5, out_shape=S5, stall=stall)
+    if stall == (0.0, 0.0):
+        assert cycles[-1] - cycles[0] + 1 == 12 * (lanes[0] // lanes[1] + 1) - 1
+
+
 def test_serializer_is_a_converter_to_fewer_lanes():
     x = codes(S5, (5, 4))
     assert check_block(Serializer(S5, 4, 1), x, x.reshape(-1, 1), in_shape=S5, out_shape=S5, stall=(0, 0))[-1] == 20
