@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from keyword import iskeyword
 
 import typer
 
@@ -16,7 +17,7 @@ from ..errors import HwqError
 
 __all__ = ["app", "main", "progress", "COMMANDS"]
 
-COMMANDS = ("train", "lower", "show", "eval", "build", "verify", "run")
+COMMANDS = ("train", "lower", "import", "show", "eval", "build", "verify", "run")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,7 +43,7 @@ def _root(version: bool = typer.Option(False, "--version", callback=_version, is
 
 
 for _name in COMMANDS:
-    app.command(_name)(import_module(f".{_name}", __package__).command)
+    app.command(_name)(import_module(f".{_name}{'_' if iskeyword(_name) else ''}", __package__).command)
 
 
 def main() -> None:
