@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from keyword import iskeyword
 from types import FrameType
 
 import typer
@@ -18,7 +19,7 @@ from ..errors import HwqError
 
 __all__ = ["app", "main", "progress", "COMMANDS"]
 
-COMMANDS = ("train", "search", "reproduce", "lower", "show", "eval", "plan", "build", "verify", "run")
+COMMANDS = ("train", "search", "reproduce", "lower", "import", "show", "eval", "plan", "build", "verify", "run")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,7 +45,7 @@ def _root(version: bool = typer.Option(False, "--version", callback=_version, is
 
 
 for _name in COMMANDS:
-    app.command(_name)(import_module(f".{_name}", __package__).command)
+    app.command(_name)(import_module(f".{_name}{'_' if iskeyword(_name) else ''}", __package__).command)
 
 
 def _stop_once() -> list[int]:

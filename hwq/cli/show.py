@@ -12,19 +12,19 @@ _LEFT = ("layer", "operator", "format")
 
 def command(model: Path = typer.Argument(..., help="A .hwq file."),
             as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
-    """Print a network: every node with its shape, range and width, its weights' format, bits and multiplications."""
+    """Print a network: every node with its shape, range and width, its weights' format, bits and multiplications; and every requantization."""
     from rich.console import Console
     from rich.table import Table
 
-    from ..analysis import block_rams, layer_facts, totals
+    from ..analysis import block_rams, layer_facts, requant_facts, totals
     from ..ir import content_hash, load
 
     graph = load(model)
-    facts, digest = layer_facts(graph), content_hash(graph)
+    facts, digest, forms = layer_facts(graph), content_hash(graph), requant_facts(graph)
     total = totals(facts)
     if as_json:
         typer.echo(json.dumps({"name": graph.name, "hash": digest, "classes": list(graph.classes),
-                               "nodes": [fact.as_dict() for fact in facts], **total,
+                               "nodes": [fact.as_dict() for fact in facts], "requantize": [form.as_dict() for form in forms], **total,
                                "blocks": block_rams(int(total["weight_bits"]))}, indent=1))
         return
     table = Table(title=f"{graph.name}  {digest[:16]}")
@@ -40,5 +40,13 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
     table.add_row("total", "", "", "", "", f"{total['weights']:,}", f"{total['bits_per_weight']:.2f} bits each", f"{bits:,}",
                   str(block_rams(bits)), f"{total['macs']:,}")
     console = Console()
-    (console if console.is_terminal else Console(width=160)).print(table)
+    console = console if console.is_terminal else Console(width=160)
+    console.print(table)
+    if forms:
+        second = Table(title="requantization")
+        for title in ("layer", "form", "computes", "multiplier", "constant bits"):
+            second.add_column(title, justify="left" if title in ("layer", "form", "computes") else "right", no_wrap=True)
+        for form in forms:
+            second.add_row(form.name, form.form, form.detail, "x".join(map(str, form.multiplier)), f"{form.constant_bits:,}")
+        console.print(second)
     typer.echo("Blocks: 4 kbit block RAMs of an iCE40 if every bit were used; hwq build says what the folding takes.")

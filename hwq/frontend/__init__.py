@@ -3,9 +3,10 @@
 from importlib import import_module
 from typing import Any
 
-__all__ = ["convert", "trace_codes", "compare"]
+__all__ = ["convert", "trace_codes", "compare", "import_file", "compare_source"]
 
-_HOME = {"convert": "torch_fx", "trace_codes": "torch_fx", "compare": "equality"}
+_HOME = {"convert": "torch_fx", "trace_codes": "torch_fx", "compare": "equality", "import_file": "importer",
+         "compare_source": "importer"}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ does not make all that follows differ. A difference is excused where the executo
 carried along, reaches over the rounding step.
 """
 
+import warnings
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -129,8 +130,10 @@ def _qonnx(file: Any, x: np.ndarray, tensors: list[str]) -> dict[str, np.ndarray
     proto.CopyFrom(file.model)
     for dim, size in zip(next(i for i in proto.graph.input if i.name == file.input).type.tensor_type.shape.dim, x.shape[1:], strict=True):
         dim.dim_value = size
-    model = ModelWrapper(proto).transform(InferShapes())
-    parts = [execute_onnx(model, {file.input: value}, return_full_exec_context=True) for value in x]
+    with warnings.catch_warnings():                # it warns of every shape that it infers only while running
+        warnings.simplefilter("ignore")
+        model = ModelWrapper(proto).transform(InferShapes())
+        parts = [execute_onnx(model, {file.input: value}, return_full_exec_context=True) for value in x]
     return {name: np.concatenate([p[name] for p in parts]) for name in tensors}
 
 

@@ -69,7 +69,11 @@ def _array(tensor: Any, where: str) -> np.ndarray:
     if held < int(np.prod(dims, dtype=object)):
         raise FormatError(f"{where} claims the shape {dims} but holds less")
     array = numpy_helper.to_array(tensor)
-    return array.astype(np.int64) if array.dtype.kind == "V" or array.dtype.name in ("int4", "uint4", "int2", "uint2") else array
+    if array.dtype.name in ("int4", "uint4", "int2", "uint2"):
+        return array.astype(np.int64)
+    if array.dtype.kind not in "biuf":             # bfloat16, float8, complex
+        raise ModelError(f"{where} has the type {TensorProto.DataType.Name(tensor.data_type)}, which is not supported")
+    return array
 
 
 def _attributes(node: Any, where: str) -> dict[str, Any]:
