@@ -57,7 +57,7 @@ def _facts(node: Requantize, graph: Graph) -> RequantFacts:
     scaled = bool((node.mult != 1).any())
     parts = [values for values in (node.mult if scaled else node.mult[:0], node.offset, node.offset_neg) if values.size and values.any()]
     channels = max((len(p) for p in parts), default=1)
-    multiplier = (width_of(edge.lo, edge.hi)[0], _width(node.mult)) if scaled else ()
+    multiplier: tuple[int, ...] = (width_of(edge.lo, edge.hi)[0], _width(node.mult)) if scaled else ()
     extras = [f"{channels} channels" if channels > 1 else "", "offset by sign" if node.offset_neg.size else "",
               "ties to even" if node.half_even else ""]
     if scaled:

@@ -1,7 +1,7 @@
 """What every importer shares: makes the nodes, chooses the form of each requantization, and keeps what the user must know."""
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -44,7 +44,7 @@ class Imported:
     graph: ir.Graph
     source: str
     notes: tuple[str, ...] = ()
-    tensors: dict[str, Hashable] = field(default_factory=dict)
+    tensors: dict[str, Any] = field(default_factory=dict)
     input_text: str = ""
     output_text: str = ""
     details: dict[str, Any] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Builder:
         self.nodes: dict[str, ir.Node] = {}
         self.edges: dict[str, ir.Edge] = {}
         self.notes: list[str] = []
-        self.tensors: dict[str, Hashable] = {}
+        self.tensors: dict[str, Any] = {}
 
     def unique(self, base: str) -> str:
         """Return a safe name that no node has, made from a name of the source."""

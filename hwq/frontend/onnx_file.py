@@ -170,4 +170,5 @@ def evaluate(file: OnnxFile, node: OnnxNode, inputs: list[np.ndarray | None]) ->
         [helper.make_value_info(node.outputs[0], helper.make_tensor_type_proto(1, None))])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", file.opset)])
     with np.errstate(all="ignore"):
-        return np.asarray(ReferenceEvaluator(model).run(None, unique)[0])
+        results: Any = ReferenceEvaluator(model).run(None, unique)
+        return np.asarray(results[0])

@@ -101,7 +101,7 @@ def _weighted(ctx: Context, node: OnnxNode, view: View, weight: np.ndarray, scal
     name, zeros = ctx.b.unique(node.name or node.outputs[0]), np.zeros(outputs, np.int64)
     peak = float(ctx.peak(view).max())
     if geometry is None:
-        made = ir.Linear(name, (source,), weight, zeros, _format(ctx, node, name, weight, scales))
+        made: ir.Node = ir.Linear(name, (source,), weight, zeros, _format(ctx, node, name, weight, scales))
     else:
         stride, dilation, pads = geometry
         pad = 0

@@ -54,15 +54,15 @@ def _reshaped(ctx: Context, node: OnnxNode, view: View, shape: Sequence[int]) ->
         refuse(node, f"{view.shape} to {tuple(shape)} changes the batch or the number of elements, which is not supported")
     new = list(shape[1:])
     if [s for s in new if s != 1] == [s for s, _ in view.dims if s != 1] and len(new) >= 1:
-        axes = iter([d for d in view.dims if d[0] != 1])
-        dims = [next(axes) if s != 1 else (1, None) for s in new]
+        kept = iter([d for d in view.dims if d[0] != 1])
+        dims = [next(kept) if s != 1 else (1, None) for s in new]
         if view.edge is not None and len(ctx.b.edges[view.edge].shape) == 3 and len(dims) == 1:
             return _flat(ctx, node, view)
         return view.but(dims=tuple(dims))
     if len(new) == 1:
         return _flat(ctx, node, view)
     if view.edge is None and view.order is None and len(ctx.input_dims) == 1:
-        axes = (2, 0, 1) if len(new) == 3 else (2, 1)
+        axes: tuple[int, ...] = (2, 0, 1) if len(new) == 3 else (2, 1)
         if ctx.channels_last:
             axes = tuple(range(3 - len(new), 3))
         if len(new) in (2, 3):
@@ -282,6 +282,7 @@ def resize(ctx: Context, node: OnnxNode, values: Values) -> View:
         factors = scales.value.reshape(-1).tolist() if isinstance(scales, Const) and scales.value.size else a.get("scales")
         if factors is None or len(factors) != len(old) or any(f != int(f) for f in factors):
             refuse(node, f"scales = {factors} are not supported; supported: constant integers, one for each axis")
+        assert factors is not None
         new = [int(s * f) for s, f in zip(old, factors, strict=True)]
     if a.get("axes") or len(new) != len(old) or any(n % o for n, o in zip(new, old, strict=True)):
         refuse(node, f"{old} to {new} is not supported; supported: integer factors")

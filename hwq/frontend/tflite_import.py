@@ -179,8 +179,8 @@ def _max_pool(self: _Importer, op: Op, out: Tensor, name: str) -> str:
     _same_scale(self, op, x, out)
     source, o = self.source(op, 0), op.options
     kernel, stride = (o["FilterHeight"], o["FilterWidth"]), (o["StrideH"], o["StrideW"])
-    size = self.b.edges[source].shape[:2]
-    self.b.add(ir.MaxPool2d(name, (source,), kernel, stride, layers.padding(op, size, kernel, stride)))
+    height, width = self.b.edges[source].shape[:2]
+    self.b.add(ir.MaxPool2d(name, (source,), kernel, stride, layers.padding(op, (height, width), kernel, stride)))
     return _clamped(self, op, out, name)
 
 

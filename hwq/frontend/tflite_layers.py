@@ -172,7 +172,7 @@ def add(b: Builder, name: str, op: Op, sources: tuple[str, str], xs: tuple[Tenso
         return b.add(ir.Requantize(b.unique(f"{name}.act"), (name,), np.array([1]), np.array([plane.offset]), plane.shift, lo, hi))
     ends = []
     for source, code, values in zip(sources, codes, wide, strict=True):
-        form = exact_line(int(code[0]), values)
+        form = exact_line(int(code[0]), values.tolist())
         ends.append(b.add(ir.Requantize(b.unique(f"{name}.in"), (source,), form.mult, form.offset, form.shift, int(values[0]),
                                         int(values[-1]), form.offset_neg)))
     b.add(ir.Add(name, tuple(ends)))

@@ -20,7 +20,7 @@ _child: subprocess.Popen | None = None
 
 def _pack(arrays: dict[str, np.ndarray]) -> bytes:
     stream = io.BytesIO()
-    np.savez(stream, **arrays)
+    np.savez(stream, **arrays)                         # type: ignore[arg-type]
     body = stream.getvalue()
     return len(body).to_bytes(8, "little") + body
 

@@ -88,6 +88,7 @@ class Layer:
         """Return the styles of arithmetic that the layer can have, see `MatVec`."""
         assert isinstance(self.main, n.Conv2d | n.Linear)
         fmt = self.main.weight_format
+        assert fmt is not None
         products = isinstance(fmt, FixedPoint) and fmt.signed
         x_width = width_of(self.x.lo, self.x.hi)[0]
         wide = bool(technology.dsp_min_width) and x_width + fmt.width >= technology.dsp_min_width

@@ -266,7 +266,7 @@ def _least(layers: list[Layer], options: dict[str, list[_Option]], device: Devic
     """Return the smallest plan, for the tools to judge, or say what is certain: that it cannot fit."""
     small = {name: min(each, key=lambda o: (o.cost.ebr, o.cost.lc)).fold for name, each in options.items()}
     plan = _assemble(layers, small, device, reserve, 1 << 60)
-    plan = _promise(plan, lambda more: _assemble(layers, small | more, device, reserve, 1 << 60))
+    plan = _promise(plan, lambda more: _assemble(layers, {**small, **more}, device, reserve, 1 << 60))
     bits = {layer.name: layer.weight.size * layer.main.weight_format.width for layer in layers if layer.folds}   # type: ignore[attr-defined]
     if plan.cost.ebr > device.ebr or plan.cost.lc > 1.3 * device.lc:
         worst = max(bits, key=lambda name: bits[name])
