@@ -19,7 +19,7 @@ def _synthetic(path: Path) -> None:
     for image, label in zip(images, labels, strict=True):
         at = int(rng.integers(2, 20))
         rows, columns = (slice(at, at + 5), slice(None)) if label < 2 else (slice(None), slice(at, at + 5))
-        image[rows, columns] += 50 + 45 * (label % 2)
+        image[rows, columns] += np.uint8(50 + 45 * int(label % 2))
     write_npz(path, Dataset(images, labels, ("dim row", "bright row", "dim column", "bright column")))
 
 

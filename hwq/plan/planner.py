@@ -22,7 +22,7 @@ __all__ = ["Plan", "PlannedLayer", "make_plan", "least_block_rams", "next_step",
 
 # Share of the logic cells that the plan may fill: beyond, placement gets slow and the clock drops.
 LC_USABLE = 0.9
-_MAX_LANES = 64
+_MAX_LANES = 256
 # Lanes tried for a target without limits: moderate, so that the Verilog suits any part.
 _GENERIC_LANES = 16
 
