@@ -146,6 +146,10 @@ class Builder:
             thresholds = np.repeat(thresholds, len(low), axis=0)
         low, high = np.where(flip, -high, low), np.where(flip, -low, high)
         name = self.unique(base)
+        # only codes that occur: a Relu in front of the quantizer would bend the line at a code that is not the lowest
+        floor = min((sum(int(t) <= int(a) for t in row) for row, a in zip(thresholds, low, strict=True)), default=0)
+        top = max((sum(int(t) <= int(b) for t in row) for row, b in zip(thresholds, high, strict=True)), default=0)
+        thresholds, lo, hi = thresholds[:, floor:max(top, floor)], lo + floor, lo + max(top, floor)
         clipped = [[min(max(int(t), int(a)), int(b) + 1) for t in row] for row, a, b in zip(thresholds, low, high, strict=True)]
         try:
             form = exact_scales(clipped, lo, low, high, two_offsets=not flip.any())

@@ -8,7 +8,6 @@ carried along, reaches over the rounding step.
 import warnings
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import numpy as np
 
@@ -105,9 +104,10 @@ def encode_floats(imported: Imported, x: np.ndarray) -> np.ndarray:
     return to_edge(_input_view(imported), codes, graph.input.shape)
 
 
-def _onnxruntime(file: Any, x: np.ndarray, tensors: list[str]) -> dict[str, np.ndarray]:
+def _onnxruntime(imported: Imported, x: np.ndarray, tensors: list[str]) -> dict[str, np.ndarray]:
     import onnx
     import onnxruntime
+    file = imported.details["file"]
     model = onnx.ModelProto()
     model.CopyFrom(file.model)
     have = {o.name for o in model.graph.output}
@@ -121,18 +121,27 @@ def _onnxruntime(file: Any, x: np.ndarray, tensors: list[str]) -> dict[str, np.n
     return {name: np.concatenate([p[i] for p in parts]) for i, name in enumerate(tensors)}
 
 
-def _qonnx(file: Any, x: np.ndarray, tensors: list[str]) -> dict[str, np.ndarray]:
+def _qonnx(imported: Imported, x: np.ndarray, tensors: list[str]) -> dict[str, np.ndarray]:
     import onnx
+    from onnx import helper
     from qonnx.core.modelwrapper import ModelWrapper
     from qonnx.core.onnx_exec import execute_onnx
-    from qonnx.transformation.infer_shapes import InferShapes
+    file = imported.details["file"]
     proto = onnx.ModelProto()
     proto.CopyFrom(file.model)
-    for dim, size in zip(next(i for i in proto.graph.input if i.name == file.input).type.tensor_type.shape.dim, x.shape[1:], strict=True):
-        dim.dim_value = size
-    with warnings.catch_warnings():                # it warns of every shape that it infers only while running
+    graph = proto.graph
+    known = {t.name for t in graph.initializer} | {file.input, file.output}
+    del graph.value_info[:]                        # it wants every shape, and infers not all of them itself
+    kinds = imported.details["kinds"]
+    graph.value_info.extend(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), shape)
+                            for name, (shape, kind) in kinds.items() if name not in known)
+    for ends, name in ((graph.input, file.input), (graph.output, file.output)):
+        end = next(e for e in ends if e.name == name)
+        shape = x.shape[1:] if name == file.input else kinds.get(name, (None,))[0]
+        end.CopyFrom(helper.make_tensor_value_info(name, end.type.tensor_type.elem_type or onnx.TensorProto.FLOAT, shape))
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = ModelWrapper(proto).transform(InferShapes())
+        model = ModelWrapper(proto)
         parts = [execute_onnx(model, {file.input: value}, return_full_exec_context=True) for value in x]
     return {name: np.concatenate([p[name] for p in parts]) for name in tensors}
 
@@ -148,7 +157,7 @@ def _execute(imported: Imported, x: np.ndarray, tensors: list[str]) -> tuple[str
                                 f"'hwq[{'qonnx' if custom else 'check'}]', or import without comparing: --no-check") from None
     x = x.reshape(len(x), 1, *_input_shape(imported) if None in file.shape[1:] else file.shape[1:])
     try:
-        return oracle, (_qonnx if custom else _onnxruntime)(file, x, tensors)
+        return oracle, (_qonnx if custom else _onnxruntime)(imported, x, tensors)
     except Exception as error:                     # anything that the executor does not like
         raise ToolError(f"{oracle} cannot run the file: {str(error).strip().splitlines()[0] if str(error).strip() else error!r}") from None
 
@@ -218,7 +227,8 @@ def _excused(imported: Imported, edge: str, check: QuantCheck, ours: dict[str, n
         error = np.array(check.before.error) + rounding
     low, high = _step(x - error, check), _step(x + error, check)
     step = (places[0][-1] - places[0][0]) / max(1, places.shape[1] - 1) or 1.0
-    return (low <= forced[edge]) & (forced[edge] <= high), float(error.max() / step)
+    mine, theirs = ours[edge], forced[edge]        # both must be among the codes that the bound leaves open
+    return (low <= theirs) & (theirs <= high) & (low <= mine) & (mine <= high), float(error.max() / step)
 
 
 def _output(tally: Tally, graph: ir.Graph, out: View, ours: dict[str, np.ndarray], free: np.ndarray, tensor: np.ndarray) -> int:

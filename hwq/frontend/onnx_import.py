@@ -101,7 +101,9 @@ class _Importer:
         x = self.values_in()
         return Imported(graph, "onnx", tuple(self.ctx.b.notes), dict(tensors), x, _meaning(view),
                         {"file": self.file, "checks": {e: c for e, c in self.ctx.checks.items() if e in graph.edges}, "output": view,
-                         "output_tensor": output, "dims": self.ctx.input_dims, "before": self.ctx.before_input, "grid": self.ctx.grid})
+                         "output_tensor": output, "dims": self.ctx.input_dims, "before": self.ctx.before_input,
+                         "kinds": {key: (value.shape, "float32") if isinstance(value, View) else (value.value.shape, value.value.dtype.name)
+                                   for key, value in self.values.items() if not (isinstance(value, View) and value.integer)}, "grid": self.ctx.grid})
 
     def values_in(self) -> str:
         """Return what an input integer means."""
@@ -243,8 +245,8 @@ def import_onnx(path: str | Path, name: str | None = None, *, grid: InputGrid | 
         except HwqError as error:
             failure = error if failure is None else failure
             break
-        except RecursionError:
-            failure = FormatError("its nodes are nested too deeply")
+        except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:     # of malformed values
+            failure = FormatError(f"it is malformed: {error!r}")
             break
     assert failure is not None
     kind = ModelError if isinstance(failure, LayoutError) else type(failure)

@@ -348,3 +348,5 @@ def import_tflite(path: str | Path, name: str | None = None, say: Callable[[str]
         return importer.run()
     except HwqError as error:
         raise type(error)(f"{path}: {error}") from None
+    except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError) as error:         # of malformed values
+        raise FormatError(f"{path} is malformed: {error!r}") from None

