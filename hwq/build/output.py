@@ -1,13 +1,14 @@
 """The output folder: made whole or not at all, beside its place first, by one build at a time."""
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import EnvironmentError_, HwqError
+from ..errors import EnvironmentError_, FormatError, HwqError
 
 try:
     import fcntl
@@ -17,6 +18,9 @@ except ImportError:                                      # Windows: no lock
 __all__ = ["output_folder"]
 
 _MANIFEST = "manifest.json"
+# What comes into a build folder after the build: logs, executables of the simulation, what README.txt says to type.
+_LATER = (".sim/", "obj_dir/", "accel_tb.vvp")
+_LOGS = (".log", ".ys", ".json")
 _FULL = 1 << 20                                          # bytes; with less than that left, the disk counts as full
 
 
@@ -24,7 +28,7 @@ _FULL = 1 << 20                                          # bytes; with less than
 def output_folder(output: Path) -> Iterator[Path]:
     """Give an empty folder to work in; when the block ends well it becomes ``output``, otherwise it goes.
 
-    An earlier build in ``output`` is replaced at the end. After an error the tools' logs stay in ``OUTPUT.logs`` and the
+    An earlier build in ``output`` is replaced at the end, if nothing else lies in it. After an error the tools' logs stay in ``OUTPUT.logs`` and the
     error's text says so; after an interrupt nothing stays.
 
     Parameters
@@ -34,12 +38,13 @@ def output_folder(output: Path) -> Iterator[Path]:
 
     Raises
     ------
+    FormatError
+        ``output`` or a folder above it is a file; it holds something else; it is where the user stands.
     EnvironmentError_
-        ``output`` is a file, holds something else, is where the user stands; another build is writing to it; the place
-        cannot be written to; the disk is full.
+        Another build is writing to it; the place cannot be written to; the disk is full.
     """
     if output.is_symlink() and not output.exists():
-        raise EnvironmentError_(f"Output folder {output} is a link to nowhere; give another one with -o")
+        raise FormatError(f"Output folder {output} is a link to nowhere; give another one with -o")
     output = output.resolve()
     _check(output)
     made = _make_parents(output.parent)
@@ -84,18 +89,37 @@ def _check(output: Path) -> None:
     if not output.exists():
         return
     if not output.is_dir():
-        raise EnvironmentError_(f"Output folder {output} is a file; give another name with -o")
+        raise FormatError(f"Output folder {output} is a file; give another name with -o")
     try:
         names = sorted(entry.name for entry in output.iterdir())
+        ours = _files(output) if names else set()
+        found = sorted(str(path.relative_to(output)) for path in output.rglob("*") if path.is_symlink() or not path.is_dir())
     except OSError as error:
         raise EnvironmentError_(f"Cannot read the output folder {output}: {_reason(error)}") from None
-    if names and _MANIFEST not in names:
-        raise EnvironmentError_(f"Output folder {output} holds something that is no build ({', '.join(names[:3])}"
-                                f"{', ...' if len(names) > 3 else ''}); give another one with -o")
+    if ours is None:
+        raise FormatError(f"Output folder {output} holds something that is no build ({_some(names)}); give another one with -o")
+    foreign = [name for name in found if name not in ours and not name.startswith(_LATER)
+               and not (name.startswith("logs/") and name.endswith(_LOGS))]
+    if foreign:
+        raise FormatError(f"Output folder {output} is an earlier build, but holds files that hwq did not make ({_some(foreign)}) and "
+                          "that would be lost; move them, or give another folder with -o")
     here = Path.cwd().resolve()
     if output in (here, *here.parents):
-        raise EnvironmentError_(f"Output folder {output} is the current folder or holds it, and would be replaced; "
-                                "go elsewhere, or give another one with -o")
+        raise FormatError(f"Output folder {output} is the current folder or holds it, and would be replaced; "
+                          "go elsewhere, or give another one with -o")
+
+
+def _files(output: Path) -> set[str] | None:
+    """Return the files that the build in a folder wrote; None if it holds none."""
+    try:
+        manifest = json.loads((output / _MANIFEST).read_text())
+        return {_MANIFEST, *manifest["files"].keys()} if manifest["model_hash"] and manifest["format"] else None
+    except (FileNotFoundError, IsADirectoryError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _make_parents(parent: Path) -> list[Path]:
@@ -103,7 +127,7 @@ def _make_parents(parent: Path) -> list[Path]:
     missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     for folder in (parent, *parent.parents):
         if folder.is_file():
-            raise EnvironmentError_(f"Cannot write to {parent}: {folder} is a file; give another place with -o")
+            raise FormatError(f"Cannot write to {parent}: {folder} is a file; give another place with -o")
     try:
         parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -148,6 +172,7 @@ def _locked(output: Path) -> Iterator[None]:
 
 def _publish(work: Path, output: Path, old: Path) -> None:
     work.chmod(0o777 & ~_umask())
+    _check(output)                                       # again: the build took its time
     if output.exists():
         output.rename(old)
     work.rename(output)

@@ -11,7 +11,7 @@ import pytest
 
 from hwq.build import build
 from hwq.build.output import output_folder
-from hwq.errors import EnvironmentError_, ToolError
+from hwq.errors import EnvironmentError_, FormatError, ToolError
 from hwq.ir import save
 
 from .small import small_graph
@@ -22,7 +22,7 @@ def tree(folder):
 
 
 def fill(work, text="new"):
-    (work / "manifest.json").write_text("{}")
+    (work / "manifest.json").write_text('{"format": 1, "model_hash": "00", "files": {"x": "00"}}')
     (work / "x").write_text(text)
 
 
@@ -80,7 +80,7 @@ def test_refusals(tmp_path, monkeypatch):
     before = tree(tmp_path)
     for name, text in (("file", "is a file"), ("taken", r"holds something that is no build \(thesis.txt\)"), ("link", "link to nowhere"),
                        ("file/x", "Cannot write to .*file is a file"), ("file/x/y", "Cannot write to .*file is a file")):
-        with pytest.raises(EnvironmentError_, match=text), output_folder(tmp_path / name):
+        with pytest.raises(FormatError, match=text), output_folder(tmp_path / name):
             raise AssertionError("never gets here")
         assert tree(tmp_path) == before
     # A link to a folder is that folder.
@@ -92,8 +92,45 @@ def test_refusals(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "taken")
     (tmp_path / "taken" / "thesis.txt").unlink()
     for name in (".", "../../" + tmp_path.name + "/taken"):
-        with pytest.raises(EnvironmentError_, match="is the current folder"), output_folder(Path(name)):
+        with pytest.raises(FormatError, match="is the current folder"), output_folder(Path(name)):
             raise AssertionError("never gets here")
+
+
+def test_other_files_in_an_earlier_build_are_no_prey(tmp_path):
+    """What the manifest does not list, hwq did not make: it would be lost."""
+    out = tmp_path / "out"
+    with output_folder(out) as work:
+        fill(work, "old")
+    for name in ("thesis.txt", "sub/thesis.txt", "logs/thesis.txt"):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("mine")
+        with pytest.raises(FormatError, match=f"holds files that hwq did not make.*{name}.*move them"), output_folder(out):
+            raise AssertionError("never gets here")
+        assert (out / name).read_text() == "mine" and (out / "x").read_text() == "old"
+        (out / name).unlink()
+    # The same when they come while the new one is built.
+    with pytest.raises(FormatError, match="thesis.txt"), output_folder(out) as work:
+        fill(work)
+        (out / "thesis.txt").write_text("mine")
+    assert (out / "thesis.txt").read_text() == "mine" and (out / "x").read_text() == "old"
+    (out / "thesis.txt").unlink()
+    # What hwq and the commands of README.txt leave goes; so do empty folders.
+    for name in ("logs/a.log", "logs/a.ys", "logs/pnr.json", ".sim/key/core", "accel_tb.vvp", "obj_dir/Vaccel_tb"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("x")
+    with output_folder(out) as work:
+        fill(work)
+    assert tree(out) == ["manifest.json", "x"] and (out / "x").read_text() == "new"
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "no JSON", '{"name": "my web app", "icons": []}', '{"format": 1, "model_hash": "0", "files": []}'])
+def test_just_any_manifest_is_no_build(tmp_path, text):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "manifest.json").write_text(text)
+    with pytest.raises(FormatError, match=r"holds something that is no build \(manifest.json\); give another one with -o"), \
+            output_folder(tmp_path / "app"):
+        raise AssertionError("never gets here")
+    assert (tmp_path / "app" / "manifest.json").read_text() == text
 
 
 def test_unwritable_place(tmp_path):
