@@ -8,21 +8,17 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
-from keyword import iskeyword
 from types import FrameType
+from typing import Any
 
-import typer
+__all__ = ["app", "main", "progress"]        # `app` is made on first use
 
-from .. import __version__
-from ..errors import HwqError
 
-__all__ = ["app", "main", "progress", "COMMANDS"]
-
-COMMANDS = ("train", "search", "reproduce", "lower", "import", "show", "eval", "plan", "build", "verify", "run")
-
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  context_settings={"help_option_names": ["-h", "--help"]})
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .commands import app
+    return app
 
 
 @contextmanager
@@ -31,21 +27,6 @@ def progress(title: str) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     with Console(stderr=True).status(title) as status:
         yield lambda text: status.update(f"{title}: {text}")
-
-
-def _version(value: bool) -> None:
-    if value:
-        typer.echo(f"hwq {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")):
-    """From a trained, quantized network to a bit-exact small-FPGA bitstream, with open tools only."""
-
-
-for _name in COMMANDS:
-    app.command(_name)(import_module(f".{_name}{'_' if iskeyword(_name) else ''}", __package__).command)
 
 
 def _stop_once() -> list[int]:
@@ -71,7 +52,9 @@ def _stop_once() -> list[int]:
 def main() -> None:
     """Run the command line and exit."""
     stopped = _stop_once()
+    from ..errors import HwqError
     try:
+        from .commands import app                             # takes its time, in which Ctrl-C must work too
         app()
     except HwqError as error:
         print(f"hwq: error: {error}", file=sys.stderr)
