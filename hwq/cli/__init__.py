@@ -54,7 +54,7 @@ def main() -> None:
     stopped = _stop_once()
     from ..errors import HwqError
     try:
-        from .commands import app                             # takes its time, in which Ctrl-C must work too
+        from .commands import app  # takes its time, in which Ctrl-C must work too
         app()
     except HwqError as error:
         print(f"hwq: error: {error}", file=sys.stderr)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import EnvironmentError_
 
-__all__ = ["Tool", "TOOLS", "find", "versions", "ice40_cells", "verilator_include"]
+__all__ = ["Tool", "TOOLS", "find", "overridden", "versions", "ice40_cells", "verilator_include"]
 
 # An error inside pyosys ends the process without an exception, so it never runs in ours. A design held in Python is
 # freed twice at the end (0.70), and the command `script` splits file names at spaces: hence line by line, no design.
@@ -106,6 +106,18 @@ def _variable(name: str) -> str:
     return "CXX" if name == "c++" else "HWQ_" + name.upper().replace("-", "_")
 
 
+def overridden(name: str) -> bool:
+    """Return whether an environment variable of the user's says where a tool is, rightly or wrongly."""
+    return bool(os.environ.get(_variable(name)))
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text) or [text]
+    except ValueError:                                   # an open quotation
+        return [text]
+
+
 def _package_folder(module: str) -> Path | None:
     spec = util.find_spec(module)
     return Path(spec.origin).parent if spec and spec.origin else None
@@ -128,8 +140,8 @@ def find(name: str) -> Tool:
         raise EnvironmentError_(f"Tool {name!r} is unknown; known are {', '.join(TOOLS)}")
     # The folders in PATH and the packages may change while we run (tests do that), so only the slow part is kept.
     variable = _variable(name)
-    if os.environ.get(variable):
-        words = shlex.split(os.environ[variable])
+    if overridden(name):
+        words = _words(os.environ[variable])
         command = shutil.which(words[0])
         if command is None:
             raise EnvironmentError_(f"{name}: the environment variable {variable} names {words[0]!r}, which is no "

@@ -44,6 +44,22 @@ def test_variable_names_nothing(monkeypatch):
         find("c++")
 
 
+@pytest.mark.parametrize("text", ["'g++", " "])
+def test_variable_that_is_no_command_line(monkeypatch, text):
+    monkeypatch.setenv("CXX", text)
+    with pytest.raises(EnvironmentError_, match="variable CXX names .*, which is no command here; correct it or unset it"):
+        find("c++")
+
+
+@pytest.mark.parametrize("variable", ["HWQ_VERILATOR", "CXX"])
+def test_a_wrong_variable_is_no_missing_tool(monkeypatch, variable):
+    """No other simulator in silence: the user asked for this one."""
+    from hwq.sim.verify import choose_simulator
+    monkeypatch.setenv(variable, "/nope")
+    with pytest.raises(EnvironmentError_, match=f"variable {variable} names '/nope'"):
+        choose_simulator("rtl")
+
+
 def test_variable_wins(monkeypatch):
     monkeypatch.setenv("HWQ_VVP", f"{sys.executable} -c pass")
     tool = find("vvp")
