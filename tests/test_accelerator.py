@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from hwq.errors import FitError, ModelError
+from hwq.errors import FitError, FormatError, ModelError
 from hwq.formats import FixedPoint, PowerOfTwo
 from hwq.interp import run
 from hwq.ir import (
@@ -205,5 +205,5 @@ def test_what_cannot_fit_is_said_before_synthesis():
                   Output("out", ("fc",))))
     with pytest.raises(FitError, match="does not fit up5k: at least .* most in 'fc'"):
         make_plan(apply_passes(wide), device("up5k"))
-    with pytest.raises(FitError, match="Unknown device 'zx81'; known: up5k"):
+    with pytest.raises(FormatError, match="Unknown device 'zx81'; known: up5k"):
         device("zx81")

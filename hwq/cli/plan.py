@@ -1,12 +1,13 @@
 """``hwq plan``: what a network will take on a device, before anything is synthesised."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import typer
 
-__all__ = ["command"]
+__all__ = ["command", "step_text"]
 
 
 def _row(planned: Any, technology: Any) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
     from hwq.boards.registry import find_board
     from hwq.rtl.common import Cost
 
-    from ..errors import ModelError
+    from ..errors import FormatError, ModelError
     from ..ir import load
     from ..passes import apply_passes
     from ..plan import SHELL, make_plan, next_step, parse_fold
@@ -51,6 +52,8 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
 
     if board and device:
         raise ModelError("Give a board or a device, not both")
+    if not (math.isfinite(mhz) and mhz > 0):
+        raise FormatError(f"--mhz must be a positive number of MHz, not {mhz:g}")
     if fps is not None and not 0 < fps <= mhz * 1e6:
         raise ModelError(f"Frames a second must lie in 0..{mhz * 1e6:g}, not {fps:g}")
     graph = apply_passes(load(model))
@@ -95,8 +98,15 @@ def _print(result: dict[str, Any]) -> None:
     typer.echo(f"{total['cycles']:,} cycles a frame ({total['bottleneck']}): {result['frames_per_s']:,} frames/s at {result['mhz']:g} MHz"
                + ("" if result["fits"] else "; DOES NOT FIT"))
     if faster:
-        over = [f"{k.upper()} {faster[k] - limits[k]:+,}" for k in ("lc", "ebr", "dsp") if faster[k] > limits[k]]
-        typer.echo(f"Next step: {faster['cycles']:,} cycles for {faster['lc'] - total['lc']:+,} LC, {faster['ebr'] - total['ebr']:+} EBR, "
-                   f"{faster['dsp'] - total['dsp']:+} DSP" + (f"; too much by {', '.join(over)}" if over else ""))
+        typer.echo(step_text(faster, total, limits))
     elif limits["lc"]:
         typer.echo("Next step: none, this is the fastest folding.")
+
+
+def step_text(faster: dict[str, int], now: dict[str, int], limits: dict[str, int]) -> str:
+    """Say what the next faster folding costs, and whether it fits."""
+    names = [name for name in ("lc", "ebr", "dsp") if name in limits]
+    costs = [f"{abs(faster[k] - now[k]):,} {k.upper()} {'more' if faster[k] > now[k] else 'less'}" for k in names if faster[k] != now[k]]
+    over = [f"{faster[k] - limits[k]:,} {k.upper()} too many" for k in names if faster[k] > limits[k]]
+    return (f"Next step: {faster['cycles']:,} cycles a frame, with {', '.join(costs) or 'the same resources'}"
+            + (f"; it does not fit: {', '.join(over)}" if over else "") + ".")

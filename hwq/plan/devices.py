@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hwq.rtl.common import GENERIC, ICE40, ICE40UP, Cost, Technology
 
-from ..errors import FitError
+from ..errors import FormatError
 
 __all__ = ["Device", "DEVICES", "device", "SHELL"]
 
@@ -45,7 +45,7 @@ DEVICES = {d.name: d for d in (
 
 
 def device(name: str) -> Device:
-    """Return the device of that name, or raise `FitError` with the list."""
+    """Return the device of that name, or raise `FormatError` with the list."""
     if name not in DEVICES:
-        raise FitError(f"Unknown device {name!r}; known: {', '.join(DEVICES)}")
+        raise FormatError(f"Unknown device {name!r}; known: {', '.join(DEVICES)}")
     return DEVICES[name]

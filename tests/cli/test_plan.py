@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hwq.cli import app
-from hwq.errors import FitError, ModelError
+from hwq.errors import FitError, FormatError, ModelError
 from hwq.formats import FixedPoint
 from hwq.ir import Conv2d, Graph, Input, Output, Requantize, save
 
@@ -54,3 +54,28 @@ def test_goals_out_of_reach_are_refused(model):
         plan(model, "--fps", "-1")
     with pytest.raises(ModelError, match="a board or a device, not both"):
         plan(model, "--board", "hx8k", "--device", "up5k")
+
+
+@pytest.mark.parametrize("mhz", ["0", "-5", "nan", "inf"])
+def test_clock_that_is_none(model, mhz):
+    for goal in ((), ("--fps", "100")):
+        with pytest.raises(FormatError, match=f"--mhz must be a positive number of MHz, not {mhz}"):
+            plan(model, f"--mhz={mhz}", *goal)
+
+
+def test_unknown_device_is_wrong_input(model):
+    with pytest.raises(FormatError, match="Unknown device 'zx81'; known: up5k, hx8k, generic") as caught:
+        plan(model, "--device", "zx81")
+    assert caught.value.exit_code == 1
+
+
+def test_next_step_reads_well(model):
+    """A faster step may take less: 'for -74 LC' reads like a riddle."""
+    from hwq.cli.plan import step_text
+    now, limits = {"cycles": 900, "lc": 1000, "ebr": 4, "dsp": 0}, {"lc": 5280, "ebr": 30, "dsp": 8}
+    assert step_text({"cycles": 450, "lc": 926, "ebr": 8, "dsp": 0}, now, limits) == \
+        "Next step: 450 cycles a frame, with 74 LC less, 4 EBR more."
+    assert step_text({"cycles": 450, "lc": 6000, "ebr": 4, "dsp": 1}, now, limits) == \
+        "Next step: 450 cycles a frame, with 5,000 LC more, 1 DSP more; it does not fit: 720 LC too many."
+    assert step_text({"cycles": 450, "lc": 1000, "ebr": 4, "dsp": 0}, now, limits) == \
+        "Next step: 450 cycles a frame, with the same resources."
