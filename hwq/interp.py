@@ -16,7 +16,7 @@ from .ir.graph import Graph
 from .ir.infer import window_size
 from .ir.nodes import Edge, Node
 
-__all__ = ["run", "run_batches", "encode_images", "predict"]
+__all__ = ["run", "run_batches", "encode_images", "predict", "check_labels"]
 
 
 def _exact_dtype(weight: np.ndarray, lo: int, hi: int) -> Any:
@@ -157,3 +157,19 @@ def predict(graph: Graph, output: np.ndarray) -> np.ndarray:
     """Return the class of each result: its ArgMax if the network has one, else the largest logit (ties: lowest)."""
     flat = output.reshape(len(output), -1)
     return flat[:, 0] if any(node.op == "ArgMax" for node in graph) else flat.argmax(axis=1)
+
+
+def check_labels(graph: Graph, labels: np.ndarray, name: str) -> None:
+    """Refuse labels of data called ``name`` that are no class of the network; a wrong data set would just score low.
+
+    Raises
+    ------
+    ModelError
+        A label lies outside; the message names the first.
+    """
+    last = next((node for node in graph if node.op == "ArgMax"), graph.output)
+    count = int(np.prod(graph.edges[last.inputs[0]].shape))
+    wrong = np.flatnonzero((labels < 0) | (labels >= count))
+    if len(wrong):
+        raise ModelError(f"{name}: image {wrong[0]} has the label {labels[wrong[0]]}, but the network has {count} classes, 0 to "
+                         f"{count - 1}; is it the data set that the network was trained for?")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import EnvironmentError_, FormatError
+from ..errors import FormatError
 from ..ir import Graph, content_hash, load
 from ..toolchain import ice40_cells
 
@@ -67,16 +67,14 @@ class Build:
 
         Raises
         ------
-        EnvironmentError_
-            It is not there.
         FormatError
-            It is another one than the manifest says.
+            It is not there, or is another one than the manifest says.
         """
         path = self.path / name
         try:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
-            raise EnvironmentError_(f"Cannot read {path}: {error.strerror}; {hint}") from None
+            raise FormatError(f"Cannot read {path}: {error.strerror}; {hint}") from None
         if self.files.get(name, digest) != digest:
             raise FormatError(f"{path} is not the file that was built: its hash is {digest[:16]}..., the manifest has "
                               f"{self.files[name][:16]}...; build again")
@@ -88,9 +86,9 @@ class Build:
         Raises
         ------
         FormatError
-            There is no such level, or the file was changed since it was built.
+            There is no such level, the build made no such file, or it was changed since.
         EnvironmentError_
-            The build made none, or the cell models are missing.
+            The cell models are missing.
         """
         if level not in LEVELS:
             raise FormatError(f"Level must be one of {', '.join(LEVELS)}, not {level!r}")
@@ -109,10 +107,8 @@ def load_build(path: str | Path) -> Build:
 
     Raises
     ------
-    EnvironmentError_
-        It is no build folder.
     FormatError
-        Its manifest is malformed, or does not belong to its model.
+        It is no build folder; its manifest is malformed, or does not belong to its model.
     """
     path = Path(path).resolve()
     file = path / "manifest.json"
@@ -125,7 +121,7 @@ def load_build(path: str | Path) -> Build:
         name, model_hash, cycles = manifest["name"], manifest["model_hash"], int(manifest["cycles"])
         files, plan, link = dict(manifest.get("files", {})), manifest.get("plan"), manifest.get("link")
     except OSError as error:
-        raise EnvironmentError_(f"{path} is no build folder: cannot read {file.name}: {error.strerror}. "
+        raise FormatError(f"{path} is no build folder: cannot read {file.name}: {error.strerror}. "
                                 f"Make one with `hwq build MODEL.hwq -o {path.name}`") from None
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{file} is malformed ({type(error).__name__}: {error}); build again") from None

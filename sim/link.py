@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import EnvironmentError_, FormatError
+from ..errors import FormatError
 from .folder import Build
 from .result import watchdog
 from .verilate import compile_verilog
@@ -17,12 +17,12 @@ def compile_board(build: Build) -> Path:
     Raises
     ------
     EnvironmentError_, ToolError
-        The build has no shell; no Verilator, no C++ compiler; or one of them failed.
+        No Verilator, no C++ compiler; or one of them failed.
     FormatError
-        A file of the build was changed.
+        The build has no shell; a file of the build was changed.
     """
     if build.link is None:
-        raise EnvironmentError_(f"{build.path} has no simulated board: only builds for a board or a device have one "
+        raise FormatError(f"{build.path} has no simulated board: only builds for a board or a device have one "
                                 "(hwq build --board icebreaker)")
     idle = watchdog(build.cycles, build.input.beats, build.output.beats)
     return compile_link([build.file("link_sim.v"), *build.sources("rtl")], build.path, divisor=build.link["divisor"], idle=idle)

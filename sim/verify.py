@@ -133,7 +133,9 @@ def _inputs(build: Build, data: str | Path | None) -> tuple[np.ndarray, np.ndarr
         raise ModelError(f"Network '{build.name}' takes numbers, not images (its file has no preprocessing): leave --data out to "
                          "verify it with the build's own vectors")
     if data is not None:
-        pictures, labels = load_images(data)
+        pictures, labels = load_images(data, shape=build.graph.input.shape)
+        if labels is not None:
+            interp.check_labels(build.graph, labels, str(data))
         return interp.encode_images(build.graph, pictures), labels
     return np.load(build.file("vectors/input.npy"), allow_pickle=False), None
 

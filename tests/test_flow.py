@@ -110,10 +110,13 @@ def test_bitstream_netlist_and_board(tmp_path):
     (["build", "model.hwq", "--fold", "conv1"], 1, "form layer=pe,simd"),
     (["build", "model.hwq", "-o", "taken"], 1, "holds something that is no build"),
     (["build", "model.hwq", "-o", "broken.hwq/x"], 1, "Cannot write"),
-    (["verify", "taken"], 5, "is no build"),
+    (["verify", "taken"], 1, "is no build"),
+    (["verify", "gone"], 1, "is no build"),
     (["eval", "model.hwq", "--data", "odd.npz"], 1, "Images must have the shape"),
     (["eval", "model.hwq", "--data", "nolabels.npz"], 1, "lacks labels"),
-    (["eval", "model.hwq", "--data", "nowhere"], 5, "There is no folder nowhere; give one that holds"),
+    (["eval", "model.hwq", "--data", "nowhere"], 1, "no data set, file or folder 'nowhere'; known data sets: fashion-mnist"),
+    (["eval", "model.hwq", "--data", "far.npz"], 1, "far.npz: image 1 has the label 10, but the network has 10 classes, 0 to 9"),
+    (["run", "far.npz", "--port", "/dev/no", "-m", "model.hwq"], 1, "far.npz: image 1 has the label 10"),
     (["build"], 2, "Missing argument"),
 ])
 def test_bad_input_is_worded_and_leaves_nothing(tmp_path, arguments, code, text):
@@ -123,6 +126,7 @@ def test_bad_input_is_worded_and_leaves_nothing(tmp_path, arguments, code, text)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.txt").write_text("keep me")
     np.savez(tmp_path / "odd.npz", images=np.zeros((2, 20, 20), np.uint8), labels=np.zeros(2, np.uint8))
+    np.savez(tmp_path / "far.npz", images=np.zeros((2, 28, 28), np.uint8), labels=np.array([9, 10], np.uint8))
     np.savez(tmp_path / "nolabels.npz", images=np.zeros((2, 28, 28), np.uint8))
     before = sorted(p.name for p in tmp_path.rglob("*"))
     import re

@@ -28,6 +28,7 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
 
     graph = load(model)
     samples = open_dataset(data, "test")
+    interp.check_labels(graph, samples.labels, samples.name)
     codes = interp.encode_images(graph, samples.images)
     started = time.monotonic()
     parts = []

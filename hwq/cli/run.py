@@ -3,6 +3,7 @@
 import json as json_
 from collections.abc import Iterator
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import typer
@@ -10,9 +11,10 @@ import typer
 from ..arith import width_of
 from ..boards.host import Link, SerialLike, open_port
 from ..boards.registry import DEFAULT_BAUD
+from ..data import one_or_several
 from ..emit import element_bytes, pack_codes, unpack_results
 from ..errors import FormatError, ModelError, VerifyError
-from ..interp import encode_images, predict, run_batches
+from ..interp import check_labels, encode_images, predict, run_batches
 from ..ir import Graph, content_hash, load
 
 __all__ = ["command", "read_images", "input_codes", "run_images", "pack_frame", "unpack_result"]
@@ -45,7 +47,7 @@ def read_images(path: Path, graph: Graph) -> tuple[np.ndarray, np.ndarray | None
     FormatError
         The file cannot be read or lacks the array.
     ModelError
-        The picture's size is not the network's.
+        The picture's size is not the network's; a label is none of its classes.
     """
     shape = graph.input.shape
     if path.suffix not in (".npy", ".npz"):
@@ -62,16 +64,18 @@ def read_images(path: Path, graph: Graph) -> tuple[np.ndarray, np.ndarray | None
             images = np.load(path, allow_pickle=False)
     except OSError as error:
         raise FormatError(f"Cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, EOFError) as error:
-        raise FormatError(f"Cannot read {path}: {error}") from None
+    except (ValueError, EOFError, BadZipFile) as error:
+        why = "it is no sound .npy or .npz file of plain numbers" if "pickle" in str(error) else str(error)
+        raise FormatError(f"Cannot read {path}: {why}") from None
     if not isinstance(images, np.ndarray):
         raise FormatError(f"{path} is no .npy file but an archive: name it .npz")
-    if images.shape == shape or (shape[-1:] == (1,) and images.shape == shape[:-1]):
-        images = images[None]
+    images = one_or_several(images, shape)
     if images.ndim == 3 and shape[-1:] == (1,):
         images = images[..., None]
     if labels is not None and labels.shape != images.shape[:1]:
         raise FormatError(f"{path} has {len(images)} images but labels of the shape {labels.shape}")
+    if labels is not None:
+        check_labels(graph, labels, str(path))
     return images, labels
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import EnvironmentError_, FormatError
+from ..errors import FormatError
 from .cifar import CIFAR10, CIFAR100
 from .dataset import Dataset
 from .labelled import read_images, read_npz
@@ -36,7 +36,7 @@ def load_dataset(name: str | None = None, folder: str | Path | None = None, spli
     Raises
     ------
     FormatError
-        Unknown name or split, missing or damaged files.
+        Unknown name or split, missing folder, missing or damaged files.
     EnvironmentError_
         Nowhere on this machine, and no network.
     """
@@ -49,7 +49,7 @@ def load_dataset(name: str | None = None, folder: str | Path | None = None, spli
     source = DATASETS[name]
     if folder is not None:
         if not Path(folder).is_dir():
-            raise EnvironmentError_(f"There is no folder {folder}; give one that holds {', '.join(source.files)}")
+            raise FormatError(f"There is no folder {folder}; give one that holds {', '.join(source.files)}")
         return source.read(Path(folder), split)
     for place in map(Path, source.folders):
         if source.needs(place, split):
@@ -80,13 +80,21 @@ def open_dataset(where: str | Path | None, split: str = "test", name: str | None
         return read_npz(where)
     if str(where) in DATASETS and not Path(where).is_dir():
         return load_dataset(str(where), None, split)
+    if not Path(where).exists():
+        raise _unknown(where)
     return load_dataset(name, where, split)
 
 
-def load_images(where: str | Path | None, split: str = "test") -> tuple[np.ndarray, np.ndarray | None]:
+def _unknown(where: str | Path) -> FormatError:
+    return FormatError(f"There is no data set, file or folder {str(where)!r}; known data sets: {', '.join(DATASETS)}; or give a folder "
+                       "of such a set's files, or an .npz file with 'images' and 'labels'")
+
+
+def load_images(where: str | Path | None, split: str = "test", shape: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray | None]:
     """Return images (n, h, w[, c]) as uint8 and labels (n,), or None where there are none.
 
-    Like `open_dataset`, but a ``.npz`` file may lack ``labels``, and a ``.npy`` file of images alone does.
+    Like `open_dataset`, but a ``.npz`` file may lack ``labels``, and a ``.npy`` file of images alone does; a file may hold a
+    single image of the network's ``shape`` (height, width, channels).
 
     Raises
     ------
@@ -94,6 +102,8 @@ def load_images(where: str | Path | None, split: str = "test") -> tuple[np.ndarr
         See `load_dataset` and `hwq.data.read_npz`.
     """
     if where is not None and not Path(where).is_dir() and str(where) not in DATASETS:
-        return read_images(where)
+        if not Path(where).exists() and Path(where).suffix not in (".npz", ".npy"):
+            raise _unknown(where)
+        return read_images(where, shape)
     data = open_dataset(where, split)
     return data.images, data.labels

@@ -123,7 +123,7 @@ def test_files_that_are_refused(place, tmp_path):
         ("gone.png", FormatError, "Cannot read gone.png: No such file"),
         ("other.npz", FormatError, "other.npz has no array 'images'; it has pictures"),
         ("odd.npz", FormatError, "odd.npz has 2 images but labels of the shape"),
-        ("bad.npy", FormatError, "Cannot read bad.npy: "),
+        ("bad.npy", FormatError, "Cannot read bad.npy: it is no sound .npy or .npz file of plain numbers"),
     ]:
         with pytest.raises(kind, match="^" + text):
             read_images(run_module.Path(name), graph)

@@ -73,7 +73,7 @@ def test_requests_that_cannot_be_met(tmp_path):
         load_dataset("imagenet")
     with pytest.raises(FormatError, match="'train' or 'test'"):
         load_dataset("mnist", tmp_path, "dev")
-    with pytest.raises(EnvironmentError_, match="no folder"):
+    with pytest.raises(FormatError, match="no folder"):
         load_dataset("mnist", tmp_path / "none")
     with pytest.raises(FormatError, match="5 images, but 4 labels"):
         load_dataset("mnist", folder(tmp_path, labels=LABELS[:4]))
@@ -104,6 +104,29 @@ def test_images_without_labels(tmp_path):
         read_npz(tmp_path / "y.npz")
 
 
+def test_a_single_image_of_the_shape(tmp_path):
+    np.save(tmp_path / "x.npy", IMAGES[0])
+    for shape in ((28, 28, 1), (28, 28)):
+        assert load_images(tmp_path / "x.npy", shape=shape)[0].shape[0] == 1
+    with pytest.raises(FormatError, match="images must be uint8 of shape"):
+        load_images(tmp_path / "x.npy", shape=(14, 14, 1))
+
+
+@pytest.mark.parametrize("name", ["nonsense", "fashion_mnist", "no/folder"])
+def test_what_is_no_data_set(name):
+    for load in (open_dataset, load_images):
+        with pytest.raises(FormatError, match=f"There is no data set, file or folder '{name}'; known data sets: fashion-mnist, mnist, .*npz"):
+            load(name)
+
+
+@pytest.mark.parametrize("name", ["g.png", "x.txt"])
+def test_other_files_are_told_what_is_accepted(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x89PNG\r\n")
+    for load in (open_dataset, load_images):
+        with pytest.raises(FormatError, match=f"{name} is no .npz or .npy file; accepted: an .npz file with 'images' and 'labels', an .npy"):
+            load(tmp_path / name)
+
+
 @pytest.mark.parametrize("arrays, text", [
     ({"images": IMAGES.astype(float), "labels": LABELS}, "uint8"), ({"images": IMAGES[0], "labels": LABELS}, "uint8 of shape"),
     ({"images": IMAGES, "labels": LABELS[:2]}, "5 images, but 2 labels"), ({"images": IMAGES, "labels": LABELS - 5.0}, "integers from 0"),
@@ -120,10 +143,10 @@ def test_damaged_npz_is_refused_and_nothing_is_unpickled(tmp_path):
     data = (tmp_path / "a.npz").read_bytes()
     for name, content in (("cut.npz", data[:len(data) // 2]), ("text.npz", b"hello"), ("empty.npz", b"")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(FormatError, match="no sound|Cannot read"):
+        with pytest.raises(FormatError, match="no sound|no .npz or .npy file; accepted: an .npz file"):
             read_npz(tmp_path / name)
     np.savez(tmp_path / "p.npz", images=np.array([{}, {}], object), labels=LABELS[:2])
-    with pytest.raises(FormatError, match="allow_pickle=False"):
+    with pytest.raises(FormatError, match="p.npz is no sound .npz or .npy file: it holds Python objects, which hwq never loads; accepted: "):
         read_npz(tmp_path / "p.npz")
 
 

@@ -10,7 +10,7 @@ import pytest
 from hwq.boards.host import Link, open_port
 from hwq.boards.protocol import Command, Response, Status, decode_response, encode_request, slip_split
 from hwq.emit import pack_codes, unpack_results
-from hwq.errors import EnvironmentError_, FormatError
+from hwq.errors import FormatError
 from hwq.interp import run_batches
 from hwq.ir import content_hash, save
 from hwq.sim.folder import load_build
@@ -90,7 +90,7 @@ def test_damage_is_answered_by_name(board, port):
 
 def test_what_is_no_simulated_board(board, copy, pictures, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(EnvironmentError_, match="is no build folder"):
+    with pytest.raises(FormatError, match="is no build folder"):
         load_build(tmp_path / "empty")
     message = hwq("run", pictures, "--port", "sim:no_such", "--model", copy / "model.hwq", code=5)
     assert "no_such: No such file or directory" in message
@@ -99,11 +99,11 @@ def test_what_is_no_simulated_board(board, copy, pictures, tmp_path):
     with pytest.raises(FormatError, match="link_sim.v is not the file that was built"):
         compile_board(load_build(copy))
     (copy / "link_sim.v").unlink()
-    with pytest.raises(EnvironmentError_, match="Cannot read .*link_sim.v: No such file or directory; build again"):
+    with pytest.raises(FormatError, match="Cannot read .*link_sim.v: No such file or directory; build again"):
         compile_board(load_build(copy))
     del manifest["link"]
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(EnvironmentError_, match="has no simulated board: only builds for a board"):
+    with pytest.raises(FormatError, match="has no simulated board: only builds for a board"):
         compile_board(load_build(copy))
     shutil.copy(board / "accel.v", copy / "model.hwq")
     with pytest.raises(FormatError):

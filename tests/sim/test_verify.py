@@ -1,7 +1,6 @@
 """`verify` and its command: every simulator and level, every way to be wrong, and what a user may get wrong."""
 
 import hashlib
-import importlib.util
 import json
 import re
 from dataclasses import replace
@@ -172,7 +171,7 @@ def test_arguments_of_the_command(board):
 
 
 def test_a_folder_that_is_no_build(tmp_path):
-    assert "is no build folder: cannot read manifest.json: No such file" in hwq("verify", tmp_path / "gone", code=5)
+    assert "is no build folder: cannot read manifest.json: No such file" in hwq("verify", tmp_path / "gone", code=1)
     (tmp_path / "manifest.json").write_text("{}")
     assert "is malformed (KeyError: 'format'); build again" in hwq("verify", tmp_path, code=1)
 
@@ -189,7 +188,7 @@ def test_a_network_that_takes_no_images(copy, pictures):
 
 def test_a_build_without_a_netlist(copy):
     (copy / "netlist.v").unlink()
-    assert "only builds for a device have one" in hwq("verify", copy, "--level", "netlist", code=5)
+    assert "only builds for a device have one" in hwq("verify", copy, "--level", "netlist", code=1)
 
 
 def test_missing_tools(board, tmp_path):
@@ -202,9 +201,8 @@ def test_missing_tools(board, tmp_path):
 
 def test_without_a_compiler(board, tmp_path):
     """No compiler on this machine: a few frames in Amaranth's own simulator, and the report says so."""
-    bare = {"PATH": str(tmp_path), "CXX": None}
-    if importlib.util.find_spec("ziglang"):              # the wheel would count as one
-        bare["CXX"] = "no-such-compiler"
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['ziglang'] = None")   # the wheel would count as one
+    bare = {"PATH": str(tmp_path), "CXX": None, "PYTHONPATH": str(tmp_path)}
     report = json.loads(hwq("verify", board, "--stalls", "3", "--json", **bare))
     assert (report["simulator"], report["identical"], report["images"], report["available"]) == ("amaranth", 2, 2, 8)
     assert report["note"].startswith("c++") and "only a few frames ran, in Amaranth's own simulator" in report["note"]
