@@ -10,7 +10,7 @@ from hwq.boards import link_script as link
 from hwq.boards.registry import Device
 
 from ..plan import Plan
-from ..toolchain import find, run, run_many
+from ..toolchain import find, require_output, run, run_many
 from .diagnose import diagnose
 
 __all__ = ["Placed", "place"]
@@ -74,10 +74,13 @@ def place(part: Device, plan: Plan, work: Path, *, hz: int, seeds: tuple[int, ..
     for seed in seeds:
         asc, report, log = names(seed)
         jobs.append((link.nextpnr_arguments(part, hz, pcf="top.pcf" if pins else None, asc=asc, report=report, seed=seed), log))
-    errors = run_many(find("nextpnr-ice40"), jobs, work, keep_going=True)
+    nextpnr, icepack = find("nextpnr-ice40"), find("icepack") if pins else None
+    errors = run_many(nextpnr, jobs, work, keep_going=True)
     reports: dict[int, dict[str, Any]] = {}
     for seed, error in zip(seeds, errors, strict=True):
         if error is None:
+            asc, report, log = names(seed)
+            require_output(nextpnr, log, work / report, *([work / asc] if pins else []))
             reports[seed] = json.loads((work / names(seed)[1]).read_text())
     if not reports:
         first = next(error for error in errors if error)
@@ -92,9 +95,10 @@ def place(part: Device, plan: Plan, work: Path, *, hz: int, seeds: tuple[int, ..
         (work / report).rename(work / "pnr.json")
         if pins:
             (work / asc).rename(work / "top.asc")
-    if pins:
+    if icepack:
         say("pack")
-        run(find("icepack"), link.icepack_arguments(), logs / "icepack.log", work)
+        run(icepack, link.icepack_arguments(), logs / "icepack.log", work)
+        require_output(icepack, logs / "icepack.log", work / "top.bin")
     used = {name: (int(row["used"]), int(row["available"])) for name, row in reports[kept]["utilization"].items()}
     # Paths of this machine stand in it: no part of what is the same everywhere.
     (work / "pnr.json").rename(logs / "pnr.json")

@@ -108,6 +108,14 @@ def test_variable_that_names_no_tool(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["m.hwq"]
 
 
+@pytest.mark.parametrize("variable, output", [("HWQ_YOSYS", "accel.v"), ("HWQ_NEXTPNR_ICE40", "pnr.json, top.asc"), ("HWQ_ICEPACK", "top.bin")])
+def test_a_tool_that_makes_nothing(tmp_path, monkeypatch, variable, output):
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(ToolError, match=f"ended without an error, but made no output: {output} is missing. Is it "):
+        build(small_graph(), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.logs"]
+
+
 def test_certainly_too_large_is_said_before_synthesis(tmp_path):
     """More weight bits than all block RAM holds."""
     import numpy as np

@@ -1,6 +1,7 @@
 """Finding and running tools: what is missing, what fails, and that nothing is left running."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -78,6 +79,42 @@ def test_failure_has_the_end_of_the_log(tmp_path):
     text = str(caught.value)
     assert "exit code 3" in text and str(tmp_path / "logs" / "x.log") in text
     assert "| line 49" in text and "| line 30" in text and "line 29\n" not in text
+
+
+@pytest.mark.parametrize("words", ["/tmp/x.s: No space left on device", "as: Disk quota exceeded"])
+def test_a_full_disk_is_recognised(tmp_path, words):
+    with pytest.raises(EnvironmentError_, match=f"The disk that holds {tmp_path} is full: python could not write. Free some") as caught:
+        run(PYTHON, ["-c", f"import sys; print('junk {words} junk'); sys.exit(1)"], tmp_path / "x.log", tmp_path)
+    assert caught.value.exit_code == 5
+
+
+def test_temporary_files_go(tmp_path):
+    """Also those of a tool that fails, takes too long or is killed."""
+    code = "import tempfile; print(tempfile.mkdtemp()); "
+    assert run(PYTHON, ["-c", code], tmp_path / "x.log", tmp_path).startswith(str(tmp_path))
+    for end in ("raise SystemExit(1)", "import time; print(flush=True); time.sleep(60)"):
+        with pytest.raises(ToolError):
+            run(PYTHON, ["-c", code + end], tmp_path / "x.log", tmp_path, timeout=0.5)
+    with Child(PYTHON, ["-c", code + "import time; time.sleep(60)"], tmp_path / "x.log", tmp_path) as child:
+        while not child.log.read_text():
+            time.sleep(0.02)
+    run_many(PYTHON, [(["-c", code], tmp_path / f"{k}.log") for k in range(3)], tmp_path)
+    assert all(path.suffix == ".log" for path in tmp_path.iterdir())
+
+
+def test_yosys_that_makes_nothing_or_is_old(tmp_path, monkeypatch):
+    older = "older than the 0.70 that hwq is tested with: pip install pyosys==0.70, and unset HWQ_YOSYS"
+    for number, (text, extra) in enumerate((("echo Yosys 0.70", ""), ("echo Yosys 0.23", f"0.23, {older}"),
+                                            ("echo Yosys 0.9; [ $1 = -V ]", f"0.9, {older}"))):
+        tool = tmp_path / f"yosys{number}"
+        tool.write_text(f"#!/bin/sh\n{text}\n")
+        tool.chmod(0o755)
+        monkeypatch.setenv("HWQ_YOSYS", str(tool))
+        with pytest.raises(ToolError) as caught:
+            run_yosys("read_verilog a.v\nwrite_verilog -noattr b.v\n", tmp_path / "y.log", tmp_path)
+        message = str(caught.value).replace("\n", " ")
+        assert re.search(extra or "made no output: b.v is missing. Is it yosys", message), message
+        assert caught.value.exit_code == 4 and ("older" in message) == bool(extra)
 
 
 def test_input_and_environment(tmp_path, monkeypatch):
