@@ -4,8 +4,9 @@ import re
 
 from hwq.rtl.stage import ConvStage
 
-from ..errors import FitError, FormatError, HwqError, ToolError
+from ..errors import FitError, HwqError, ToolError
 from ..plan import Plan, PlannedLayer
+from .pins import unknown_pin
 
 __all__ = ["diagnose", "utilization"]
 
@@ -33,9 +34,8 @@ def diagnose(log: str, plan: Plan, hz: int, seeds: int, error: ToolError) -> Hwq
     error : ToolError
         Of the run.
     """
-    pin = re.search(r"package does not have a pin named '?([^'\s]+)", log)
-    if pin:
-        return FormatError(f"The package of {plan.device.name} has no pin {pin[1]!r}; correct the .pcf file")
+    if pin := unknown_pin(log, plan.device.name):
+        return pin
     table = utilization(log)
     over = {name: row for name, row in table.items() if row[0] > row[1]}
     # Placement fails before every cell is taken: carry chains and control sets want their own tiles.

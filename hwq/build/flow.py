@@ -26,7 +26,7 @@ from ..toolchain import find, run_yosys, versions
 from .html import write_html
 from .link_sim import write_link_sim
 from .output import output_folder
-from .pins import read_pcf
+from .pins import check_pins, read_pcf
 from .place import Placed, place
 from .report import Report, make_report
 
@@ -131,6 +131,9 @@ def build(graph: Graph, output: str | Path, *, target: str = "ice40", board: str
     for tool in choice.tools:                            # a missing tool is known before any work
         find(tool)
     with output_folder(Path(output)) as work:
+        if choice.part and choice.pcf:
+            say("check the pins")
+            check_pins(choice.part, choice.pcf, work)
         say("plan")
         planned_for = device(choice.part.name if choice.part else "generic")
         ready = apply_passes(graph)

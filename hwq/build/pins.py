@@ -1,10 +1,15 @@
 """Pin constraints that a user gives for a bare device."""
 
+import json
+import re
 from pathlib import Path
 
-from ..errors import FormatError
+from hwq.boards.registry import Device
 
-__all__ = ["read_pcf", "PORTS"]
+from ..errors import FormatError, ToolError
+from ..toolchain import run
+
+__all__ = ["read_pcf", "check_pins", "unknown_pin", "PORTS"]
 
 PORTS = ("clk", "rx", "tx")                              # of the top that a bare device gets
 _SWITCHES = {"-nowarn": 0, "--warn-no-port": 0, "-pullup": 1, "-pullup_resistor": 1}
@@ -51,3 +56,37 @@ def read_pcf(path: str | Path) -> str:
     if missing:
         raise FormatError(f"{path} gives no pin for {', '.join(missing)}; add a line such as 'set_io {missing[0]} PIN'")
     return text
+
+
+def unknown_pin(log: str, device: str) -> FormatError | None:
+    """Return the error that nextpnr's log tells of a pin that the package of ``device`` lacks; None if it tells of none."""
+    pin = re.search(r"package does not have a pin named '?([^'\s]+)", log)
+    return FormatError(f"The package of {device} has no pin {pin[1]!r}. Correct the .pcf file.") if pin else None
+
+
+def check_pins(part: Device, pcf: str, work: Path) -> None:
+    """Ask the placer, which knows the package, whether it has the pins; on wires alone, in half a second.
+
+    Raises
+    ------
+    FormatError
+        A pin is missing.
+    ToolError, EnvironmentError_
+        See `hwq.toolchain.run`.
+    """
+    folder = work / "pins"
+    folder.mkdir()
+    bits = {"clk": 2, "rx": 3, "tx": 3}
+    ports = {name: {"direction": "output" if name == "tx" else "input", "bits": [bit]} for name, bit in bits.items()}
+    nets = {name: {"bits": [bit], "attributes": {}} for name, bit in bits.items()}
+    top = {"attributes": {"top": "1"}, "ports": ports, "cells": {}, "netnames": nets}
+    (folder / "top.json").write_text(json.dumps({"creator": "hwq", "modules": {"top": top}}))
+    (folder / "top.pcf").write_text(pcf)
+    log = folder / "nextpnr.log"
+    try:
+        run("nextpnr-ice40", [*part.nextpnr, "--json", "top.json", "--pcf", "top.pcf", "--pack-only"], log, folder)
+    except ToolError as error:
+        raise unknown_pin(log.read_text(errors="replace"), part.name) or error from None
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()

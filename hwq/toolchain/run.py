@@ -38,7 +38,8 @@ class Child:
     args : sequence of str
         Its arguments.
     log : Path
-        Gets its standard output and standard error; its folder is made.
+        Gets its standard output and standard error; its folder is made. A log in ``cwd`` itself counts as temporary, like
+        all else there: errors quote its end but do not point to it.
     cwd : Path
         Where it runs.
     input : bytes or None
@@ -141,7 +142,8 @@ class Child:
     def _tail(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()[-_TAIL:]
         body = "".join(f"\n  | {line}" for line in lines) or "\n  (it printed nothing)"
-        return f" Its log is {self.log}; it ends:{body}"
+        stays = self.log.parent.resolve() != self._cwd
+        return (f" Its log is {self.log}; it ends:" if stays else " It printed at the end:") + body
 
 
 def _environment(tool: Tool, extra: dict[str, str] | None) -> dict[str, str]:

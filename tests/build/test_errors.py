@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
+from hwq.boards.registry import find_device
 from hwq.build import build
 from hwq.build.diagnose import diagnose, utilization
-from hwq.build.pins import read_pcf
+from hwq.build.pins import check_pins, read_pcf
 from hwq.errors import EnvironmentError_, FitError, FormatError, HwqError, ModelError, ToolError
 from hwq.ir import save
 from hwq.passes import apply_passes
@@ -69,6 +70,17 @@ def test_pcf(tmp_path, text, message):
     (tmp_path / "x.pcf").write_text(text)
     with pytest.raises(FormatError, match=message):
         build(small_graph(), tmp_path / "out", device_name="up5k", pcf=tmp_path / "x.pcf")
+    assert [p.name for p in tmp_path.iterdir()] == ["x.pcf"]
+
+
+def test_a_pin_that_the_package_lacks_is_known_before_synthesis(tmp_path):
+    (tmp_path / "x.pcf").write_text("set_io clk 35\nset_io rx 6\nset_io tx 99\n")
+    steps = []
+    with pytest.raises(FormatError, match=r"The package of up5k has no pin '99'. Correct the .pcf file\.$"):
+        build(small_graph(), tmp_path / "out", device_name="up5k", pcf=tmp_path / "x.pcf", say=steps.append)
+    assert steps == ["check the pins"] and [p.name for p in tmp_path.iterdir()] == ["x.pcf"]
+    # Right pins leave nothing behind either.
+    check_pins(find_device("up5k"), "set_io clk 35\nset_io rx 6\nset_io tx 9\n", tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["x.pcf"]
 
 
@@ -147,7 +159,7 @@ _TABLE = "Info: Device utilisation:\nInfo: \t         ICESTORM_LC:    {lc}/   52
     (_TABLE.format(lc=5200, p=98, ram=12) + "ERROR: Unable to find legal placement for all cells\n", "it takes 5200 of 5280 logic cells"),
     (_TABLE.format(lc=900, p=17, ram=33) + "ERROR: Unable to place cell\n", "it takes 33 of 30 block RAMs. Most weights are in '.*fewer bits"),
     ("ERROR: Max frequency for clock 'clk_$glb_clk': 31.42 MHz (FAIL at 48.00 MHz)\n", "clock of 48 MHz is not reached: 31.42 MHz. Type --freq 31, or --seeds 8"),
-    ("ERROR: package does not have a pin named '99' (on line 3)\n", "The package of up5k has no pin '99'; correct the .pcf file"),
+    ("ERROR: package does not have a pin named '99' (on line 3)\n", "The package of up5k has no pin '99'. Correct the .pcf file\\.$"),
     ("ERROR: something else\n", "nextpnr failed"),
 ])
 def test_after_synthesis(plan, log, text):

@@ -117,6 +117,12 @@ def test_yosys_that_makes_nothing_or_is_old(tmp_path, monkeypatch):
         assert caught.value.exit_code == 4 and ("older" in message) == bool(extra)
 
 
+def test_a_log_that_goes_is_quoted_only(tmp_path):
+    with pytest.raises(ToolError, match=r"exit code 1\). It printed at the end:\n  \| why") as caught:
+        run(PYTHON, ["-c", "print('why'); raise SystemExit(1)"], tmp_path / "x.log", tmp_path)
+    assert "x.log" not in str(caught.value)
+
+
 def test_input_and_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("SECRET_FLAGS", "-x")
     code = "import os, sys; print(sys.stdin.read(), os.environ.get('SECRET_FLAGS'), os.environ['LC_ALL'])"
