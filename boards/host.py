@@ -1,5 +1,6 @@
 """Host side of the link: ports, and `Link`, which asks and checks."""
 
+import errno
 import os
 import select
 import subprocess
@@ -10,7 +11,7 @@ from typing import Protocol
 from ..errors import EnvironmentError_, FormatError, HwqError, ModelError, ToolError
 from .protocol import Command, Identity, Response, Status, decode_response, encode_request, slip_split
 
-__all__ = ["SerialLike", "Link", "open_port", "SerialPort", "ProcessPort"]
+__all__ = ["SerialLike", "Link", "check_port", "open_port", "SerialPort", "ProcessPort"]
 
 _ADVICE = {
     Status.FRAME: "the core got a frame of wrong length: the bitstream does not belong to this build",
@@ -187,15 +188,11 @@ class SerialPort:
 
     def __init__(self, name: str, baud: int, timeout: float = 3.0):
         import serial
-        from serial.tools import list_ports
         try:
             self._port = serial.Serial(name, baud, timeout=timeout, write_timeout=timeout, exclusive=True)
         except (serial.SerialException, OSError, ValueError) as error:
-            found = ", ".join(sorted(port.device for port in list_ports.comports())) or "none"
             why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-            raise EnvironmentError_(f"Cannot open {name} at {baud} baud: {why}. Ports of this machine: {found}. A busy port "
-                                    "is open in another program; 'Permission denied' asks for membership of the port's "
-                                    "group (dialout)") from None
+            raise _no_port(name, baud, why) from None
 
     def _guard(self, action, *arguments):
         import serial
@@ -290,6 +287,32 @@ class ProcessPort:
             self._child.stdout.close()
 
 
+def _no_port(name: str, baud: int, why: str) -> EnvironmentError_:
+    from serial.tools import list_ports
+    found = ", ".join(sorted(port.device for port in list_ports.comports())) or "none"
+    return EnvironmentError_(f"Cannot open {name} at {baud} baud: {why}. Ports of this machine: {found}. A busy port is open in another "
+                             "program; 'Permission denied' asks for membership of the port's group (dialout)")
+
+
+def check_port(name: str, baud: int) -> None:
+    """Say what is plainly wrong with a port's name or rate without opening it.
+
+    Raises
+    ------
+    EnvironmentError_
+        There is no such port.
+    FormatError
+        There is no such folder or program; the baud rate is not positive.
+    """
+    if baud <= 0:
+        raise FormatError(f"Baud rate must be positive, not {baud}")
+    if name.startswith("sim:"):
+        if not Path(name[4:]).exists():
+            raise FormatError(f"Cannot run the simulator {name[4:]}: {os.strerror(errno.ENOENT)}; sim: takes a folder of hwq build")
+    elif os.path.isabs(name) and os.name == "posix" and not os.path.exists(name):
+        raise _no_port(name, baud, os.strerror(errno.ENOENT))
+
+
 def open_port(name: str, baud: int) -> SerialLike:
     """Open a port by its name on the command line: a serial port, or ``sim:PROGRAM``.
 
@@ -298,8 +321,7 @@ def open_port(name: str, baud: int) -> SerialLike:
     EnvironmentError_
         It is missing, busy, or cannot be used.
     FormatError
-        The baud rate is not positive.
+        See `check_port`.
     """
-    if baud <= 0:
-        raise FormatError(f"Baud rate must be positive, not {baud}")
+    check_port(name, baud)
     return ProcessPort(name[4:]) if name.startswith("sim:") else SerialPort(name, baud)

@@ -116,7 +116,10 @@ def test_bitstream_netlist_and_board(tmp_path):
     (["eval", "model.hwq", "--data", "nolabels.npz"], 1, "lacks labels"),
     (["eval", "model.hwq", "--data", "nowhere"], 1, "no data set, file or folder 'nowhere'; known data sets: fashion-mnist"),
     (["eval", "model.hwq", "--data", "far.npz"], 1, "far.npz: image 1 has the label 10, but the network has 10 classes, 0 to 9"),
-    (["run", "far.npz", "--port", "/dev/no", "-m", "model.hwq"], 1, "far.npz: image 1 has the label 10"),
+    (["run", "far.npz", "--port", "/dev/nothing"], 5, "Cannot open /dev/nothing at 1000000 baud: No such file or directory. Ports of this"),
+    (["run", "far.npz", "--port", "sim:gone"], 1, "Cannot run the simulator gone: No such file or directory; sim: takes a folder of hwq build"),
+    (["run", "far.npz", "--port", "sim:taken"], 1, "taken is no build folder"),
+    (["run", "far.npz", "--port", "/dev/nothing", "--baud", "0"], 1, "Baud rate must be positive, not 0"),
     (["build"], 2, "Missing argument"),
 ])
 def test_bad_input_is_worded_and_leaves_nothing(tmp_path, arguments, code, text):

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from ..arith import width_of
-from ..boards.host import Link, SerialLike, open_port
+from ..boards.host import Link, SerialLike, check_port, open_port
 from ..boards.registry import DEFAULT_BAUD
 from ..data import one_or_several
 from ..emit import element_bytes, pack_codes, unpack_results
@@ -174,22 +174,29 @@ def command(
     images: list[Path] = typer.Argument(help="Pictures (PNG), .npy, or .npz with 'images' and maybe 'labels'."),
     port: str = typer.Option(..., "--port", "-p", help="Serial port, such as /dev/ttyUSB1, or sim:FOLDER: the simulated board of hwq build."),
     model: Path | None = typer.Option(None, "--model", "-m", help="The .hwq file the bitstream was built from; by default the one here, or the simulated board's."),
-    baud: int = typer.Option(DEFAULT_BAUD, help="Line rate the bitstream was built for."),
+    baud: int | None = typer.Option(None, help=f"Line rate the bitstream was built for; default {DEFAULT_BAUD}. Of no use with sim:."),
     check: bool = typer.Option(False, "--check", help="Compare with the interpreter; exit 6 on a difference."),
     json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ):
     """Run images on a board and print class and outputs."""
     from rich.console import Console
     from rich.progress import Progress
+    if baud is not None and port.startswith("sim:"):
+        typer.echo("hwq: note: a simulated board has the rate it was built for; --baud is ignored", err=True)
+    rate = DEFAULT_BAUD if baud is None or port.startswith("sim:") else baud
+    # What is wrong with the port is said before what is wrong with the rest; wrong images, before it is opened.
+    check_port(port, rate)
+    if folder := _simulated(port):
+        from ..sim.folder import load_build
+        load_build(folder)
     graph = load(_find_model(model, port))
     read = [(path, *read_images(path, graph)) for path in images]
     names = [f"{path}[{k}]" if len(batch) > 1 else str(path) for path, batch, _ in read for k in range(len(batch))]
     labels = [None if marks is None else int(marks[k]) for _, batch, marks in read for k in range(len(batch))]
     if not names:
         raise FormatError("The files hold no image")
-    # Wrong images are refused before the port is opened.
     codes = np.concatenate([input_codes(batch, graph, path).astype(np.int64) for path, batch, _ in read])
-    link = Link(_open(port, baud))
+    link = Link(_open(port, rate))
     outputs: list[np.ndarray] = []
     try:
         with Progress(console=Console(stderr=True), transient=True, disable=not Console(stderr=True).is_terminal) as bar:

@@ -110,7 +110,7 @@ def test_model_size_and_arguments_are_checked():
 def test_ports_that_cannot_be_opened(tmp_path):
     with pytest.raises(EnvironmentError_, match=r"^Cannot open /dev/ttyNONE at 9600 baud: .*\. Ports of this machine: "):
         open_port("/dev/ttyNONE", 9600)
-    with pytest.raises(EnvironmentError_, match="^Cannot run the simulator .*nothing: No such file"):
+    with pytest.raises(FormatError, match="^Cannot run the simulator .*nothing: No such file"):
         open_port(f"sim:{tmp_path}/nothing", 9600)
     with pytest.raises(FormatError, match="^Baud rate must be positive, not 0"):
         open_port("/dev/ttyUSB1", 0)

@@ -90,6 +90,20 @@ def test_classes_outputs_and_score(place):
     assert port.closed
 
 
+def test_labels_of_another_data_set_are_refused(place):
+    np.savez("far.npz", images=place[2], labels=np.array([0, 1, 3, 1]))
+    result = _run("far.npz", "--port", "fake")
+    assert isinstance(result.exception, ModelError)
+    assert str(result.exception).startswith("far.npz: image 2 has the label 3, but the network has 3 classes, 0 to 2; is it")
+
+
+def test_the_rate_of_a_simulated_board_is_its_own(place, tmp_path):
+    (tmp_path / "program").write_text("")
+    result = _run("one.png", "--port", "sim:program", "--baud", "9600")
+    assert result.exit_code == 0 and "--baud is ignored" in result.stderr
+    assert "ignored" not in _run("one.png", "--port", "fake", "--baud", "9600").stderr
+
+
 def test_json(place):
     result = _run("set.npz", "--port", "fake", "--model", "toy.hwq", "--json")
     data = json.loads(result.stdout)

@@ -92,7 +92,7 @@ def test_what_is_no_simulated_board(board, copy, pictures, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FormatError, match="is no build folder"):
         load_build(tmp_path / "empty")
-    message = hwq("run", pictures, "--port", "sim:no_such", "--model", copy / "model.hwq", code=5)
+    message = hwq("run", pictures, "--port", "sim:no_such", "--model", copy / "model.hwq", code=1)
     assert "no_such: No such file or directory" in message
     manifest = json.loads((copy / "manifest.json").read_text())
     (copy / "link_sim.v").write_text((copy / "link_sim.v").read_text().replace("assign", "assign ", 1))
