@@ -290,8 +290,8 @@ class ProcessPort:
 def _no_port(name: str, baud: int, why: str) -> EnvironmentError_:
     from serial.tools import list_ports
     found = ", ".join(sorted(port.device for port in list_ports.comports())) or "none"
-    return EnvironmentError_(f"Cannot open {name} at {baud} baud: {why}. Ports of this machine: {found}. A busy port is open in another "
-                             "program; 'Permission denied' asks for membership of the port's group (dialout)")
+    return EnvironmentError_(f"Cannot open {name} at {baud} baud: {why}. Ports of this machine: {found}. A busy port is open in "
+                             "another program; 'Permission denied' asks for membership of the port's group (dialout)")
 
 
 def check_port(name: str, baud: int) -> None:

@@ -67,7 +67,7 @@ def write_bench(manifest: Manifest, folder: Path, *, frames: int, patience: int)
     patience : int
         Cycles without a transfer after which the bench gives up.
     """
-    title = f"{manifest['name']}, network {manifest['model_hash'][:16]}, for {manifest['device']}"
+    title = f"{manifest['name']} ({manifest['model_hash'][:16]}), for {manifest['device']}"
     common = dict(title=title, i=manifest["input"], o=manifest["output"])
     (folder / "accel_tb.v").write_text(template(__package__, "accel_tb.v.j2").render(**common, frames=frames, patience=patience))
     (folder / "README.txt").write_text(template(__package__, "README.txt.j2").render(

@@ -41,7 +41,8 @@ def write_atomic(path: Path, data: bytes) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        raise EnvironmentError_(f"Cannot write {path}: {error.strerror}") from None
+        what = f"{error.strerror};" if path.parent.is_dir() else f"there is no folder {path.parent}; make it, or"
+        raise EnvironmentError_(f"Cannot write {path}: {what} name another place") from None
     finally:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
@@ -101,7 +102,8 @@ def loads(data: bytes, origin: str = "data") -> Graph:
     if len(data) < 48:
         raise FormatError(f"{origin} is truncated: {len(data)} bytes")
     if data[7] != VERSION:
-        raise FormatError(f"{origin} has version {data[7]} of the .hwq format; this hwq reads version {VERSION}")
+        raise FormatError(f"{origin} has version {data[7]} of the .hwq format; this hwq reads version {VERSION}: "
+                          "make the file again with this hwq (hwq lower or hwq import), or read it with the hwq that made it")
     length = int.from_bytes(data[8:16], "little")
     if hashlib.sha256(data[:-32]).digest() != data[-32:]:
         raise FormatError(f"{origin} is truncated or damaged: its content does not match its hash; copy or make it again")

@@ -185,7 +185,7 @@ def _describe(folder: Path, run: Run, resume: bool, replace: bool = False) -> No
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EnvironmentError_(f"Cannot make the folder {folder}: {error.strerror}") from None
+        raise EnvironmentError_(f"Cannot make the folder {folder}: {error.strerror}; name another one with -o") from None
     if (folder / "run.json").exists() and not replace:
         if not resume:
             raise ModelError(f"{folder} holds a training run; go on with --resume, or name another folder")

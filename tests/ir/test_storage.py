@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwq import ir
-from hwq.errors import FormatError, HwqError, ModelError
+from hwq.errors import EnvironmentError_, FormatError, HwqError, ModelError
 from hwq.formats import Bipolar, FixedPoint, PowerOfTwo
 from hwq.ir import nodes as n
 
@@ -63,7 +63,7 @@ def test_messages_say_what_is_wrong(tmp_path):
     data = ir.dumps(sample())
     with pytest.raises(FormatError, match="no .hwq file"):
         ir.loads(b"PK\x03\x04" + data)
-    with pytest.raises(FormatError, match="version 9"):
+    with pytest.raises(FormatError, match="version 9 of the .hwq format; this hwq reads version 1: make the file again"):
         ir.loads(_signed(data[:7] + b"\x09" + data[8:-32]))
     with pytest.raises(FormatError, match="Cannot read"):
         ir.load(tmp_path / "none.hwq")
@@ -90,3 +90,11 @@ def test_faults_of_a_graph_are_all_named():
                   n.Output("output", ("a.conv",))))
     with pytest.raises(ModelError, match="larger than the padded image"):
         ir.Graph((nodes[0], n.MaxPool2d("p", ("input",), (9, 9)), n.Output("output", ("p",))))
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "x").mkdir()
+    for name, text in (("nofolder/x.hwq", "there is no folder .*nofolder; make it, or name another place"), ("x", "Is a directory; name another")):
+        with pytest.raises(EnvironmentError_, match=f"Cannot write .*{name}: {text}"):
+            ir.write_atomic(tmp_path / name, b"")
+    assert [path.name for path in tmp_path.rglob("*")] == ["x"]
