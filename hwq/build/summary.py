@@ -25,7 +25,8 @@ def summary(report: Report) -> Group:
         table.add_column(title, justify="left" if title in ("layer", "window", "weights") else "right", no_wrap=True)
     for row in report["layers"]:
         table.add_row(*_row(row, placed))
-    lines = [f"Cycles a frame: {report['cycles']:,} by the plan (slowest: {report['bottleneck']}); {report['macs']:,} MACs"]
+    lines = [f"Cycles a frame: {report['cycles']:,} by the plan (slowest: {report['bottleneck']}); {report['macs']:,} MACs "
+             "(without windows that pooling drops; hwq show counts them)"]
     if placed:
         used = ", ".join(f"{name.upper()} {a:,}/{b:,}" for name, (a, b) in report["used"].items())
         seeds = f", best of {len(report['seeds'])} seeds: {report['seed']}" if len(report["seeds"]) > 1 else ""

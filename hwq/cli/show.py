@@ -49,4 +49,5 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
         for form in forms:
             second.add_row(form.name, form.form, form.detail, "x".join(map(str, form.multiplier)), f"{form.constant_bits:,}")
         console.print(second)
-    typer.echo("Blocks: 4 kbit block RAMs of an iCE40 if every bit were used; hwq build says what the folding takes.")
+    typer.echo("Blocks: 4 kbit block RAMs of an iCE40 if every bit were used; hwq build says what the folding takes.\n"
+               "MACs: of all windows; hwq plan and build count no window whose result pooling drops, for it is not computed.")

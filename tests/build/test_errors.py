@@ -120,7 +120,9 @@ def test_variable_that_names_no_tool(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["m.hwq"]
 
 
-@pytest.mark.parametrize("variable, output", [("HWQ_YOSYS", "accel.v"), ("HWQ_NEXTPNR_ICE40", "pnr.json, top.asc"), ("HWQ_ICEPACK", "top.bin")])
+@pytest.mark.parametrize("variable, output", [
+    ("HWQ_YOSYS", "accel.v"), pytest.param("HWQ_NEXTPNR_ICE40", "pnr.json, top.asc", marks=pytest.mark.slow),
+    pytest.param("HWQ_ICEPACK", "top.bin", marks=pytest.mark.slow)])
 def test_a_tool_that_makes_nothing(tmp_path, monkeypatch, variable, output):
     monkeypatch.setenv(variable, "true")
     with pytest.raises(ToolError, match=f"ended without an error, but made no output: {output} is missing. Is it "):
