@@ -40,7 +40,7 @@ class ToolError(HwqError):
 
 
 class EnvironmentError_(HwqError):
-    """A tool, device or folder that is needed is missing or unusable on this machine."""
+    """A tool, device or room to write is missing on this machine. What the user names wrongly is a `FormatError`."""
 
     exit_code = 5
 

@@ -41,8 +41,9 @@ def write_atomic(path: Path, data: bytes) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        what = f"{error.strerror};" if path.parent.is_dir() else f"there is no folder {path.parent}; make it, or"
-        raise EnvironmentError_(f"Cannot write {path}: {what} name another place") from None
+        if not path.parent.is_dir():
+            raise FormatError(f"Cannot write {path}: there is no folder {path.parent}; make it, or name another place") from None
+        raise EnvironmentError_(f"Cannot write {path}: {error.strerror}; name another place") from None
     finally:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)

@@ -94,7 +94,8 @@ def test_faults_of_a_graph_are_all_named():
 
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "x").mkdir()
-    for name, text in (("nofolder/x.hwq", "there is no folder .*nofolder; make it, or name another place"), ("x", "Is a directory; name another")):
-        with pytest.raises(EnvironmentError_, match=f"Cannot write .*{name}: {text}"):
+    for name, kind, text in (("nofolder/x.hwq", FormatError, "there is no folder .*nofolder; make it, or name another place"),
+                             ("x", EnvironmentError_, "Is a directory; name another")):
+        with pytest.raises(kind, match=f"Cannot write .*{name}: {text}"):
             ir.write_atomic(tmp_path / name, b"")
     assert [path.name for path in tmp_path.rglob("*")] == ["x"]
