@@ -11,8 +11,9 @@ from ..formats import MAX_PO2_WIDTH, Spec, parse_spec
 from ..ir import write_atomic
 from ..quant import QuantizedModel, Recipe
 from ..quant.config import recipe_text
+from ..quant.factory import make_network
 from ..quant.patterns import assign
-from ..quant.run import Run, make_network, save_run
+from ..quant.run import Run, save_run
 from ..quant.tracing import trace
 from .experiment import Store
 from .jobs import Job, Setting, parts_of
