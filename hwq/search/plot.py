@@ -1,6 +1,6 @@
 """Pictures of searches and experiments (extra ``plot``)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def pareto(rows: Sequence[dict[str, Any]], path: Path, title: str = "", label: s
     _save(figure, path)
 
 
-def curves(lines: dict[str, Sequence[tuple[float, float, float]]], path: Path, *, title: str, xlabel: str, ylabel: str) -> None:
+def curves(lines: Mapping[str, Sequence[tuple[float, float, float]]], path: Path, *, title: str, xlabel: str, ylabel: str) -> None:
     """Draw lines of (x, y, half interval)."""
     figure = _figure()
     axes = figure.add_subplot()
