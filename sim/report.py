@@ -90,6 +90,7 @@ class VerifyReport:
         lines.append("  " + "; ".join(conditions))
         if self.negative_control:
             c = self.negative_control
-            lines.append(f"  negative control: a flipped bit of '{c.layer}' was noticed on {c.different} of {c.images} images, as it "
-                         "must be")
+            lines.append(f"  negative control: a flipped bit of '{c.layer}' " + (
+                f"changes {c.different} of {c.images} images; bench {c.bench} failed with it, as it must" if c.bench else
+                f"was noticed on {c.different} of {c.images} images, as it must be"))
         return [*lines, *([f"  note: {self.note}"] if self.note else [])]

@@ -1,9 +1,11 @@
 """Compare the hardware with the interpreter: every result of every image, tolerance zero."""
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -17,8 +19,8 @@ from ..errors import EnvironmentError_, ModelError, VerifyError
 from ..ir import Graph
 from ..toolchain import find, versions
 from .amaranth_sim import simulate_tree
-from .cocotb_runner import run_bench
-from .control import first_difference, flip_one_bit
+from .cocotb_runner import BENCHES, BenchResult, run_bench
+from .control import Control, first_difference, flip_one_bit
 from .fast import compile_core, simulate
 from .folder import LEVELS, Build, load_build
 from .rebuild import rebuild
@@ -114,7 +116,10 @@ def verify(folder: str | Path, *, level: str = "rtl", simulator: str | None = No
     found = want if result is None else unpack_results(result.beats, signed=build.output.signed)
     _compare(found, want, level)
     run.measure(codes, want)
-    control = flip_one_bit(build.graph, codes, found, stalls or 0) if negative_control else None
+    control = None
+    if negative_control:
+        control, flipped = flip_one_bit(build.graph, codes, found, stalls or 0)
+        control = run.control(control, codes, flipped) if result is None else control
     right = None if labels is None else int((interp.predict(build.graph, found) == labels[:len(codes)]).sum())
     tools = {"hwq": metadata.version("hwq"), "amaranth": metadata.version("amaranth"), **versions(_TOOLS[simulator])}
     if simulator.startswith("cocotb"):
@@ -223,7 +228,22 @@ class _Run:
             self.steady = None if self.stall or self.faults else result
             return result
         with self.step("simulate"):
-            bench = run_bench(build, beats, pack_codes(want, lanes=1, width=8 * build.output.bytes), level=self.level,
-                              simulator=self.simulator.removeprefix("cocotb-"), seed=self.seed, progress=count)
-        self.benches = list(bench.passed)
+            self.benches = list(self._bench(codes, want, BENCHES, count).passed)
         return None
+
+    def _bench(self, codes: np.ndarray, want: np.ndarray, benches: tuple[str, ...], progress: Callable[[int, int], None]) -> BenchResult:
+        return run_bench(self.build, self._pack(codes), pack_codes(want, lanes=1, width=8 * self.build.output.bytes), level=self.level,
+                         simulator=self.simulator.removeprefix("cocotb-"), seed=self.seed, benches=benches, progress=progress)
+
+    def control(self, control: Control, codes: np.ndarray, flipped: np.ndarray) -> Control:
+        """Run the bench that compares every frame with a reference of which a bit is flipped: it must fail, and by that."""
+        bench = BENCHES[0]
+        with self.step("negative control"):
+            try:
+                self._bench(codes[:len(flipped)], flipped, (bench,), lambda done, total: None)
+            except VerifyError as error:
+                if not re.search(r"frame \d+: result beat \d+ is", str(error)):
+                    raise
+                return replace(control, bench=bench)
+        raise VerifyError(f"Negative control: bench {bench} passed although a bit of '{control.layer}' was flipped in the reference, "
+                          f"which changes {control.different} of {control.images} images")

@@ -13,6 +13,7 @@ from hwq.errors import EnvironmentError_, FormatError, ModelError, VerifyError
 from hwq.interp import run_batches
 from hwq.ir import content_hash, save
 from hwq.sim import verify
+from hwq.sim.cocotb_runner import BenchResult
 from hwq.sim.control import flip_one_bit
 from hwq.sim.folder import load_build
 from hwq.sim.rebuild import rebuild
@@ -75,6 +76,19 @@ def test_cocotb_in_icarus(board, level):
     report = verify(board, level=level, simulator="cocotb-icarus", images=3, stalls=9, progress=lambda *step: steps.append(step))
     assert report.four_state and len(report.benches) == 4 and report.stalls == 9 and report.cycles_per_frame is None
     assert max(done for _, done, _ in steps) > 3
+
+
+def test_negative_control_of_the_benches(board, monkeypatch):
+    """The bench itself must fail with a flipped reference; where it does not, the control says so."""
+    need("iverilog", "vvp")
+    pytest.importorskip("cocotb_tools.runner")
+    report = verify(board, simulator="cocotb-icarus", images=2, negative_control=True)
+    assert report.negative_control.bench == "random_stalls" and report.negative_control.different > 0
+    assert "bench random_stalls failed with it" in "\n".join(report.lines())
+    blind = importlib.import_module("hwq.sim.verify")
+    monkeypatch.setattr(blind, "run_bench", lambda *args, benches, **rest: BenchResult(benches, 0.0))      # compares nothing
+    with pytest.raises(VerifyError, match="Negative control: bench random_stalls passed although a bit of '.*' was flipped"):
+        verify(board, simulator="cocotb-icarus", images=2, negative_control=True)
 
 
 @pytest.mark.slow
