@@ -154,6 +154,14 @@ def test_amaranth(board, pictures, stalls, faults):
         assert report.latency == verify(board, images=1).latency
 
 
+def test_amaranth_attests_what_it_simulates(copy):
+    """It runs the tree of accel.il and never reads the Verilog, so it says nothing of accel.v."""
+    (copy / "accel.v").unlink()
+    report = verify(copy, simulator="amaranth", images=1)
+    assert set(report.hashes) == {"model", "accel.il", "input codes"}
+    assert report.hashes["accel.il"] == hashlib.sha256((copy / "accel.il").read_bytes()).hexdigest()
+
+
 def test_a_few_frames_by_default_and_it_says_so(board):
     report = verify(board, simulator="amaranth")
     assert (report.images, report.available) == (2, 8) and report.note.startswith("2 of 8 images, for this simulator is slow")
