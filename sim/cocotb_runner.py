@@ -88,21 +88,18 @@ def run_bench(build: Build, beats: np.ndarray, results: np.ndarray, *, level: st
     if simulator not in ("icarus", "verilator"):
         raise FormatError(f"cocotb's simulator must be icarus or verilator, not {simulator!r}")
     needed = [find("iverilog"), find("vvp")] if simulator == "icarus" else [find("verilator"), find("c++")]
-    folder = build.path / ".sim" / f"cocotb-{simulator}-{level}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EnvironmentError_(f"Cannot write in {folder}: {error.strerror}") from None
     log = build.path / "logs" / f"cocotb-{simulator}-{level}.log"
     try:
-        return _run(build, beats, results, level, simulator, stall, seed, benches, timeout, progress, needed, folder, log)
+        # A new folder each time: what lies in an old one could stand in for the core.
+        with tempfile.TemporaryDirectory(prefix="hwq-cocotb-") as folder:
+            return _run(build, beats, results, level, simulator, stall, seed, benches, timeout, progress, needed, Path(folder), log)
     except OSError as error:
-        raise EnvironmentError_(f"Cannot write in {folder}: {error.strerror or error}") from None
+        raise EnvironmentError_(f"Cannot write {error.filename or 'in ' + tempfile.gettempdir()}: {error.strerror or error}. Make "
+                                "room there, or name another folder in TMPDIR") from None
 
 
 def _run(build, beats, results, level, simulator, stall, seed, benches, timeout, progress, needed, folder, log) -> BenchResult:
     job, bench, results_xml, checked = (folder / name for name in ("job.json", "bench.json", "results.xml", "checked"))
-    results_xml.unlink(missing_ok=True)
     checked.write_bytes(b"")
     job.write_text(json.dumps({
         "simulator": simulator, "sources": [str(file) for file in build.sources(level)], "folder": str(folder),

@@ -25,6 +25,8 @@ class Control:
     bit : int
     images, different : int
         Images compared, and on how many the flipped network's results differ.
+    bench : str
+        The cocotb bench that failed with the flipped reference, as it must; empty where results were compared outside.
     """
 
     layer: str
@@ -32,6 +34,7 @@ class Control:
     bit: int
     images: int
     different: int
+    bench: str = ""
 
 
 def first_difference(found: np.ndarray, expected: np.ndarray) -> tuple[int, int, int] | None:
@@ -42,8 +45,8 @@ def first_difference(found: np.ndarray, expected: np.ndarray) -> tuple[int, int,
     return len(np.unique(places[:, 0])), int(places[0, 0]), int(places[0, 1])
 
 
-def flip_one_bit(graph: Graph, codes: np.ndarray, found: np.ndarray, seed: int) -> Control:
-    """Flip a weight bit in the reference and compare the hardware's results with that.
+def flip_one_bit(graph: Graph, codes: np.ndarray, found: np.ndarray, seed: int) -> tuple[Control, np.ndarray]:
+    """Flip a weight bit in the reference and compare the hardware's results with that; return also its results (images, results).
 
     Parameters
     ----------
@@ -74,8 +77,9 @@ def flip_one_bit(graph: Graph, codes: np.ndarray, found: np.ndarray, seed: int) 
             other = graph.with_nodes(changed if n.name == node.name else n for n in graph)
         except HwqError:                                 # no level of a narrow format
             continue
-        difference = first_difference(found, interp.run_batches(other, codes).reshape(found.shape))
+        other_results = interp.run_batches(other, codes).reshape(found.shape)
+        difference = first_difference(found, other_results)
         if difference:
-            return Control(node.name, place, bit, len(codes), difference[0])
+            return Control(node.name, place, bit, len(codes), difference[0]), other_results
     raise VerifyError(f"Negative control: no single weight bit of 50 changes a result of these {len(codes)} images; give more "
                       "images, or others, with --images and --data")

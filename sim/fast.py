@@ -23,8 +23,8 @@ _FAULT, _NO_SPACE = 3, 4                                 # exit codes of the exe
 
 
 def compile_core(build: Build, level: str = "rtl") -> Path:
-    """Return the executable of a build's core; kept in the build folder's ``.sim``."""
-    return compile_verilog(build.sources(level), "accel", "fast_main.cpp", build.path / ".sim",
+    """Return the executable of a build's core; see `hwq.sim.verilate.compile_verilog`."""
+    return compile_verilog(build.sources(level), "accel", "fast_main.cpp",
                            build.path / "logs" / f"verilator-{level}.log")
 
 

@@ -96,10 +96,10 @@ class Build:
             return [self.file(_FILES[level])]
         return [self.file(_FILES[level], "only builds for a device have one (hwq build --target ice40)"), ice40_cells()]
 
-    def hashes(self, level: str) -> dict[str, str]:
-        """Return the SHA-256 of the core's Verilog at a level, and the hash of the network."""
-        source = self.sources(level)[0]
-        return {"model": content_hash(self.graph), source.name: hashlib.sha256(source.read_bytes()).hexdigest()}
+    def hashes(self, *names: str) -> dict[str, str]:
+        """Return the SHA-256 of files of the build that a simulation reads, and the hash of the network."""
+        return {"model": content_hash(self.graph),
+                **{name: hashlib.sha256(self.file(name).read_bytes()).hexdigest() for name in names}}
 
 
 def load_build(path: str | Path) -> Build:

@@ -36,7 +36,7 @@ def compile_link(sources: Sequence[Path], folder: Path, *, divisor: int, idle: i
     sources : sequence of Path
         Verilog of a module with the ports ``clk``, ``rx`` and ``tx``.
     folder : Path
-        Gets the program (``.sim``) and logs.
+        Gets the logs.
     divisor : int
         Clock cycles a bit, as the module was made for.
     idle : int
@@ -54,5 +54,5 @@ def compile_link(sources: Sequence[Path], folder: Path, *, divisor: int, idle: i
     """
     if divisor < 4 or idle < 1:
         raise FormatError(f"Divisor must be at least 4 and idle at least 1, not {divisor!r} and {idle!r}")
-    return compile_verilog(sources, top, "link_main.cpp", folder / ".sim", folder / "logs" / "verilator-link.log",
+    return compile_verilog(sources, top, "link_main.cpp", folder / "logs" / "verilator-link.log",
                            defines={"DIVISOR": divisor, "IDLE": f"{idle}ull"})

@@ -41,7 +41,8 @@ class VerifyReport:
     seconds : dict of str to float
         Wall time by step.
     tools, hashes : dict of str to str
-        Versions of the tools; SHA-256 of the network, of the core's Verilog, of the input codes.
+        Versions of the tools; SHA-256 of the network, of the file of the core that was simulated (``accel.v``, ``netlist.v``; ``accel.il`` for
+        Amaranth's simulator), of the input codes.
     note : str
         What was done otherwise than asked or usual, and why; empty in most cases.
     """
@@ -90,6 +91,7 @@ class VerifyReport:
         lines.append("  " + "; ".join(conditions))
         if self.negative_control:
             c = self.negative_control
-            lines.append(f"  negative control: a flipped bit of '{c.layer}' was noticed on {c.different} of {c.images} images, as it "
-                         "must be")
+            lines.append(f"  negative control: a flipped bit of '{c.layer}' " + (
+                f"changes {c.different} of {c.images} images; bench {c.bench} failed with it, as it must" if c.bench else
+                f"was noticed on {c.different} of {c.images} images, as it must be"))
         return [*lines, *([f"  note: {self.note}"] if self.note else [])]

@@ -47,10 +47,23 @@ class SimResult:
         return int(self.stamps[0, 2] - self.stamps[0, 0]) + 1 if len(self.stamps) else 0
 
     @property
+    def settled(self) -> bool:
+        """Whether the results' distances repeat over the second half of the first process' frames: what follows is the same."""
+        return self._period is not None
+
+    @property
+    def _distances(self) -> np.ndarray:
+        distances = np.diff(self.stamps[:self.part, 2].astype(np.int64))
+        return distances[len(distances) // 2:]           # by then every stage is at work
+
+    @property
+    def _period(self) -> int | None:
+        """Frames after which the distances repeat; None where they do not, or are too few to tell."""
+        tail = self._distances
+        return next((k for k in range(1, len(tail) // 2 + 1) if (tail[k:] == tail[:-k]).all()), None)
+
+    @property
     def cycles_per_frame(self) -> float | None:
-        """Cycles between the ends of consecutive results, once the pipeline is full; None below three frames."""
-        ends = self.stamps[:self.part, 2].astype(np.int64)
-        if len(ends) < 3:
-            return None
-        begin = min(len(ends) // 2, 16)                  # by then every stage is at work
-        return float(ends[-1] - ends[begin]) / (len(ends) - 1 - begin)
+        """Cycles between the ends of consecutive results, once the pipeline is full; None below two frames."""
+        tail = self._distances
+        return float(tail[:self._period].mean()) if len(tail) else None

@@ -1,9 +1,11 @@
 """Compare the hardware with the interpreter: every result of every image, tolerance zero."""
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -17,8 +19,8 @@ from ..errors import EnvironmentError_, ModelError, VerifyError
 from ..ir import Graph
 from ..toolchain import find, overridden, versions
 from .amaranth_sim import simulate_tree
-from .cocotb_runner import run_bench
-from .control import first_difference, flip_one_bit
+from .cocotb_runner import BENCHES, BenchResult, run_bench
+from .control import Control, first_difference, flip_one_bit
 from .fast import compile_core, simulate
 from .folder import LEVELS, Build, load_build
 from .rebuild import rebuild
@@ -31,7 +33,8 @@ SIMULATORS = ("verilator", "cocotb-icarus", "cocotb-verilator", "amaranth")
 _TOOLS = {"verilator": ("verilator", "c++"), "cocotb-icarus": ("iverilog", "vvp"), "cocotb-verilator": ("verilator", "c++"),
           "amaranth": ()}
 _FEW = {"cocotb-icarus": 4, "cocotb-verilator": 8, "amaranth": 2}    # images where they take seconds each
-_STEADY = 12                                             # frames of the run that measures cycles
+_STEADY, _MOST = 12, 1024                                # frames of the run that measures cycles: at first, at most
+_PATIENCE = 20_000                                       # cycles that a first run may always take
 
 Progress = Callable[[str, int, int], None]
 
@@ -81,7 +84,7 @@ def verify(folder: str | Path, *, level: str = "rtl", simulator: str | None = No
     ------
     VerifyError
         A difference: image, place, expected, found. Or a rule of the bus broken, an X on a valid output, no progress,
-        a flipped bit that nobody noticed.
+        more cycles a frame than planned, a flipped bit that nobody noticed.
     FormatError, ModelError
         The folder or the data are not what they should be; an argument is out of range.
     EnvironmentError_, ToolError
@@ -98,8 +101,10 @@ def verify(folder: str | Path, *, level: str = "rtl", simulator: str | None = No
     if stalls is not None and not 0 <= stalls < 1 << 31:
         raise ModelError(f"The seed of stalls must be 0 to {(1 << 31) - 1}, not {stalls!r}")
     build = load_build(folder)
-    hashes = build.hashes(level)
     simulator, note = (simulator, "") if simulator else choose_simulator(level)
+    # Amaranth's simulator reads no Verilog: it runs the tree that accel.il is proven to be written from.
+    source = "accel.il" if simulator == "amaranth" else build.sources(level)[0].name
+    hashes = build.hashes(source)
     run = _Run(build, level, simulator, stalls, faults, processes, progress or (lambda step, done, total: None))
     codes, labels = _inputs(build, data)
     available = len(codes)
@@ -114,7 +119,10 @@ def verify(folder: str | Path, *, level: str = "rtl", simulator: str | None = No
     found = want if result is None else unpack_results(result.beats, signed=build.output.signed)
     _compare(found, want, level)
     run.measure(codes, want)
-    control = flip_one_bit(build.graph, codes, found, stalls or 0) if negative_control else None
+    control = None
+    if negative_control:
+        control, flipped = flip_one_bit(build.graph, codes, found, stalls or 0)
+        control = run.control(control, codes, flipped) if result is None else control
     right = None if labels is None else int((interp.predict(build.graph, found) == labels[:len(codes)]).sum())
     tools = {"hwq": metadata.version("hwq"), "amaranth": metadata.version("amaranth"), **versions(_TOOLS[simulator])}
     if simulator.startswith("cocotb"):
@@ -191,14 +199,33 @@ class _Run:
         self.seconds[name] = round(time.monotonic() - begin, 3)
 
     def measure(self, codes: np.ndarray, want: np.ndarray) -> None:
-        """Measure cycles in a short compiled run without stalls and faults."""
+        """Measure cycles in compiled runs without stalls and faults: more frames than can be under way, until the rate is settled.
+
+        Raises
+        ------
+        VerifyError
+            The core takes more cycles than the plan promises.
+        """
         if self.simulator != "verilator":
             return
-        some = np.resize(codes, (_STEADY, *codes.shape[1:]))
+        promised = max(1, self.build.cycles)
+        count = max(_STEADY, min(_MOST // 4, _PATIENCE // promised))
         with self.step("measure"):
-            self.steady = simulate(self.build, compile_core(self.build, self.level), self._pack(some), processes=1)
-        found = unpack_results(self.steady.beats, signed=self.build.output.signed)
-        _compare(found, np.resize(want, found.shape), self.level)
+            program = compile_core(self.build, self.level)
+            while True:
+                steady = simulate(self.build, program, self._pack(np.resize(codes, (count, *codes.shape[1:]))), processes=1)
+                found = unpack_results(steady.beats, signed=self.build.output.signed)
+                _compare(found, np.resize(want, found.shape), self.level)
+                # In the core at once: what its latency holds. A queue too short for that shows after as many frames.
+                enough = 4 * -(-steady.latency // promised) + 4
+                if count >= _MOST or (steady.settled and count >= enough):
+                    break
+                count = min(_MOST, max(2 * count, enough))
+        self.steady = steady
+        measured = steady.cycles_per_frame
+        if measured is not None and measured > self.build.cycles:
+            raise VerifyError(f"The core takes {measured:,.2f} cycles a frame at level {self.level} without stalls, the plan promises "
+                              f"{self.build.cycles:,}: all {len(want)} images are right, but it is slower than its rate says")
 
     def _pack(self, codes: np.ndarray) -> np.ndarray:
         return pack_codes(codes, lanes=self.build.input.lanes, width=self.build.input.width)
@@ -225,7 +252,22 @@ class _Run:
             self.steady = None if self.stall or self.faults else result
             return result
         with self.step("simulate"):
-            bench = run_bench(build, beats, pack_codes(want, lanes=1, width=8 * build.output.bytes), level=self.level,
-                              simulator=self.simulator.removeprefix("cocotb-"), seed=self.seed, progress=count)
-        self.benches = list(bench.passed)
+            self.benches = list(self._bench(codes, want, BENCHES, count).passed)
         return None
+
+    def _bench(self, codes: np.ndarray, want: np.ndarray, benches: tuple[str, ...], progress: Callable[[int, int], None]) -> BenchResult:
+        return run_bench(self.build, self._pack(codes), pack_codes(want, lanes=1, width=8 * self.build.output.bytes), level=self.level,
+                         simulator=self.simulator.removeprefix("cocotb-"), seed=self.seed, benches=benches, progress=progress)
+
+    def control(self, control: Control, codes: np.ndarray, flipped: np.ndarray) -> Control:
+        """Run the bench that compares every frame with a reference of which a bit is flipped: it must fail, and by that."""
+        bench = BENCHES[0]
+        with self.step("negative control"):
+            try:
+                self._bench(codes[:len(flipped)], flipped, (bench,), lambda done, total: None)
+            except VerifyError as error:
+                if not re.search(r"frame \d+: result beat \d+ is", str(error)):
+                    raise
+                return replace(control, bench=bench)
+        raise VerifyError(f"Negative control: bench {bench} passed although a bit of '{control.layer}' was flipped in the reference, "
+                          f"which changes {control.different} of {control.images} images")

@@ -1,10 +1,12 @@
 """The graph: a topologically ordered tuple of nodes, checked when it is made."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ..errors import HwqError, ModelError
+from .checks import plain_text
 from .infer import infer
 from .nodes import Edge, Input, Node, Output
 
@@ -21,7 +23,7 @@ class Preprocess:
     bits: int = 8
 
     def __post_init__(self) -> None:
-        if not isinstance(self.bits, int) or not 1 <= self.bits <= 8:
+        if type(self.bits) is not int or not 1 <= self.bits <= 8:
             raise ModelError(f"Preprocess bits must be an integer of 1..8, not {self.bits!r}")
 
 
@@ -36,9 +38,9 @@ class Graph:
     preprocess : Preprocess or None
         None where the input is no image.
     classes : tuple of str
-        Names of the outputs, or empty.
+        Names of the outputs, or empty; each one line of 1 to 200 printable characters.
     name : str
-        Name of the network.
+        Name of the network; the same.
 
     Raises
     ------
@@ -55,6 +57,9 @@ class Graph:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "nodes", tuple(self.nodes))
+        for what, text in (("The name of the network", self.name), *(("A class name", text) for text in self.classes)):
+            if not plain_text(text):
+                raise ModelError(f"{what} must be one line of 1 to 200 printable characters, not {text!r}")
         object.__setattr__(self, "edges", self._check())
 
     def _check(self) -> dict[str, Edge]:
@@ -63,13 +68,15 @@ class Graph:
         names: set[str] = set()
         for node in self.nodes:
             try:
-                if node.name in names or not node.name.replace("_", "").replace(".", "").isalnum():
-                    raise ModelError(f"{node.op}: name {node.name!r} must be unique, of letters, digits, '_' and '.'")
+                fresh, known = node.name not in names, set(names)
                 names.add(node.name)
+                if not fresh or not re.fullmatch(r"(?=[_.]*[A-Za-z0-9])[A-Za-z0-9_.]{1,200}", node.name):
+                    raise ModelError(f"{node.op}: name {node.name!r} must be unique, of at most 200 letters (A-Z, a-z), digits, '_' and "
+                                     "'.'")
                 if node.arity is not None and len(node.inputs) != node.arity:
                     raise ModelError(f"{node.op} '{node.name}' must read {node.arity} edges, not {len(node.inputs)}")
                 for source in node.inputs:
-                    if source not in names:
+                    if source not in known:
                         raise ModelError(f"{node.op} '{node.name}' reads {source!r}, which no earlier node makes")
                 if all(source in edges for source in node.inputs):
                     edges[node.name] = infer(node, [edges[source] for source in node.inputs])

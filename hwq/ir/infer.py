@@ -1,15 +1,20 @@
 """Shape, exact range and scale of the edge that each node makes, or a `ModelError` that names the node."""
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 import numpy as np
 
 from ..arith import scale_shift
 from ..errors import FormatError, HwqError, ModelError
 from . import nodes as n
+from .checks import LARGEST
 from .nodes import Edge, Node
 
 __all__ = ["infer", "channel_ranges", "window_size"]
+
+_MOST_VALUES = 1 << 31                                   # of an edge
+_MOST_FRAC = 512                                         # beyond, floats have no such scale
 
 
 def window_size(size: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1) -> int:
@@ -37,8 +42,15 @@ def _windows(node: Node, x: Edge, kernel, stride, pads, dilation=(1, 1)) -> tupl
     return size
 
 
+def _most(*arrays: np.ndarray) -> int:
+    """Return the greatest magnitude in arrays; Python's own integers, for int64 has no -(-2**63)."""
+    return max((max(-int(array.min()), int(array.max())) for array in arrays if array.size), default=0)
+
+
 def _sum_range(weight: np.ndarray, bias: np.ndarray, lo: int, hi: int) -> tuple[np.ndarray, np.ndarray]:
     flat = weight.reshape(weight.shape[0], -1)
+    if flat.shape[1] * _most(flat) * max(abs(lo), abs(hi)) + _most(bias) >= LARGEST:
+        flat, bias = flat.astype(object), bias.astype(object)          # exact; slower, and refused in most cases
     return (bias + np.minimum(flat * lo, flat * hi).sum(axis=1),
             bias + np.maximum(flat * lo, flat * hi).sum(axis=1))
 
@@ -62,7 +74,7 @@ def _weights(node: n.Conv2d | n.Linear, x: Edge, shape: tuple[int, ...]) -> Edge
         raise FormatError(f"{node.op} '{node.name}': {error}") from None
     lo, hi = channel_ranges(node, x)
     frac = None if x.frac_bits is None else x.frac_bits + fmt.frac_bits
-    _need(max(abs(int(lo.min())), abs(int(hi.max()))) < 1 << 62, node, "the sums do not fit 62 bits")
+    _need(_most(lo, hi) < LARGEST, node, "the sums do not fit 62 bits")
     return Edge((*shape, node.weight.shape[0]), int(lo.min()), int(hi.max()), frac)
 
 
@@ -91,6 +103,7 @@ def _linear(node: n.Linear, x: Edge) -> Edge:
 def _add(node: n.Add, a: Edge, b: Edge) -> Edge:
     _need(a.shape == b.shape, node, f"shapes {a.shape} and {b.shape} differ")
     ends = [sorted((e.lo * m, e.hi * m)) for e, m in zip((a, b), node.mult, strict=True)]
+    _need(max(-ends[0][0], ends[0][1], -ends[1][0], ends[1][1]) < LARGEST, node, "products do not fit 62 bits")
     frac = a.frac_bits if a.frac_bits == b.frac_bits and node.mult == (1, 1) else None
     return Edge(a.shape, ends[0][0] + ends[1][0], ends[0][1] + ends[1][1], frac)
 
@@ -123,6 +136,7 @@ def _global_avg_pool(node: n.GlobalAvgPool2d, x: Edge) -> Edge:
 
 def _pad(node: n.Pad, x: Edge) -> Edge:
     height, width, channels = _image(node, x)
+    _need(min(node.pads) >= 0, node, f"pads must not be negative, not {node.pads}")
     top, left, bottom, right = node.pads
     return Edge((height + top + bottom, width + left + right, channels), min(x.lo, node.value), max(x.hi, node.value),
                 x.frac_bits)
@@ -130,11 +144,12 @@ def _pad(node: n.Pad, x: Edge) -> Edge:
 
 def _upsample(node: n.Upsample, x: Edge) -> Edge:
     height, width, channels = _image(node, x)
+    _need(min(node.factor) >= 1, node, f"factor must be at least 1, not {node.factor}")
     return Edge((height * node.factor[0], width * node.factor[1], channels), x.lo, x.hi, x.frac_bits)
 
 
 def _flatten(node: n.Flatten, x: Edge) -> Edge:
-    return Edge((int(np.prod(x.shape)),), x.lo, x.hi, x.frac_bits)
+    return Edge((prod(x.shape),), x.lo, x.hi, x.frac_bits)
 
 
 def _requantize(node: n.Requantize, x: Edge) -> Edge:
@@ -146,11 +161,11 @@ def _requantize(node: n.Requantize, x: Edge) -> Edge:
               f"{name} must have 1 or {x.shape[-1]} rows, not {rows}")
     if node.thresholds.size:
         _need(node.thresholds.shape[1] == node.hi - node.lo, node, f"needs {node.hi - node.lo} thresholds a row")
-        _need(bool((np.diff(node.thresholds, axis=1) >= 0).all()), node, "thresholds must ascend")
+        _need(bool((node.thresholds[:, 1:] >= node.thresholds[:, :-1]).all()), node, "thresholds must ascend")
         return Edge(x.shape, node.lo, node.hi, node.frac_bits)
     _need(abs(node.shift) <= 62, node, f"shift must lie in -62..62, not {node.shift}")
-    bound = max(abs(x.lo), abs(x.hi)) * int(np.abs(node.mult).max()) + int(np.abs(node.offset).max())
-    _need(bound < 1 << (62 + min(node.shift, 0)), node, "products do not fit 62 bits")
+    bound = max(abs(x.lo), abs(x.hi)) * _most(node.mult) + _most(node.offset, node.offset_neg)
+    _need(bound < LARGEST >> max(-node.shift, 0), node, "products do not fit 62 bits")
     corners = [scale_shift(np.array([[a]]), node.mult, node.offset, node.shift, node.lo, node.hi,
                            node.offset_neg if node.offset_neg.size else None, node.half_even)
                for a in {x.lo, x.hi, min(max(-1, x.lo), x.hi), min(max(0, x.lo), x.hi)}]
@@ -169,17 +184,26 @@ _RULES: dict[type[Node], Callable[..., Edge]] = {
 }
 
 
+def _sound(node: Node, edge: Edge) -> Edge:
+    """Return the edge, if int64 and memory can hold it."""
+    _need(max(abs(edge.lo), abs(edge.hi)) < LARGEST, node, f"the range {edge.lo}..{edge.hi} does not fit 62 bits")
+    _need(prod(edge.shape) <= _MOST_VALUES, node, f"the shape {edge.shape} has more than {_MOST_VALUES} values")
+    _need(edge.frac_bits is None or abs(edge.frac_bits) <= _MOST_FRAC, node,
+          f"frac_bits must lie in -{_MOST_FRAC}..{_MOST_FRAC}, not {edge.frac_bits}")
+    return edge
+
+
 def infer(node: Node, inputs: Sequence[Edge]) -> Edge:
     """Return the edge that ``node`` makes from ``inputs``.
 
     Raises
     ------
     ModelError, FormatError
-        Shapes, attributes or values that do not go together.
+        Shapes, attributes or values that do not go together; integers of 62 bits or more; more than 2**31 values.
     """
     try:
-        return _RULES[type(node)](node, *inputs)
+        return _sound(node, _RULES[type(node)](node, *inputs))
     except HwqError:
         raise
-    except (TypeError, ValueError, IndexError, AttributeError) as error:      # malformed attributes of a file
+    except (TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:      # malformed attributes of a file
         raise ModelError(f"{node.op} '{node.name}': malformed attributes ({error})") from None

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..formats import Format
+from .checks import checked
 
 __all__ = ["Node", "Input", "Conv2d", "Linear", "Add", "Concat", "MaxPool2d", "AvgPool2d", "GlobalAvgPool2d", "Pad",
            "Upsample", "Flatten", "Requantize", "ArgMax", "Output", "NODE_TYPES", "Edge"]
@@ -39,7 +40,13 @@ class Edge:
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """Base: a unique name (the torch FQN) and the names of the edges it reads."""
+    """Base: a unique name (the torch FQN) and the names of the edges it reads.
+
+    Raises
+    ------
+    ModelError
+        An attribute is not of its type (see `hwq.ir.checks`).
+    """
 
     name: str
     inputs: tuple[str, ...]
@@ -47,13 +54,8 @@ class Node:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, np.ndarray):
-                value = np.array(value, dtype=np.int64)
-                value.setflags(write=False)
-                object.__setattr__(self, f.name, value)
-            elif isinstance(value, list):
-                object.__setattr__(self, f.name, tuple(value))
+            what = f.name if f.name == "name" else f"{self.op} {self.name!r}: {f.name}"
+            object.__setattr__(self, f.name, checked(getattr(self, f.name), f.type, what))
 
     @property
     def op(self) -> str:

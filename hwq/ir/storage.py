@@ -14,6 +14,7 @@ import json
 import os
 import tempfile
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,16 @@ def save(graph: Graph, path: str | Path) -> None:
     write_atomic(Path(path), dumps(graph))
 
 
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no integer")
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no size, place or number of an array")
+    return value
+
+
 def loads(data: bytes, origin: str = "data") -> Graph:
     """Return the graph in a file's bytes; see `load`."""
     if data[:7] != _MAGIC:
@@ -109,15 +120,15 @@ def loads(data: bytes, origin: str = "data") -> Graph:
     if hashlib.sha256(data[:-32]).digest() != data[-32:]:
         raise FormatError(f"{origin} is truncated or damaged: its content does not match its hash; copy or make it again")
     try:
-        header = json.loads(data[16:16 + length])
+        header = json.loads(data[16:16 + length], parse_constant=_no_number)
         blobs = data[16 + length:-32]
 
         def rich(value: Any) -> Any:
             if isinstance(value, dict) and set(value) == {"array"}:
-                entry = header["arrays"][value["array"]]
-                count = int(np.prod(entry["shape"], dtype=np.int64))
-                flat = np.frombuffer(blobs, _DTYPES[entry["dtype"]], count, entry["offset"])
-                return flat.astype(np.int64).reshape(entry["shape"])
+                entry = header["arrays"][_whole(value["array"])]
+                shape = [_whole(size) for size in entry["shape"]]
+                flat = np.frombuffer(blobs, _DTYPES[entry["dtype"]], prod(shape), _whole(entry["offset"]))
+                return flat.astype(np.int64).reshape(shape)
             if isinstance(value, dict) and set(value) == {"format"}:
                 spec = parse_spec(value["format"])
                 return spec.resolve(spec.scale if spec.scale is not None else 0)
@@ -127,13 +138,15 @@ def loads(data: bytes, origin: str = "data") -> Graph:
         for item in header["nodes"]:
             if item["op"] not in NODE_TYPES:
                 raise FormatError(f"{origin}: unknown node type {item['op']!r}; known: {', '.join(NODE_TYPES)}")
-            nodes.append(NODE_TYPES[item["op"]](item["name"], tuple(item["inputs"]),
+            nodes.append(NODE_TYPES[item["op"]](item["name"], item["inputs"],
                                                 **{key: rich(value) for key, value in item["attributes"].items()}))
         preprocess = Preprocess(**header["preprocess"]) if header["preprocess"] else None
+        if not isinstance(header["classes"], list):
+            raise FormatError(f"{origin}: classes must be a list, not {header['classes']!r}")
         return Graph(tuple(nodes), preprocess, tuple(header["classes"]), header["name"])
     except HwqError:
         raise
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError) as error:
         raise FormatError(f"{origin} is malformed: {error!r}") from None
 
 

@@ -1,6 +1,7 @@
 """The ``.hwq`` file: round trip, and every kind of damage is refused with a message."""
 
 import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -57,6 +58,72 @@ def test_truncation_is_noticed(length):
 
 def _signed(body):
     return body + hashlib.sha256(body).digest()
+
+
+def _changed(change, text=None):
+    """A file of the sample whose header was changed, and signed again."""
+    data = ir.dumps(sample())
+    length = int.from_bytes(data[8:16], "little")
+    header = json.loads(data[16:16 + length])
+    change(header)
+    raw = (text or json.dumps(header)).encode()
+    return _signed(data[:8] + len(raw).to_bytes(8, "little") + raw + data[16 + length:-32])
+
+
+def _attribute(node, **values):
+    return lambda header: next(item for item in header["nodes"] if item["name"] == node)["attributes"].update(values)
+
+
+@pytest.mark.parametrize("change, words", [
+    (_attribute("input", lo=0.5), "Input 'input': lo must be an integer, not 0.5"),
+    (_attribute("input", lo=-2 ** 70), r"lo must be an integer below 2\*\*62"),
+    (_attribute("input", hi=float("inf")), "Infinity is no integer"), (_attribute("a.act", lo=float("nan")), "NaN is no integer"),
+    (_attribute("input", hi="15"), "hi must be an integer, not '15'"), (_attribute("input", frac_bits=1.5), "frac_bits must be an integer"),
+    (_attribute("input", frac_bits=10 ** 6), "frac_bits must lie in"), (_attribute("a.act", frac_bits="<b>"), "frac_bits must be an integer"),
+    (_attribute("input", shape=[6.0, 5, 1]), r"shape\[0\] must be an integer, not 6.0"), (_attribute("input", shape=5), "must be a list"),
+    (_attribute("a.act", shift=True), "shift must be an integer, not True"), (_attribute("a.act", half_even="no"), "of the type bool, not 'no'"),
+    (_attribute("a.act", mult=3), "mult must be an array, not 3"), (_attribute("a.conv", stride=[2]), "stride must have 2 entries, not 1"),
+    (_attribute("a.conv", stride=[2, {"array": 0}]), r"stride\[1\] must be an integer"),
+    (_attribute("a.conv", weight_format=3), "weight_format must be of the type FixedPoint or PowerOfTwo or Bipolar"), (_attribute("a.conv", weight={"array": -1}), "-1 is no size"),
+    (lambda h: h["arrays"][0].update(shape=[-1]), "-1 is no size"), (lambda h: h["arrays"][0].update(shape=[2 ** 40] * 4), "malformed"),
+    (lambda h: h["arrays"][0].update(offset=True), "True is no size"),
+    (lambda h: h.update(name=5), "name of the network must be one line"), (lambda h: h.update(name=[1]), "name of the network"),
+    (lambda h: h.update(name=""), "name of the network"), (lambda h: h.update(name="n" * 201), "name of the network"),
+    (lambda h: h.update(name="x\nmodule evil; endmodule\n//"), "name of the network must be one line of 1 to 200 printable characters"),
+    (lambda h: h.update(name="x\u2028y"), "name of the network"), (lambda h: h.update(classes=["a", "b\r", "c"]), "A class name must be one line"),
+    (lambda h: h.update(classes="ab"), "classes must be a list"), (lambda h: h.update(classes=[1, 2]), "A class name must"),
+    (lambda h: h.update(preprocess={"bits": True}), "bits must be an integer of 1..8, not True"),
+    (lambda h: h["nodes"][1].update(inputs="input"), "inputs must be a list, not 'input'"),
+    (lambda h: h["nodes"][0].update(name=["input"]), "name must be of the type str"),
+    (lambda h: h["nodes"][0].update(name="\u2167\u00e9"), "must be unique, of at most 200 letters"),
+    (lambda h: h.update(nodes={}), "one Input, not 0"), (lambda h: h.update(nodes=3), "malformed"),
+])
+def test_a_header_that_says_anything(change, words):
+    with pytest.raises(HwqError, match=words):
+        ir.loads(_changed(change))
+
+
+def test_a_header_too_deep():
+    with pytest.raises(FormatError, match="malformed: RecursionError"):
+        ir.loads(_changed(lambda header: None, '{"a":' + "[" * 100_000 + "]" * 100_000 + "}"))
+
+
+def test_values_that_are_no_integers():
+    for weight, words in ((np.full((1, 2), 0.5), "no integers, e.g. 0.5"), (np.full((1, 2), np.inf), "no integers of 64 bits"),
+                          (np.full((1, 2), 2 ** 63, np.uint64), "no integers of 64 bits"), (np.array([["a", "b"]]), "not of <U1")):
+        with pytest.raises(ModelError, match=f"Linear 'fc': weight .*{words}"):
+            n.Linear("fc", ("x",), weight)
+    node = n.Input("x", (), [np.int64(4)], np.int16(-3), np.uint8(7))
+    assert node.shape == (4,) and (type(node.shape[0]), type(node.lo), type(node.hi)) == (int, int, int)
+
+
+def test_a_node_that_reads_itself():
+    """Nothing may make its own input, beside the network's path or on it."""
+    nodes = list(sample().nodes)
+    with pytest.raises(ModelError, match="MaxPool2d 'x' reads 'x', which no earlier node makes"):
+        ir.Graph((*nodes[:-1], n.MaxPool2d("x", ("x",)), nodes[-1]))
+    with pytest.raises(ModelError, match="Add 'sum' reads 'sum', which no earlier node makes"):
+        ir.Graph((*nodes[:-1], n.Add("sum", ("f", "sum")), n.Output("output", ("sum",))))
 
 
 def test_messages_say_what_is_wrong(tmp_path):

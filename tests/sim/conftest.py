@@ -72,7 +72,7 @@ def board(tmp_path_factory):
 
 @pytest.fixture
 def copy(board, tmp_path):
-    """A copy of `board`, compiled simulations included."""
+    """A copy of `board`."""
     return Path(shutil.copytree(board, tmp_path / "build"))
 
 

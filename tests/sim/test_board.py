@@ -112,6 +112,6 @@ def test_what_is_no_simulated_board(board, copy, pictures, tmp_path):
 
 def test_wrong_images_are_refused_before_anything_is_compiled(copy, tmp_path):
     np.save(tmp_path / "wrong.npy", np.zeros((2, 5, 5), np.uint8))
-    shutil.rmtree(copy / ".sim", ignore_errors=True)
-    assert "must have the shape (6, 6, 2)" in hwq("run", tmp_path / "wrong.npy", "--port", f"sim:{copy}", code=1)
-    assert not (copy / ".sim").exists()
+    cache = tmp_path / "cache"
+    assert "must have the shape (6, 6, 2)" in hwq("run", tmp_path / "wrong.npy", "--port", f"sim:{copy}", code=1, XDG_CACHE_HOME=str(cache))
+    assert not list(cache.rglob("core"))

@@ -65,30 +65,29 @@ def test_interrupt_while_it_simulates(board, tmp_path, number, expected):
     assert list(scratch.iterdir()) == [] and users_of(scratch) == []
 
 
-def test_interrupt_while_it_compiles(copy):
-    shutil.rmtree(copy / ".sim", ignore_errors=True)
-    code, errors = interrupt_when(["verify", copy], {}, lambda: any((copy / ".sim").glob("part.*/*.cpp")))
+def test_interrupt_while_it_compiles(board, tmp_path):
+    cache = tmp_path / "cache" / "hwq"
+    code, errors = interrupt_when(["verify", board], {"XDG_CACHE_HOME": str(cache.parent)}, lambda: any(cache.glob("part.*/*.cpp")))
     assert code == 130 and "Traceback" not in errors
-    assert list((copy / ".sim").iterdir()) == [] and users_of(copy) == []
+    assert not [path for path in cache.iterdir() if not path.name.startswith("verilator-")] and users_of(tmp_path) == []
 
 
-def test_interrupt_of_the_benches(copy):
+def test_interrupt_of_the_benches(copy, tmp_path):
     need("iverilog", "vvp")
     pytest.importorskip("cocotb_tools.runner")
-    shutil.rmtree(copy / ".sim", ignore_errors=True)
-    code, errors = interrupt_when(["verify", copy, "--simulator", "cocotb-icarus"], {},
-                                  lambda: any((copy / ".sim").glob("cocotb-*/sim.vvp")))
-    assert code == 130 and "Traceback" not in errors and users_of(copy) == []
-    assert verify(copy, simulator="cocotb-icarus", images=1).identical == 1      # what it left is no obstacle
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    code, errors = interrupt_when(["verify", copy, "--simulator", "cocotb-icarus"], {"TMPDIR": str(scratch)},
+                                  lambda: any(scratch.glob("hwq-cocotb-*/sim.vvp")))
+    assert code == 130 and "Traceback" not in errors and users_of(scratch) == []
+    assert list(scratch.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", [".sim", "logs"])
-def test_a_build_folder_that_cannot_be_written(copy, name):
-    shutil.rmtree(copy / ".sim", ignore_errors=True)
+def test_a_build_folder_that_cannot_be_written(copy, tmp_path):
     shutil.rmtree(copy / "logs")
-    (copy / name).write_text("a file in place of the folder")
-    message = hwq("verify", copy, code=5)
-    assert "Cannot" in message and name in message
+    (copy / "logs").write_text("a file in place of the folder")
+    message = hwq("verify", copy, code=5, XDG_CACHE_HOME=str(tmp_path))      # nothing is compiled yet
+    assert "Cannot" in message and "logs" in message
 
 
 @contextmanager
@@ -118,10 +117,9 @@ def test_a_full_disk_for_temporary_files(board, tmp_path):
 
 def test_a_full_disk_for_the_compiler(board, tmp_path):
     with small_disk(tmp_path / "disk", 4 << 20) as disk:
-        copy = shutil.copytree(board, disk / "build", ignore=shutil.ignore_patterns(".sim", "top.*"))
         free = os.statvfs(disk)
         (disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize - 200_000))
-        done = subprocess.run([sys.executable, "-c", "from hwq.cli import main; main()", "verify", str(copy)], capture_output=True,
-                              text=True, check=False, timeout=120)
-        assert done.returncode == 5 and done.stderr.startswith(f"hwq: error: The disk that holds {disk / 'build'}"), done.stderr
-        assert list((disk / "build" / ".sim").iterdir()) == []
+        done = subprocess.run([sys.executable, "-c", "from hwq.cli import main; main()", "verify", str(board)], capture_output=True,
+                              text=True, check=False, timeout=120, env={**os.environ, "XDG_CACHE_HOME": str(disk)})
+        assert done.returncode == 5 and done.stderr.startswith(f"hwq: error: The disk that holds {disk}"), done.stderr
+        assert list((disk / "hwq").iterdir()) == []

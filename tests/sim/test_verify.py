@@ -1,6 +1,7 @@
 """`verify` and its command: every simulator and level, every way to be wrong, and what a user may get wrong."""
 
 import hashlib
+import importlib
 import json
 import re
 from dataclasses import replace
@@ -8,13 +9,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hwq.build import build
 from hwq.errors import EnvironmentError_, FormatError, ModelError, VerifyError
+from hwq.formats import FixedPoint
 from hwq.interp import run_batches
-from hwq.ir import content_hash, save
+from hwq.ir import Graph, Input, Linear, Output, Requantize, content_hash, save
+from hwq.rtl.frames import FlagQueue
 from hwq.sim import verify
+from hwq.sim.cocotb_runner import BenchResult
 from hwq.sim.control import flip_one_bit
 from hwq.sim.folder import load_build
 from hwq.sim.rebuild import rebuild
+from hwq.sim.result import SimResult
 
 from .conftest import hwq, need, small_network
 
@@ -49,7 +55,7 @@ def test_compiled_simulation(board, pictures, stalls, faults):
     assert report.accuracy == 29 / 30 and report.note == "" and steps[-1][0] == "measure" and ("simulate", 30, 30) in steps
     # Measured without stalls, whatever the run before was like.
     assert report.cycles_per_frame == verify(board, images=1).cycles_per_frame
-    assert report.planned_cycles == load_build(board).cycles <= report.cycles_per_frame <= report.latency
+    assert report.planned_cycles == load_build(board).cycles == report.cycles_per_frame <= report.latency
     assert set(report.faults) == (ALL_THREE if faults else set()) and all(report.faults.values())
     assert report.negative_control.images == 30 and report.negative_control.different > 0
     assert report.hashes["accel.v"] == load_build(board).files["accel.v"] and "missing" not in report.tools.values()
@@ -66,6 +72,50 @@ def test_netlist(board, pictures):
     assert report.identical == 12 and "netlist.v" in report.hashes and all(report.faults.values())
 
 
+def test_a_core_slower_than_planned_fails(copy, pictures):
+    need("verilator", "c++")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["cycles"] -= 1
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(VerifyError, match=rf"takes {manifest['cycles'] + 1:,}.00 cycles .* promises {manifest['cycles']:,}:"):
+        verify(copy)
+    assert "the plan promises" in hwq("verify", copy, "--stalls", "1", code=6)           # measured without stalls
+    manifest["cycles"] += 2                              # the bound of a plan that did not settle
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert verify(copy).cycles_per_frame == manifest["cycles"] - 1
+
+
+def test_the_measurement_outlasts_the_flag_queue(tmp_path, monkeypatch):
+    """A core that runs at its rate for the first frames only, until the queue beside its stages is full."""
+    need("verilator", "c++", "yosys")
+    monkeypatch.setattr("hwq.rtl.accelerator.FlagQueue", lambda depth: FlagQueue(14))
+    rng = np.random.default_rng(5)
+    nodes = [Input("x", (), shape=(1,), lo=0, hi=15)]
+    for k in range(6):
+        nodes += [Linear(f"fc{k}", (nodes[-1].name,), weight=rng.integers(1, 8, (1, 1)), bias=np.zeros(1), weight_format=FixedPoint(4, 0)),
+                  Requantize(f"q{k}", (f"fc{k}",), mult=np.array([5]), offset=np.array([16]), shift=5, lo=0, hi=15)]
+    build(Graph((*nodes, Output("y", (nodes[-1].name,)))), tmp_path / "b", target="verilog")
+    with pytest.raises(VerifyError, match=r"takes \d+.\d\d cycles a frame at level rtl without stalls, the plan promises \d+:"):
+        verify(tmp_path / "b")
+
+
+def result_of(ends):
+    stamps = np.zeros((len(ends), 3), np.uint64)
+    stamps[:, 2] = ends
+    return SimResult(np.zeros((len(ends), 1, 1), np.uint8), stamps, int(ends[-1]), 0.0, part=len(ends))
+
+
+def test_the_rate_of_a_settled_run():
+    steady = result_of(np.cumsum([50] + [9] * 5 + [7, 7, 8] * 5))
+    assert steady.settled and steady.cycles_per_frame == 22 / 3          # to the period, whatever phase the run ends in
+    assert result_of(np.arange(1, 13) * 7).cycles_per_frame == 7
+    slowing = result_of(np.cumsum([50] + [7] * 10 + [12]))
+    assert not slowing.settled and slowing.cycles_per_frame > 7
+    few = result_of(np.array([5, 9]))
+    assert not few.settled and few.cycles_per_frame == 4
+    assert result_of(np.array([5])).cycles_per_frame is None
+
+
 @pytest.mark.parametrize("level", ["rtl", "netlist"])
 def test_cocotb_in_icarus(board, level):
     need("iverilog", "vvp")
@@ -74,6 +124,19 @@ def test_cocotb_in_icarus(board, level):
     report = verify(board, level=level, simulator="cocotb-icarus", images=3, stalls=9, progress=lambda *step: steps.append(step))
     assert report.four_state and len(report.benches) == 4 and report.stalls == 9 and report.cycles_per_frame is None
     assert max(done for _, done, _ in steps) > 3
+
+
+def test_negative_control_of_the_benches(board, monkeypatch):
+    """The bench itself must fail with a flipped reference; where it does not, the control says so."""
+    need("iverilog", "vvp")
+    pytest.importorskip("cocotb_tools.runner")
+    report = verify(board, simulator="cocotb-icarus", images=2, negative_control=True)
+    assert report.negative_control.bench == "random_stalls" and report.negative_control.different > 0
+    assert "bench random_stalls failed with it" in "\n".join(report.lines())
+    blind = importlib.import_module("hwq.sim.verify")
+    monkeypatch.setattr(blind, "run_bench", lambda *args, benches, **rest: BenchResult(benches, 0.0))      # compares nothing
+    with pytest.raises(VerifyError, match="Negative control: bench random_stalls passed although a bit of '.*' was flipped"):
+        verify(board, simulator="cocotb-icarus", images=2, negative_control=True)
 
 
 @pytest.mark.slow
@@ -89,6 +152,14 @@ def test_amaranth(board, pictures, stalls, faults):
     if stalls is None:
         need("verilator", "c++")
         assert report.latency == verify(board, images=1).latency
+
+
+def test_amaranth_attests_what_it_simulates(copy):
+    """It runs the tree of accel.il and never reads the Verilog, so it says nothing of accel.v."""
+    (copy / "accel.v").unlink()
+    report = verify(copy, simulator="amaranth", images=1)
+    assert set(report.hashes) == {"model", "accel.il", "input codes"}
+    assert report.hashes["accel.il"] == hashlib.sha256((copy / "accel.il").read_bytes()).hexdigest()
 
 
 def test_a_few_frames_by_default_and_it_says_so(board):
