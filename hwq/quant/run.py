@@ -159,11 +159,11 @@ def _describe(folder: Path, run: Run, resume: bool, replace: bool = False) -> No
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise EnvironmentError_(f"Output {folder} is a file; give a folder with -o") from None
+        raise FormatError(f"Output {folder} is a file; give a folder with -o") from None
     except OSError as error:
         raise EnvironmentError_(f"Cannot make the folder {folder}: {error.strerror}; name another one with -o") from None
     if not replace and not (folder / "run.json").exists() and any(folder.iterdir()):
-        raise EnvironmentError_(f"Output folder {folder} holds something that is no training run; give another one with -o")
+        raise FormatError(f"Output folder {folder} holds something that is no training run; give another one with -o")
     if (folder / "run.json").exists() and not replace:
         if not resume:
             raise ModelError(f"{folder} holds a training run; go on with --resume, or name another folder")

@@ -238,10 +238,10 @@ def test_nothing_is_written_for_what_is_refused(tmp_path):
         assert not (tmp_path / "run").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.toml").write_text("mine")
-    with pytest.raises(EnvironmentError_, match="holds something that is no training run"):
+    with pytest.raises(FormatError, match="holds something that is no training run"):
         train_run(factory, toy(), RECIPE, tmp_path / "mine")
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["config.toml"] and (tmp_path / "mine" / "config.toml").read_text() == "mine"
-    with pytest.raises(EnvironmentError_, match="is a file; give a folder"):
+    with pytest.raises(FormatError, match="is a file; give a folder"):
         train_run(factory, toy(), RECIPE, tmp_path / "text.pt")
 
 
