@@ -35,6 +35,7 @@ lint: $(VENV)/dev
 
 # The mapped folders (rtl, sim, boards) are visible to the type checker in a plain install only.
 types: $(VENV)/dev
+	rm -rf build $(VENV)/types
 	$(BIN)/pip install --quiet --no-deps --target $(VENV)/types --upgrade .
 	cd $(VENV)/types && ../bin/mypy --config-file ../../pyproject.toml --python-executable ../bin/python -p hwq
 

@@ -8,12 +8,12 @@ import typer
 __all__ = ["command"]
 
 
-def _synthetic(path: Path) -> None:
+def _synthetic(path: Path, seed: int) -> None:
     """Write four classes of noisy 28x28 bars: enough to see the whole experiment run, no measure of anything."""
     import numpy as np
 
     from ..data import Dataset, write_npz
-    rng = np.random.default_rng(2018)
+    rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, 420)
     images = rng.integers(0, 160, (420, 28, 28)).astype(np.uint8)
     for image, label in zip(images, labels, strict=True):
@@ -70,11 +70,12 @@ def command(paper: str = typer.Argument(..., help="wess2018"),
     dataset = dataset or ("synthetic" if scale == "tiny" else "fashion-mnist")
     plan = plan_of(scale, dataset)
     _claim(folder, {"scale": scale, "dataset": dataset, "plan": asdict(plan)}, resume)
-    where = data or dataset
+    where, test = data or dataset, ""
     if dataset == "synthetic":
-        where = str(folder / "synthetic.npz")
-        if not Path(where).exists():
-            _synthetic(Path(where))
+        where, test = str(folder / "train.npz"), str(folder / "test.npz")
+        for path, seed in ((where, 2018), (test, 2019)):
+            if not Path(path).exists():
+                _synthetic(Path(path), seed)
     console, title = Console(stderr=True), f"wess2018, {scale}, {dataset}"
     with progress("reproduce") as say:
         def report(row: dict) -> None:
@@ -83,7 +84,7 @@ def command(paper: str = typer.Argument(..., help="wess2018"),
                 line += f": {100 * row['accuracy']:.2f} %"
             say(line)
             console.print(line, highlight=False)
-        experiment = Experiment(plan, where, range(seeds), folder, processes=processes, threads=threads, device=device, report=report)
+        experiment = Experiment(plan, where, range(seeds), folder, test=test, processes=processes, threads=threads, device=device, report=report)
         experiment.floats()
         cells = list(experiment.cells()) if "table" in wanted else []
         for cell in (cell for cell in cells if cell[3] == "none"):

@@ -11,6 +11,7 @@ __all__ = ["command"]
 def command(factory: str = typer.Argument(..., help="Function that makes the float network: package.module:function or ...:function(key=value)."),
             folder: Path = typer.Option(..., "-o", "--output", help="Folder of the search; made if need be."),
             data: str = typer.Option("", "--data", help="Data set's name, folder of its files, or labelled .npz; default fashion-mnist."),
+            test: str = typer.Option("", "--test", help="Test images where --data is one file; else the data set's own."),
             config: Path = typer.Option(None, "--config", help="Recipe (TOML): formats (their widths are searched), [float], [tune], [penalty]."),
             rule: str = typer.Option("greedy", "--rule", help="greedy, fast (a tenth of the trainings) or product (a third party's)."),
             cost: str = typer.Option("bits", "--cost", help="What to save: bits, or block RAMs of a device (up5k, hx8k)."),
@@ -44,7 +45,7 @@ def command(factory: str = typer.Argument(..., help="Function that makes the flo
     recipe = read_recipe(text, config or "config")
     if cost != "bits":
         find_device(cost)
-    setting = setting_of(recipe, factory, data, search=search_images, confirm=confirm_images, device=device,
+    setting = setting_of(recipe, factory, data, test=test, search=search_images, confirm=confirm_images, device=device,
                          block_ram_device="" if cost == "bits" else cost, weights=str(weights or ""))
     console = Console(stderr=True)
     with progress("search") as say:

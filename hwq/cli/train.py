@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -19,24 +20,27 @@ def command(factory: str = typer.Argument(..., help="Function that makes the flo
             as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
     """Train a float network, then fine-tune it with quantized weights and activations."""
     from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ..data import open_dataset
     from ..errors import FormatError
     from ..quant.run import train_run
-    from . import progress
 
     try:
         text = config.read_text() if config is not None else ""
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(f"Cannot read the recipe {config}: {error}") from None
     console = Console(stderr=True)
-    with progress("train") as say:
-        def report(phase: str, row: dict) -> None:
-            line = f"{phase} epoch {row['epoch']}: loss {row['loss']:.4f}, validation {100 * row['accuracy']:.2f} %, {row['seconds']:.0f} s"
-            say(line)
-            console.print(line, highlight=False)
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn(),
+                  console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("train", total=None)
+
+        def report(phase: str, row: dict[str, Any]) -> None:
+            console.print(f"{phase} epoch {row['epoch']}: loss {row['loss']:.4f}, validation {100 * row['accuracy']:.2f} %, "
+                          f"{row['seconds']:.0f} s", highlight=False)
         result = train_run(factory, open_dataset(data, "train"), text, folder, seed=seed, device=device, resume=resume,
-                           weights=weights, report=report)
+                           weights=weights, report=report,
+                           progress=lambda phase, done, total: bar.update(task, description=phase, completed=done, total=total))
     if as_json:
         typer.echo(json.dumps({key: value for key, value in result.items() if key != "log"} | {"folder": str(folder)}))
     else:

@@ -140,6 +140,8 @@ def conv(ctx: Context, node: OnnxNode, values: Values) -> View:
     weight, scale = w.codes(f"{node.text}: its weights")
     if weight.ndim != len(sizes) + 2:
         refuse(node, f"weights of the shape {weight.shape} do not go with an input of the shape {x.shape}")
+    if last:                                           # so are its weights': outputs, kernel, inputs
+        weight, scale = (np.moveaxis(values, -1, 1) if values.ndim == weight.ndim else values for values in (weight, scale))
     kernel = weight.shape[2:]
     if list(node.attributes.get("kernel_shape", kernel)) != list(kernel):
         refuse(node, f"kernel_shape = {node.attributes['kernel_shape']} does not go with weights of the shape {weight.shape}")

@@ -127,6 +127,9 @@ def convert(model: QuantizedModel, name: str = "network", classes: Sequence[str]
     builder = _Builder(model, _names(model))
     for stage in model:
         builder.add(stage)
+    if builder.flattened is not None and builder.flattened[0] > 1 and builder.flattened[1:] != (1, 1):
+        raise ModelError(f"The network ends in a Flatten of {builder.flattened} (channels, height, width): torch gives it channel by "
+                         "channel, the hardware pixel by pixel. End in a Linear layer or a global average, or leave the Flatten out")
     builder.nodes.append(ir.Output("output", (builder.last,)))
     preprocess = ir.Preprocess(model.input_spec.bits) if len(model.input_shape) == 3 else None
     return ir.Graph(tuple(builder.nodes), preprocess, tuple(classes), name)
@@ -138,14 +141,17 @@ def _channels_last(codes: torch.Tensor) -> np.ndarray:
 
 
 def _edges(model: QuantizedModel, x: torch.Tensor) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the edges by name, flattened ones in the integer network's order; ``output`` is what torch's user gets."""
     names = _names(model)
+    result = np.zeros(0, np.int64)
     yield "input", _channels_last(model.input_spec.codes(x))
     for stage, (suffix, codes, _) in model.steps(x):
-        array = _channels_last(codes)
+        array = result = _channels_last(codes)
         if isinstance(stage, Flatten):
             c, h, w = stage.shape
             array = array.reshape(-1, c, h, w).transpose(0, 2, 3, 1).reshape(len(array), -1)
         yield names[stage] + suffix, array
+    yield "output", result
 
 
 def trace_codes(model: QuantizedModel, images: np.ndarray | torch.Tensor) -> dict[str, np.ndarray]:
@@ -162,6 +168,4 @@ def trace_codes(model: QuantizedModel, images: np.ndarray | torch.Tensor) -> dic
         images = images.cpu().numpy()
     x = images if isinstance(images, torch.Tensor) else model.input_spec.tensor(images)
     with torch.no_grad():
-        values = dict(_edges(model, x.to(next(model.parameters()).device)))
-    values["output"] = list(values.values())[-1]
-    return values
+        return dict(_edges(model, x.to(next(model.parameters()).device)))

@@ -21,18 +21,20 @@ def calibrate(model: QuantizedModel, batches: Iterable[torch.Tensor]) -> None:
     ----------
     model : QuantizedModel
         Its mode is kept; nothing is trained.
-    batches : iterable of tensor
-        Inputs as torch is fed; some hundred images are enough. Read once.
+    batches : iterable of tensor, or of (inputs, ...) as a DataLoader gives them
+        Inputs as torch is fed: multiples of the input's step, see `hwq.quant.InputSpec.tensor`. Some hundred images are
+        enough. Read once.
 
     Raises
     ------
     ModelError
-        The model is frozen, or there are no batches.
+        The model is frozen, there are no batches, or the hardware could not receive their values.
     """
+    _require(model)
     if bool(model.frozen):
         raise ModelError("The model is frozen: its scales can no longer be calibrated")
-    batches = list(batches)
-    if not batches:
+    inputs = [_inputs(model, batch) for batch in batches]
+    if not inputs:
         raise ModelError("Calibration needs at least one batch of inputs")
     training, float_weights = model.training, model.float_weights
     model.float_weights = False                            # what the hardware computes counts
@@ -50,12 +52,28 @@ def calibrate(model: QuantizedModel, batches: Iterable[torch.Tensor]) -> None:
             if not bool(observer.calibrated):
                 observer.observe()                     # what it saw before the ones in front were settled does not count
                 with torch.no_grad():
-                    for batch in batches:
+                    for batch in inputs:
                         model(batch)
                 observer.settle()
     finally:
         model.train(training)
         model.float_weights = float_weights
+
+
+def _require(model: QuantizedModel) -> None:
+    if not isinstance(model, QuantizedModel):
+        raise ModelError(f"Calibrate and freeze take what hwq.prepare returns, not a {type(model).__name__}")
+
+
+def _inputs(model: QuantizedModel, batch: object) -> torch.Tensor:
+    """Return a batch's inputs, refused now where they would be refused only after training."""
+    if isinstance(batch, tuple | list) and batch:
+        batch = batch[0]
+    if not isinstance(batch, torch.Tensor):
+        raise ModelError(f"Calibration takes batches of torch tensors, not {type(batch).__name__}; for uint8 images: "
+                         "hwq.InputSpec().tensor(images)")
+    model.input_spec.codes(batch)
+    return batch
 
 
 def freeze(model: QuantizedModel) -> None:
@@ -66,6 +84,7 @@ def freeze(model: QuantizedModel) -> None:
     ModelError
         An activation was never calibrated.
     """
+    _require(model)
     for module in model.modules():
         if isinstance(module, ActivationQuantizer):
             _ = module.grid                            # raises where not calibrated

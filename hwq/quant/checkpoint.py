@@ -59,8 +59,8 @@ def load_checkpoint(path: str | Path) -> Any:
         raise EnvironmentError_(f"Reading {path} needs the package safetensors: pip install safetensors") from None
     except OSError as error:
         raise FormatError(f"Cannot read {path}: {error.strerror or error}") from None
-    except pickle.UnpicklingError as error:
-        raise FormatError(f"{path} holds Python objects that are not tensors, or is damaged ({str(error).splitlines()[0]}); hwq does not "
+    except pickle.UnpicklingError:
+        raise FormatError(f"{path} is no file of torch.save, is damaged, or holds Python objects that are not tensors; hwq does not "
                           "unpickle them. Save the weights alone: torch.save(model.state_dict(), path)") from None
     except (RuntimeError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise FormatError(f"{path} is truncated or no file of torch.save: {str(error).splitlines()[0] if str(error) else error!r}") from None

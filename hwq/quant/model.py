@@ -13,6 +13,12 @@ from .stages import GlobalAvgPool, Stage, Step, Weighted
 __all__ = ["QuantizedModel"]
 
 
+def _key(name: str) -> str:
+    """Return the name under which torch holds a stage: without dots, and none of the container's own, such as ``values``."""
+    key = name.replace(".", "__")
+    return f"{key}_" if hasattr(nn.ModuleDict, key) else key
+
+
 class QuantizedModel(nn.Module):
     """What `prepare` returns.
 
@@ -36,9 +42,9 @@ class QuantizedModel(nn.Module):
 
     def __init__(self, stages: Sequence[Stage], input_spec: InputSpec, input_shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.stages = nn.ModuleDict({stage.name.replace(".", "__"): stage for stage in stages})
+        self.stages = nn.ModuleDict({_key(stage.name): stage for stage in stages})
         if len(self.stages) != len(stages):
-            raise ModelError("Two layers' names differ in '.' and '__' only; rename one")
+            raise ModelError("Two layers' names differ in '.' and '__' or in a last '_' only; rename one")
         self.input_spec, self.input_shape = input_spec, tuple(input_shape)
         self.register_buffer("frozen", torch.tensor(False))
         self.float_weights = False

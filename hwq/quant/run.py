@@ -1,13 +1,10 @@
 """A whole training run in a folder: float network, teacher, fine-tuning; and the way back from the folder to the model."""
 
-import ast
 import json
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,62 +16,14 @@ from ..data import Dataset
 from ..errors import EnvironmentError_, FormatError, ModelError
 from .checkpoint import load_weights, save_checkpoint
 from .config import Recipe, read_recipe
+from .factory import make_network
 from .inputs import InputSpec
 from .model import QuantizedModel
 from .prepare import prepare
 from .train import Samples, accuracy, fit
 from .tune import tune
 
-__all__ = ["Run", "load_factory", "make_network", "train_run", "save_run", "load_run"]
-
-
-def _arguments(name: str, text: str) -> dict[str, Any]:
-    """Return the keyword arguments in ``(key=literal, ...)``; nothing is executed."""
-    try:
-        call = ast.parse(f"f({text}", mode="eval").body
-        assert isinstance(call, ast.Call) and not call.args and all(k.arg for k in call.keywords)
-        return {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError, AssertionError):
-        raise ModelError(f"Arguments of factory {name!r} must be written (name=number, ...), literals only") from None
-
-
-def load_factory(name: str) -> Callable[[], nn.Module]:
-    """Return the function that ``pkg.mod:factory`` names; modules of the current folder are found too.
-
-    Arguments may follow: ``hwq.models.allcnn:network(width=0.125, classes=100)``.
-
-    Raises
-    ------
-    ModelError
-        Malformed, not found, not callable, or arguments that are no literals.
-    """
-    module, colon, attribute = name.partition(":")
-    attribute, bracket, text = attribute.partition("(")
-    if not colon or not module or not attribute:
-        raise ModelError(f"Factory must be written package.module:function, not {name!r}")
-    arguments = _arguments(name, text) if bracket else {}
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        factory = getattr(import_module(module), attribute)
-    except ImportError as error:
-        raise ModelError(f"Cannot import {module!r} of {name!r}: {error}") from None
-    except AttributeError:
-        raise ModelError(f"Module {module!r} has no {attribute!r}") from None
-    if not callable(factory):
-        raise ModelError(f"{name!r} is no function that makes a network, but a {type(factory).__name__}")
-    return partial(factory, **arguments) if arguments else factory
-
-
-def make_network(name: str) -> nn.Module:
-    """Return the network of a factory's name, or raise `ModelError`."""
-    try:
-        model = load_factory(name)()
-    except TypeError as error:
-        raise ModelError(f"Factory {name!r} does not take these arguments: {error}") from None
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"{name!r} must return a torch.nn.Module, not a {type(model).__name__}")
-    return model
+__all__ = ["Run", "train_run", "save_run", "load_run"]
 
 
 @dataclass(frozen=True)
@@ -109,7 +58,8 @@ def _prepared(network: nn.Module, shape: tuple[int, ...], recipe: Recipe) -> Qua
 
 def train_run(factory: str, data: Dataset, config: str, folder: Path, *, seed: int = 0, device: str = "cpu",
               resume: bool = False, weights: Path | None = None,
-              report: Callable[[str, dict[str, Any]], None] = lambda phase, row: None) -> dict[str, Any]:
+              report: Callable[[str, dict[str, Any]], None] = lambda phase, row: None,
+              progress: Callable[[str, int, int], None] = lambda phase, done, total: None) -> dict[str, Any]:
     """Train by a recipe into a folder: ``run.json``, ``model.pt``, ``log.json``, and a checkpoint for every phase.
 
     Parameters
@@ -126,6 +76,8 @@ def train_run(factory: str, data: Dataset, config: str, folder: Path, *, seed: i
         Trained float weights: the float phase is left out.
     report : (phase, row) -> None
         Called after every epoch.
+    progress : (phase, done, total) -> None
+        Called after every step, with the phase's steps.
 
     Returns
     -------
@@ -135,41 +87,63 @@ def train_run(factory: str, data: Dataset, config: str, folder: Path, *, seed: i
     Raises
     ------
     ModelError, FormatError, EnvironmentError_
-        See `read_recipe`, `prepare`, `fit`; a folder with another run; no CUDA where it is asked for.
+        See `read_recipe`, `prepare`, `fit`; a folder with another run or something else; no CUDA where it is asked for. What
+        can be known is said before anything is written.
     """
     recipe = read_recipe(config)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise EnvironmentError_(f"Device {device!r} is not there: torch sees no CUDA device; use --device cpu")
+    _check_device(device)
     torch.manual_seed(seed)
     network = make_network(factory)
     spec = InputSpec(recipe.input_bits)
     inputs, labels = spec.tensor(data.images), torch.from_numpy(np.asarray(data.labels, np.int64))
     shape = tuple(inputs.shape[1:])
-    _prepared(network, shape, recipe)                  # refuses now what it would refuse after hours
-    _describe(folder, Run(factory, seed, shape, data.classes, config), resume)
+    _check_outputs(_prepared(network, shape, recipe), labels)     # refuses now what it would refuse after hours
     samples = Samples.split(inputs, labels, recipe.validation, seed)
+    if weights is not None:
+        load_weights(network, weights)
+        _prepared(network, shape, recipe)
+    _describe(folder, Run(factory, seed, shape, data.classes, config), resume)
     common: dict[str, Any] = {"seed": seed, "device": device, "resume": resume}
     log: dict[str, Any] = {}
     if weights is not None:
-        load_weights(network, weights)
         network.to(device)
     else:
         log["float"] = fit(network, samples, recipe.float_phase, checkpoint=folder / "float.pt",
-                           report=lambda row: report("float", row), **common)
+                           report=partial(report, "float"), progress=partial(progress, "float"), **common)
     teacher = network
     if recipe.teacher and recipe.tune.teacher_weight > 0:
         torch.manual_seed(seed)
         teacher = make_network(recipe.teacher)
         log["teacher"] = fit(teacher, samples, recipe.teacher_phase, checkpoint=folder / "teacher.pt",
-                             report=lambda row: report("teacher", row), **common)
+                             report=partial(report, "teacher"), progress=partial(progress, "teacher"), **common)
     model = _prepared(network.cpu().eval(), shape, recipe).to(device)
     log["tune"] = tune(model, samples, recipe.tune, penalty=recipe.penalty, calibration=recipe.calibration,
-                       checkpoint=folder / "tune.pt", teacher=teacher.to(device), report=lambda row: report("tune", row), **common)
+                       checkpoint=folder / "tune.pt", teacher=teacher.to(device), report=partial(report, "tune"),
+                       progress=partial(progress, "tune"), **common)
     result = {"float": accuracy(network.to(device), samples, device), "quantized": accuracy(model, samples, device),
               "validation_images": len(samples.validation), "log": log}
     save_checkpoint(folder / "model.pt", {key: value.cpu() for key, value in model.state_dict().items()})
     _write(folder / "log.json", result)
     return result
+
+
+def _check_device(device: str) -> None:
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda"):
+        raise ModelError(f"Device must be cpu or cuda (cuda:1, ...), not {device!r}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentError_(f"Device {device!r} is not there: torch sees no CUDA device; use --device cpu")
+
+
+def _check_outputs(model: QuantizedModel, labels: torch.Tensor) -> None:
+    with torch.no_grad():
+        outputs = model.train()(torch.zeros(2, *model.input_shape)).shape
+    if len(outputs) != 2 or outputs[1] <= int(labels.max()):
+        raise ModelError(f"The network gives {tuple(outputs[1:])} outputs an image, but the data have labels up to {int(labels.max())}: "
+                         f"it needs at least {int(labels.max()) + 1}, in one axis")
 
 
 def _write(path: Path, data: Any) -> None:
@@ -184,8 +158,12 @@ def _write(path: Path, data: Any) -> None:
 def _describe(folder: Path, run: Run, resume: bool, replace: bool = False) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise EnvironmentError_(f"Output {folder} is a file; give a folder with -o") from None
     except OSError as error:
         raise EnvironmentError_(f"Cannot make the folder {folder}: {error.strerror}") from None
+    if not replace and not (folder / "run.json").exists() and any(folder.iterdir()):
+        raise EnvironmentError_(f"Output folder {folder} holds something that is no training run; give another one with -o")
     if (folder / "run.json").exists() and not replace:
         if not resume:
             raise ModelError(f"{folder} holds a training run; go on with --resume, or name another folder")

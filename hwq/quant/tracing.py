@@ -1,6 +1,8 @@
 """Read a user's torch module with torch.fx into a chain of steps, and refuse by name all that cannot be done exactly."""
 
+import io
 import operator
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,7 +184,7 @@ def trace(model: nn.Module, example: torch.Tensor) -> list[Op]:
         model.train(training)
     try:
         graph.eval()
-        with torch.no_grad():
+        with torch.no_grad(), redirect_stderr(io.StringIO()):     # it prints a traceback of its own
             ShapeProp(graph).propagate(example)
     except Exception as error:
         raise ModelError(f"{type(model).__name__} does not run on an example input of shape {tuple(example.shape)}: "

@@ -131,7 +131,8 @@ def fit(model: nn.Module, samples: Samples, phase: Phase, *, seed: int = 0, devi
         checkpoint: Path | None = None, resume: bool = False, teacher: nn.Module | None = None,
         penalty: Callable[[nn.Module], torch.Tensor] | None = None,
         before_epoch: Callable[[int], None] | None = None,
-        report: Callable[[dict[str, Any]], None] = lambda row: None) -> list[dict[str, Any]]:
+        report: Callable[[dict[str, Any]], None] = lambda row: None,
+        progress: Callable[[int, int], None] = lambda done, total: None) -> list[dict[str, Any]]:
     """Train ``model`` in place for one phase; at the end it holds the weights of its best epoch.
 
     Best is the highest validation accuracy (ties: the later epoch; so the last one without validation images); of a quantized model, only epochs whose scales
@@ -152,6 +153,8 @@ def fit(model: nn.Module, samples: Samples, phase: Phase, *, seed: int = 0, devi
         Called with the number of the epoch that starts, from 0.
     report : row -> None, optional
         Called after every epoch with its line of the log.
+    progress : (done, total) -> None, optional
+        Called after every step with the steps of the phase.
 
     Returns
     -------
@@ -197,6 +200,7 @@ def fit(model: nn.Module, samples: Samples, phase: Phase, *, seed: int = 0, devi
             if isinstance(penalty, LevelPenalty):
                 penalty.after_step(model, rate)
             total += float(loss.detach())
+            progress(run.epoch * batches + step + 1, phase.epochs * batches)
         if not math.isfinite(total):
             raise ModelError(f"The loss became {total} in epoch {run.epoch + 1}: training diverged; lower lr ({phase.lr})")
         score = accuracy(model, samples, device)

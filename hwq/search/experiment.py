@@ -32,7 +32,7 @@ from ..quant import (
     tune,
 )
 from ..quant.activations import float_activations
-from ..quant.run import make_network
+from ..quant.factory import make_network
 from .cost import block_rams, stored_bits
 from .jobs import Job, Setting, parts_of, test_images
 

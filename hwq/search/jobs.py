@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 
@@ -22,6 +23,8 @@ class Setting:
         ``pkg.mod:factory`` of the float network.
     data : str
         What `hwq.data.open_dataset` takes; empty for the default.
+    test : str
+        Likewise, for the test set; empty: the data set's own. A single file has none.
     search, confirm : int
         Images taken off the training set: to choose by, and to confirm with.
     train : int
@@ -46,6 +49,7 @@ class Setting:
 
     factory: str
     data: str = ""
+    test: str = ""
     search: int = 10_000
     confirm: int = 5_000
     train: int = 0
@@ -148,5 +152,13 @@ def _test(where: str, input_bits: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_images(setting: Setting) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the test set as torch is fed, and its classes."""
-    return _test(setting.data, setting.input_bits)
+    """Return the test set as torch is fed, and its classes.
+
+    Raises
+    ------
+    ModelError
+        The data are one file, whose images are trained on, and no other was named.
+    """
+    if not setting.test and setting.data and Path(setting.data).is_file():
+        raise ModelError(f"{setting.data} is one file, so it has no test images of its own; name others with --test")
+    return _test(setting.test or setting.data, setting.input_bits)

@@ -73,8 +73,8 @@ class Plan:
 
 
 _FASHION = "hwq.models.fashion:network"
-_TINY = Plan("hwq.models.fashion:network(channels=(3, 4, 5, 6), classes=4)", Phase(epochs=3, batch=25, lr=0.1),
-             Phase(epochs=1, batch=25, lr=0.02, calibrate_until=0), search=100, confirm=60, bits=(2, 4), trained=(2,),
+_TINY = Plan("hwq.models.fashion:network(channels=(3, 4, 5, 6), classes=4)", Phase(epochs=8, batch=25, lr=0.1),
+             Phase(epochs=2, batch=25, lr=0.02, calibrate_until=0), search=100, confirm=60, bits=(2, 4), trained=(2,),
              rates=(0.5, 1.0), qr=(1e-4, 1e-3), wqr=(1e-4, 1e-3), trial_epochs=1, least=4)
 _SMALL = Phase(epochs=5, batch=128, lr=0.02, weight_decay=1e-4, calibrate_until=2)
 _FULL = Phase(epochs=40, batch=128, lr=0.01, weight_decay=1e-4, calibrate_until=10, flip=True, shift=5)
@@ -114,8 +114,8 @@ class Experiment:
     Parameters
     ----------
     plan : Plan
-    data : str
-        What `hwq.data.open_dataset` takes.
+    data, test : str
+        What `hwq.data.open_dataset` takes; ``test`` where the data have no test set of their own.
     seeds : sequence of int
     folder : path
         Jobs lie in ``jobs/``, searches in ``scaling/``.
@@ -125,12 +125,12 @@ class Experiment:
         Called after every training.
     """
 
-    def __init__(self, plan: Plan, data: str, seeds: Sequence[int], folder: Path, *, processes: int = 1, threads: int = 1,
+    def __init__(self, plan: Plan, data: str, seeds: Sequence[int], folder: Path, *, test: str = "", processes: int = 1, threads: int = 1,
                  device: str = "cpu", report: Callable[[dict[str, Any]], None] = lambda row: None) -> None:
         self.plan, self.seeds, self.folder, self.processes, self.report = plan, list(seeds), folder, processes, report
         self.recipe = Recipe(activations=plan.activations, float_phase=plan.float_phase, tune=plan.tune)
-        self.setting: Setting = setting_of(self.recipe, plan.factory, data, search=plan.search, confirm=plan.confirm, train=plan.train,
-                                           threads=threads, device=device)
+        self.setting: Setting = setting_of(self.recipe, plan.factory, data, test=test, search=plan.search, confirm=plan.confirm,
+                                           train=plan.train, threads=threads, device=device)
         self.store = Store(self.setting, folder / "jobs")
         self.log = Log(folder / "log.jsonl", report)
         self.rows: list[dict[str, Any]] = []

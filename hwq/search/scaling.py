@@ -11,11 +11,12 @@ from ..formats import MAX_PO2_WIDTH, Spec, parse_spec
 from ..ir import write_atomic
 from ..quant import QuantizedModel, Recipe
 from ..quant.config import recipe_text
+from ..quant.factory import make_network
 from ..quant.patterns import assign
-from ..quant.run import Run, make_network, save_run
+from ..quant.run import Run, save_run
 from ..quant.tracing import trace
 from .experiment import Store
-from .jobs import Job, Setting, parts_of
+from .jobs import Job, Setting, parts_of, test_images
 from .log import Log
 from .pool import run_jobs
 from .rules import RULES, Score
@@ -143,6 +144,7 @@ def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, 
         ``bits``, ``mean_bits``, ``ratio`` (32 / mean bits), ``drop`` on search, confirm and test with standard errors,
         ``met`` (whether any state met the allowed drop), ``confirmed``, costs, the path.
     """
+    test_images(setting)                               # refuses now what it would refuse after hours
     specs_text = {layer: spec.text for layer, spec in _layer_specs(setting, recipe).items()}
     _claim(folder, {"setting": asdict(setting), "recipe": asdict(recipe), "options": asdict(options), "specs": specs_text}, resume)
     store = Store(setting, jobs or folder / "jobs")

@@ -152,7 +152,7 @@ def test_names_survive_and_are_unique():
         def forward(self, x):
             return self.input(self.features(x).flatten(1))
     model = prepare(Block(), torch.zeros(1, 1, 10, 10), "dfp:b=4")
-    calibrate(model, [torch.rand(4, 1, 10, 10)])
+    calibrate(model, [torch.randint(0, 256, (4, 1, 10, 10)) / 256])
     graph = convert(model, classes=("a", "b"))
     assert [node.name for node in graph] == ["input", "features.0", "features.0.act", "features.2", "flatten", "input_2", "output"]
     assert graph.classes == ("a", "b") and graph.preprocess.bits == 8
@@ -174,3 +174,63 @@ def test_flat_input_and_refusals():
         model.weighted[0].weight[0, 0] = float("inf")
     with pytest.raises(ModelError, match="'0'.*1 of 30 values of its weight are NaN or infinite"):
         convert(model)
+
+
+def test_a_last_flatten_is_refused_where_the_orders_differ():
+    def made(outputs, kernel):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, outputs, kernel), nn.Flatten())
+        model = prepare(net.eval(), torch.zeros(1, 1, 6, 6), "dfp:b=4")
+        calibrate(model, [InputSpec().tensor(np.random.default_rng(0).integers(0, 256, (4, 6, 6)).astype(np.uint8))])
+        return model
+    with pytest.raises(ModelError, match=r"ends in a Flatten of \(3, 2, 2\)"):
+        convert(made(3, 3))
+    images = np.random.default_rng(1).integers(0, 256, (4, 6, 6)).astype(np.uint8)
+    for model in (made(1, 3), made(3, 4)):
+        same_everywhere(model, images)
+
+
+def test_what_users_get_is_compared_not_a_reordered_copy():
+    from hwq.frontend import compare
+    from hwq.ir import Output
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.Flatten(), nn.Linear(12, 3))
+    model = prepare(net.eval(), torch.zeros(1, 1, 6, 6), "dfp:b=4")
+    images = np.random.default_rng(1).integers(0, 256, (4, 6, 6)).astype(np.uint8)
+    calibrate(model, [InputSpec().tensor(images)])
+    graph = convert(model)
+    compare(model, graph, images)
+    cut = graph.with_nodes([*list(graph)[:-2], Output("output", (list(graph)[-3].name,))])
+    with torch.no_grad():
+        del model.stages["4"]
+    from hwq.errors import VerifyError
+    with pytest.raises(VerifyError, match="Edge 'output' differs"):
+        compare(model, cut, images)
+
+
+@pytest.mark.parametrize("name", ["values", "pop", "keys"])
+def test_any_layer_name_is_fine(name):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            setattr(self, name, nn.Linear(4, 2))
+
+        def forward(self, x):
+            return self.get_submodule(name)(x)
+    net = Named()
+    model = prepare(net, torch.zeros(1, 4), {name: "dfp:b=4"})
+    assert convert(model).by_name[name].op == "Linear"
+
+
+@pytest.mark.parametrize("batch, text", [
+    (torch.rand(2, 1, 6, 6), "multiples of 2..-8 from 0 to 255.*not by dividing by 255"), (torch.full((2, 1, 6, 6), 3.0), "such as 3"),
+    (np.zeros((2, 1, 6, 6)), "not ndarray; for uint8 images"), ((torch.rand(2, 1, 6, 6), torch.zeros(2)), "multiples of"),
+])
+def test_calibration_takes_what_the_hardware_could_receive(batch, text):
+    model = prepare(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3)), torch.zeros(1, 1, 6, 6), "dfp:b=4")
+    with pytest.raises(ModelError, match=text):
+        calibrate(model, [batch])
+    with pytest.raises(ModelError, match="take what hwq.prepare returns, not a Conv2d"):
+        freeze(nn.Conv2d(1, 1, 1))
+    with pytest.raises(ModelError, match="must be a text such as 'dfp:b=4', or a dict"):
+        prepare(nn.Sequential(nn.Conv2d(1, 2, 3)), torch.zeros(1, 1, 6, 6), None)

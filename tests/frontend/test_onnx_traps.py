@@ -192,7 +192,7 @@ def thresholds(rows=5, layout=None, shuffle=False, nan=False):
 
 def channels_last():
     net = Net(shape=(1, 5, 5, 4)).quant(0.25, bits=4.0)
-    w = net.qweights(6, 4, 3, 3)
+    w = net.qweights(6, 3, 3, 4)
     net.add("Conv", w, domain="qonnx.custom_op.channels_last", kernel_shape=[3, 3], pads=[1, 1, 1, 1], group=1,
             strides=[1, 1], dilations=[1, 1])
     return net.quant(0.5, bits=3.0).bytes()

@@ -8,8 +8,9 @@ from torch import nn  # noqa: E402
 
 from hwq.errors import ModelError  # noqa: E402
 from hwq.quant import LevelPenalty, Penalty, Phase, ProximalPenalty, load_checkpoint, make_penalty, prepare, read_recipe, tune  # noqa: E402
+from hwq.quant.factory import make_network  # noqa: E402
 from hwq.quant.penalty import SCHEDULES  # noqa: E402
-from hwq.quant.run import make_network, train_run  # noqa: E402
+from hwq.quant.run import train_run  # noqa: E402
 from tests.quant.test_train import network, samples, toy  # noqa: E402
 
 X = torch.zeros(2, 1, 8, 8)
@@ -137,6 +138,6 @@ def test_refusals_and_arguments_of_factories():
     assert make_penalty(Penalty()) is None
     assert make_network("hwq.models.fashion:network(classes=7, batchnorm=False)").fc.out_features == 7
     for text, message in (("hwq.models.fashion:network(7)", "name=number"), ("hwq.models.fashion:network(classes=open('x'))", "literals only"),
-                          ("hwq.models.fashion:network(classes=7", "literals only"), ("hwq.models.fashion:network(depth=3)", "does not take these")):
+                          ("hwq.models.fashion:network(classes=7", "literals only"), ("hwq.models.fashion:network(depth=3)", "unexpected keyword argument")):
         with pytest.raises(ModelError, match=message):
             make_network(text)

@@ -182,7 +182,7 @@ def test_activations_round_saturate_and_pass_gradients_inside(signed):
 
 def test_calibration_minimizes_the_error_and_freezing_ends_it():
     torch.manual_seed(0)
-    model, x = prepare(Wrap(nn.ReLU()), X, "dfp:b=4"), torch.rand(8, 2, 8, 8)
+    model, x = prepare(Wrap(nn.ReLU()), X, "dfp:b=4"), torch.randint(0, 16, (8, 2, 8, 8)) / 16
     calibrate(model, [x[:4], x[4:]])
     quantizer = model.weighted[0].activation
     seen = F.relu(F.conv2d(x, model.weighted[0].quantizer(model.weighted[0].weight),
@@ -200,7 +200,7 @@ def test_calibration_minimizes_the_error_and_freezing_ends_it():
 
 
 def test_frozen_batchnorms_keep_their_statistics():
-    model, x = prepare(Wrap(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU())), X, "dfp:b=4", batchnorm="keep"), torch.rand(8, 2, 8, 8)
+    model, x = prepare(Wrap(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU())), X, "dfp:b=4", batchnorm="keep"), torch.randint(0, 16, (8, 2, 8, 8)) / 16
     norm = model.weighted[0].batchnorm
     before = norm.running_mean.clone()
     calibrate(model, [x])
@@ -219,7 +219,7 @@ def test_kept_batchnorm_multipliers_fit_their_bits(bits):
     net = Wrap(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()))
     net.body[0].weight.data = torch.tensor([1.5, -0.7, 0.01, 3.0])
     model = prepare(net.eval(), X, "dfp:b=4", batchnorm="keep", mult_bits=bits)
-    calibrate(model, [torch.rand(4, 2, 8, 8)])
+    calibrate(model, [torch.randint(0, 16, (4, 2, 8, 8)) / 16])
     requant = model.weighted[0].requant(model.input_spec.grid)
     largest = float(requant.mult.abs().max())
     assert 2 ** (bits - 2) - 1 <= largest <= 2 ** (bits - 1) - 1       # the largest shift that fits
@@ -227,7 +227,7 @@ def test_kept_batchnorm_multipliers_fit_their_bits(bits):
 
 def test_inputs_off_the_grid_are_refused_in_eval():
     model = prepare(Wrap(nn.ReLU()), X, "dfp:b=4", input=InputSpec(4))
-    calibrate(model, [torch.rand(4, 2, 8, 8)])
+    calibrate(model, [torch.randint(0, 16, (4, 2, 8, 8)) / 16])
     model.eval()
     with pytest.raises(ModelError, match="multiples of 2"):
         model(torch.full((1, 2, 8, 8), 0.3))

@@ -12,7 +12,8 @@ from hwq.data import Dataset  # noqa: E402
 from hwq.errors import EnvironmentError_, FormatError, ModelError  # noqa: E402
 from hwq.quant import Phase, Samples, fit, load_checkpoint, load_weights, read_recipe, save_checkpoint  # noqa: E402
 from hwq.quant.augment import augment  # noqa: E402
-from hwq.quant.run import load_factory, load_run, train_run  # noqa: E402
+from hwq.quant.factory import load_factory, make_network  # noqa: E402
+from hwq.quant.run import load_run, train_run  # noqa: E402
 
 
 def toy(count=120):
@@ -213,3 +214,43 @@ def test_folders_that_are_no_run(tmp_path):
     if not torch.cuda.is_available():
         with pytest.raises(EnvironmentError_, match="--device cpu"):
             train_run("hwq.models.fashion:network", toy(), "", tmp_path / "x", device="cuda")
+
+
+def boom():
+    raise RuntimeError("no luck")
+
+
+def test_a_factory_that_raises_is_named():
+    with pytest.raises(ModelError, match=r"Factory 'tests.quant.test_train:boom' raised RuntimeError: no luck \(line \d+ of .*test_train.py\)"):
+        make_network("tests.quant.test_train:boom")
+
+
+def test_nothing_is_written_for_what_is_refused(tmp_path):
+    factory, start = "tests.quant.test_train:network", "tests.quant.test_train:"
+    for arguments, text, options in [
+            ((factory, "validation = 5000"), "leaves none", {}),
+            ((factory, RECIPE), "no file of torch.save", {"weights": tmp_path / "text.pt"}),
+            ((factory, RECIPE), "Device must be cpu or cuda", {"device": "foo"}),
+            ((start + "narrow", RECIPE), "gives .1,. outputs an image, but the data have labels up to 1", {})]:
+        (tmp_path / "text.pt").write_bytes(b"hello world")
+        with pytest.raises((ModelError, FormatError), match=text):
+            train_run(arguments[0], toy(), arguments[1], tmp_path / "run", **options)
+        assert not (tmp_path / "run").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.toml").write_text("mine")
+    with pytest.raises(EnvironmentError_, match="holds something that is no training run"):
+        train_run(factory, toy(), RECIPE, tmp_path / "mine")
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["config.toml"] and (tmp_path / "mine" / "config.toml").read_text() == "mine"
+    with pytest.raises(EnvironmentError_, match="is a file; give a folder"):
+        train_run(factory, toy(), RECIPE, tmp_path / "text.pt")
+
+
+def narrow():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 1))
+
+
+def test_progress_counts_every_step(tmp_path):
+    seen = []
+    fit(network(), samples(), Phase(epochs=2, batch=16), progress=lambda done, total: seen.append((done, total)))
+    steps = -(-len(samples().train) // 16)
+    assert seen == [(k, 2 * steps) for k in range(1, 2 * steps + 1)]

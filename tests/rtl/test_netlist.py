@@ -61,7 +61,7 @@ def test_lanes_are_exact_after_synthesis(tmp_path):
     x = np.random.default_rng(6).integers(0, 16, (20, 4, 4, 4))
     x[0], x[1] = 15, 0
     assert len(np.unique(run(graph, x)["out"], axis=0)) > 10              # results that tell frames apart
-    write_vectors(graph, tmp_path / "vectors", x)
+    write_vectors(graph, tmp_path / "vectors", x, manifest)
     report = verify(tmp_path, level="netlist", stalls=1)
     assert report.identical == 20
     assert "SB_CARRY" in (tmp_path / "netlist.v").read_text()

@@ -30,18 +30,19 @@ def network():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, 400)
-    images = rng.integers(0, 190, (400, 8, 8)).astype(np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        image[:, 2 * label:2 * label + 3] += 65
     path = tmp_path_factory.mktemp("data") / "toy.npz"
-    write_npz(path, Dataset(images, labels, ("a", "b", "c")))
+    for seed, place in enumerate((path, path.with_name("test.npz"))):
+        rng = np.random.default_rng(seed)
+        labels = rng.integers(0, 3, 400)
+        images = rng.integers(0, 190, (400, 8, 8)).astype(np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[:, 2 * label:2 * label + 3] += 65
+        write_npz(place, Dataset(images, labels, ("a", "b", "c")))
     return path
 
 
 def setting(data, **more):
-    return setting_of(RECIPE, FACTORY, str(data), **{"search": 120, "confirm": 80, **more})
+    return setting_of(RECIPE, FACTORY, str(data), **{"search": 120, "confirm": 80, "test": str(data.with_name("test.npz")), **more})
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,12 @@ def test_the_splits_are_disjoint_and_refused_if_missing(data):
                        ({"train": 300}, "fewer than the 300")):
         with pytest.raises(ModelError, match=text):
             parts_of(setting(data, **more))
+
+
+def test_one_file_has_no_test_images(data, tmp_path):
+    with pytest.raises(ModelError, match="no test images of its own; name others with --test"):
+        search(setting(data, test=""), RECIPE, Options(), tmp_path / "s")
+    assert not (tmp_path / "s").exists()
 
 
 class Stop(Exception):
@@ -179,7 +186,7 @@ for _name in ("search", "lower"):
 
 def test_the_command(data, tmp_path):
     (tmp_path / "recipe.toml").write_text('weights = "dfp:b=8"\n[float]\nepochs = 2\nbatch = 20\n[tune]\nepochs = 1\nbatch = 20\n')
-    words = ["search", FACTORY, "-o", tmp_path / "s", "--data", data, "--config", tmp_path / "recipe.toml", "--rule", "fast", "--drop", 10,
+    words = ["search", FACTORY, "-o", tmp_path / "s", "--data", data, "--test", data.with_name("test.npz"), "--config", tmp_path / "recipe.toml", "--rule", "fast", "--drop", 10,
              "--search-images", 100, "--confirm-images", 50, "--least", 3, "--json"]
     done = CliRunner().invoke(APP, list(map(str, words)))
     assert done.exit_code == 0, done.output
