@@ -65,11 +65,12 @@ class Graph:
             try:
                 if node.name in names or not node.name.replace("_", "").replace(".", "").isalnum():
                     raise ModelError(f"{node.op}: name {node.name!r} must be unique, of letters, digits, '_' and '.'")
+                known = set(node.inputs) & names         # not its own name: a node cannot read itself
                 names.add(node.name)
                 if node.arity is not None and len(node.inputs) != node.arity:
                     raise ModelError(f"{node.op} '{node.name}' must read {node.arity} edges, not {len(node.inputs)}")
                 for source in node.inputs:
-                    if source not in names:
+                    if source not in known:
                         raise ModelError(f"{node.op} '{node.name}' reads {source!r}, which no earlier node makes")
                 if all(source in edges for source in node.inputs):
                     edges[node.name] = infer(node, [edges[source] for source in node.inputs])
