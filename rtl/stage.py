@@ -19,7 +19,7 @@ from .serializer import Serializer
 from .shapers import Cropper, Padder, StreamBuffer, WidthConverter
 from .window import MemoryWindow, ShiftWindow
 
-__all__ = ["Folding", "Requant", "ConvStage", "PoolStage", "GlobalPoolStage", "gears", "gear_actors"]
+__all__ = ["Folding", "Requant", "ConvStage", "PoolStage", "GlobalPoolStage", "gears", "gear_actors", "trimmed_width"]
 
 
 @dataclass(frozen=True)
@@ -234,6 +234,13 @@ class ConvStage(Chain):
             actors.insert(0, Filter(actors[0], [y < keep[0] and x < keep[1] for y in range(height) for x in range(width)
                                                 for _ in range(words)], 0))
         return gear_actors(actors[0], *lanes) + actors
+
+
+def trimmed_width(size: tuple[int, int], pads: tuple[int, int, int, int], kernel: tuple[int, int], stride: tuple[int, int],
+                  pool: tuple[int, int]) -> int:
+    """Return the pixels of a row that reach the window source of a `ConvStage`; a shift window needs two."""
+    _, pads, keep = _trim(size, pads, kernel, stride, pool)
+    return keep[1] + pads[1] + pads[3]
 
 
 def _window_fits(size: tuple[int, int], pads: tuple[int, int, int, int], kernel: tuple[int, int], stride: tuple[int, int],

@@ -6,7 +6,7 @@ import numpy as np
 
 from hwq.rtl.common import Technology
 from hwq.rtl.reduce import ArgMax
-from hwq.rtl.stage import ConvStage, Folding, GlobalPoolStage, PoolStage, Requant
+from hwq.rtl.stage import ConvStage, Folding, GlobalPoolStage, PoolStage, Requant, trimmed_width
 
 from ..arith import width_of
 from ..errors import ModelError
@@ -83,6 +83,13 @@ class Layer:
     def _requant(self) -> Requant:
         node = next(node for node in self.nodes if isinstance(node, n.Requantize))
         return Requant(node.mult, node.offset, node.offset_neg, node.shift, node.lo, node.hi, node.half_even)
+
+    @property
+    def shifts(self) -> bool:
+        """Whether the layer can have a shift window."""
+        main = self.main
+        return (isinstance(main, n.Conv2d) and self.weight.shape[1:3] != (1, 1)
+                and trimmed_width(self.x.shape[:2], main.pads, self.weight.shape[1:3], main.stride, self._pool) >= 2)
 
     def styles(self, technology: Technology) -> tuple[str, ...]:
         """Return the styles of arithmetic that the layer can have, see `MatVec`."""
