@@ -10,11 +10,12 @@ from amaranth.lib.wiring import In, Out
 from .common import Block, Cost, Technology, check
 from .frames import FlagQueue, InputGuard, OutputFramer
 
-__all__ = ["Accelerator", "Chain", "AXIS_PORTS"]
+__all__ = ["Accelerator", "Chain", "AXIS_PORTS", "CORE_NAMES"]
 
 AXIS_PORTS = ("s_axis_tdata", "s_axis_tvalid", "s_axis_tready", "s_axis_tlast",
               "m_axis_tdata", "m_axis_tvalid", "m_axis_tready", "m_axis_tlast", "m_axis_tuser")
-
+# Submodules of the core that are no layers.
+CORE_NAMES = ("core", "guard", "entry", "flags", "framer", "gear", "gear_down", "gear_up")
 
 # Packed logic cells over the blocks' own sums, fitted by bench/calibrate.py.
 _PACKING = 1.055

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hwq.rtl.accelerator import CORE_NAMES
 from hwq.rtl.common import Technology
 from hwq.rtl.reduce import ArgMax
 from hwq.rtl.stage import ConvStage, Folding, GlobalPoolStage, PoolStage, Requant, trimmed_width
@@ -27,7 +28,7 @@ class Layer:
     Attributes
     ----------
     name : str
-        Name of its first node, safe as a Verilog identifier.
+        Name of its first node with ``_`` for ``.``, numbered where that is taken; the name of its module.
     nodes : tuple of Node
         In order: the operator, its `Requantize`, a fused `MaxPool2d`.
     x, y : Edge
@@ -153,6 +154,12 @@ def _check(node: Node, x: Edge) -> None:
                       "Flatten, Requantize, ArgMax")
 
 
+def _free(name: str, taken: list[str]) -> str:
+    """Return the name, numbered if another layer or a part of the core has it."""
+    names = (name, *(f"{name}_{k}" for k in range(2, len(taken) + 3)))
+    return next(each for each in names if each not in taken and each not in CORE_NAMES)
+
+
 def split(graph: Graph) -> list[Layer]:
     """Return the layers of a chain of operators, each with its requantization (`hwq.passes.HARDWARE_PASSES` were run).
 
@@ -190,7 +197,7 @@ def split(graph: Graph) -> list[Layer]:
                 group.append(after)
         elif isinstance(node, n.Requantize):
             _refuse(node, "a Requantize of its own has no hardware yet; supported: after Conv2d, Linear, GlobalAvgPool2d")
-        layers.append(Layer(node.name.replace(".", "_"), tuple(group), x, graph.edges[group[-1].name]))
+        layers.append(Layer(_free(node.name.replace(".", "_"), [layer.name for layer in layers]), tuple(group), x, graph.edges[group[-1].name]))
         i += len(group)
     if not layers:
         raise ModelError(f"Network '{graph.name}' has no layer that computes anything")

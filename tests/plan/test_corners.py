@@ -50,3 +50,15 @@ def test_a_target_without_limits_refuses_no_plan_that_keeps_no_promise():
     graph = network((3, 6, 7), MaxPool2d("p", ("in",), kernel=(3, 1), stride=(3, 1)), Flatten("f", ("p",)), linear("fc", "f", 1, 42))
     plan, _ = exact(graph)
     assert plan.cycles >= 42
+
+
+@pytest.mark.parametrize("names, modules", [(("block.0", "block_0", "block_0_2"), ["block_0", "block_0_2", "block_0_2_2"]),
+                                            (("guard", "framer", "flags"), ["guard_2", "framer_2", "flags_2"]),
+                                            (("gear", "entry", "core"), ["gear_2", "entry_2", "core_2"])])
+def test_layers_have_names_of_their_own(names, modules):
+    nodes, source = [], "in"
+    for k, name in enumerate(names):
+        nodes += [linear(name, source, 4, 4, k), Requantize(f"q{k}", (name,), offset=np.array([4]), shift=3, lo=0, hi=15)]
+        source = f"q{k}"
+    plan, _ = exact(network((4,), *nodes), folds={modules[-1]: (4, 2)}, count=1)
+    assert [planned.layer.name for planned in plan.layers] == modules
