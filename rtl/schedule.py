@@ -222,6 +222,8 @@ def steady_cycles(make: Callable[[], Sequence[Actor]], in_beats: int, frames: in
         for _ in range(count * in_beats):
             t = actors[0].push(t) + 1
         actors[0].flush()
+        if not actors[-1].times(count):
+            raise ValueError("The event model gives less than one result a frame")
         shifts = set()
         for actor in actors:
             events = actor.times(count)

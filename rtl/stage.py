@@ -12,14 +12,14 @@ from .accelerator import Chain
 from .common import Technology, check, check_int, shape_of
 from .deduct import Deduct
 from .matvec import MatVec
-from .reduce import Reduce
+from .reduce import ArgMax, Reduce
 from .requantizer import Requantizer
 from .schedule import Actor, Filter, Gear, RingActor, ShiftActor
 from .serializer import Serializer
 from .shapers import Cropper, Padder, StreamBuffer, WidthConverter
 from .window import MemoryWindow, ShiftWindow
 
-__all__ = ["Folding", "Requant", "ConvStage", "PoolStage", "GlobalPoolStage", "gears", "gear_actors", "trimmed_width"]
+__all__ = ["Folding", "Requant", "ConvStage", "PoolStage", "GlobalPoolStage", "ArgMaxStage", "gears", "gear_actors", "trimmed_width"]
 
 
 @dataclass(frozen=True)
@@ -348,3 +348,33 @@ class GlobalPoolStage(Chain):
         """Return the event model of the stage in front of ``after``."""
         pixels, beats = self._loops
         return [Filter(after, [False] * (pixels - 1) * beats + [True] * beats, self._latency)]
+
+
+class ArgMaxStage(Chain):
+    """Index of the largest of a frame's values, which come ``lanes`` a beat.
+
+    Parameters
+    ----------
+    in_range, lanes, count
+        Inclusive range of the values, lanes of the stream, values a frame.
+
+    Members
+    -------
+    i : stream of ``lanes`` values
+    o : stream of one index
+
+    Cycles a frame: one a value.
+    """
+
+    out_lanes = 1
+
+    def __init__(self, in_range: tuple[int, int], *, lanes: int = 1, count: int):
+        self.cycles, self._lanes = count, lanes
+        self._largest = ArgMax(in_range, count)
+        self.out_shape = self._largest.out_shape
+        super().__init__([*gears(shape_of(*in_range), lanes, 1), ("largest", self._largest)])
+
+    def actors(self, after: Actor) -> list[Actor]:
+        """Return the event model of the stage in front of ``after``."""
+        largest = self._largest.actor(after)
+        return [*gear_actors(largest, self._lanes, 1), largest]

@@ -6,8 +6,7 @@ import numpy as np
 
 from hwq.rtl.accelerator import CORE_NAMES
 from hwq.rtl.common import Technology
-from hwq.rtl.reduce import ArgMax
-from hwq.rtl.stage import ConvStage, Folding, GlobalPoolStage, PoolStage, Requant, trimmed_width
+from hwq.rtl.stage import ArgMaxStage, ConvStage, Folding, GlobalPoolStage, PoolStage, Requant, trimmed_width
 
 from ..arith import width_of
 from ..errors import ModelError
@@ -18,7 +17,7 @@ from ..ir.nodes import Edge, Node
 
 __all__ = ["Layer", "split"]
 
-Stage = ConvStage | PoolStage | GlobalPoolStage | ArgMax
+Stage = ConvStage | PoolStage | GlobalPoolStage | ArgMaxStage
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +127,7 @@ class Layer:
             return GlobalPoolStage(x_range, lanes=in_lanes, pixels=height * width, channels=channels,
                                    requant=self._requant, technology=technology)
         assert isinstance(main, n.ArgMax)
-        return ArgMax(x_range, channels)
+        return ArgMaxStage(x_range, lanes=in_lanes, count=channels)
 
 
 def _refuse(node: Node, what: str) -> None:

@@ -62,3 +62,14 @@ def test_layers_have_names_of_their_own(names, modules):
         source = f"q{k}"
     plan, _ = exact(network((4,), *nodes), folds={modules[-1]: (4, 2)}, count=1)
     assert [planned.layer.name for planned in plan.layers] == modules
+
+
+@pytest.mark.parametrize("inputs, outputs, target", [(8, 4, "up5k"), (30, 10, "generic"), (2, 3, "generic")])
+def test_argmax_behind_several_lanes(inputs, outputs, target):
+    graph = network((inputs,), linear("fc", "in", outputs, inputs), ArgMax("top", ("fc",)))
+    exact(graph, target, folds={"fc": (outputs, inputs)})
+    check(graph, target)
+
+
+def test_argmax_alone():
+    check(network((6,), ArgMax("top", ("in",))), "generic")
