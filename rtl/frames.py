@@ -53,18 +53,17 @@ class InputGuard(Block):
     @property
     def cost(self) -> Cost:
         """Logic cells."""
-        return Cost(lc=25 + 2 * self.beats.bit_length() + self.shape.width * self.lanes)
+        return Cost(lc=25 + 2 * self.beats.bit_length() + (self.shape.width + (self.shape.width % 8 > 0)) * self.lanes)
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.count = count = LoopNest([self.beats])
         low, high = self.code_range
-        full_low, full_high = ((-(1 << self.shape.width - 1), (1 << self.shape.width - 1) - 1) if self.shape.signed
-                               else (0, (1 << self.shape.width) - 1))
         fill, drop, final = Signal(), Signal(), Signal()
-        pitch = 8 * byte_width(self.shape)
+        pitch = 8 * byte_width(self.shape)               # clamped before it is cut to the code's width
+        full_low, full_high = (-(1 << pitch - 1), (1 << pitch - 1) - 1) if self.shape.signed else (0, (1 << pitch) - 1)
         for lane in range(self.lanes):
-            raw = self.tdata[lane * pitch:lane * pitch + self.shape.width]
+            raw = self.tdata[lane * pitch:(lane + 1) * pitch]
             code = raw.as_signed() if self.shape.signed else raw
             if high < full_high:
                 code = Mux(code > high, high, code)

@@ -73,13 +73,15 @@ class Filter(Actor):
 
     def __init__(self, after: Actor, gives: Sequence[bool], latency: int):
         self.after, self.gives, self.latency = after, list(gives), latency
-        self._at, self._free, self._last = 0, 0, -1
+        self._at, self._free, self._last = 0, -1, -1
 
     def push(self, t: int) -> int:
         took = max(t, self._last + 1, self._free - self.latency + 1)
-        self._last = took
         if self.gives[self._at]:
             self._free = self.after.push(max(took + self.latency, self._free + 1))
+            if not self.latency:                         # nothing is held: taken when the follower takes it
+                took = self._free
+        self._last = took
         self._at = (self._at + 1) % len(self.gives)
         return took
 

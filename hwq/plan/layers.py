@@ -113,13 +113,12 @@ class Layer:
         main = self.main
         height, width, channels = self.x.shape if len(self.x.shape) == 3 else (1, 1, self.x.shape[0])
         if isinstance(main, n.Conv2d):
-            x_range = (min(self.x.lo, main.pad_value), max(self.x.hi, main.pad_value)) if any(main.pads) else x_range
             return ConvStage(self.weight, self.weight_format, x_range, height=height, width=width, stride=main.stride,
-                             pads=main.pads, pad_value=main.pad_value, requant=self._requant, pool=self._pool,
+                             pads=main.pads, pad_value=main.pad_value, bias=main.bias, requant=self._requant, pool=self._pool,
                              in_lanes=in_lanes, fold=fold, technology=technology)
         if isinstance(main, n.Linear):
-            return ConvStage(self.weight, self.weight_format, x_range, height=1, width=1, requant=self._requant,
-                             in_lanes=in_lanes, fold=fold, technology=technology)
+            return ConvStage(self.weight, self.weight_format, x_range, height=1, width=1, bias=main.bias,
+                             requant=self._requant, in_lanes=in_lanes, fold=fold, technology=technology)
         if isinstance(main, n.MaxPool2d):
             return PoolStage(x_range, lanes=in_lanes, height=height, width=width, channels=channels, kernel=main.kernel,
                              technology=technology)
@@ -189,8 +188,6 @@ def split(graph: Graph) -> list[Layer]:
             # The range that can occur, not the one asked for: what follows is sized by it.
             edge = graph.edges[nodes[i + 1].name]
             group.append(replace(follower, lo=edge.lo, hi=edge.hi))       # type: ignore[type-var, arg-type]
-            if isinstance(node, n.Conv2d | n.Linear) and node.bias.any():
-                _refuse(node, "the bias is not in the Requantize; run hwq.passes.apply_passes first")
             after = nodes[i + 2] if i + 2 < len(nodes) else None
             if isinstance(node, n.Conv2d) and isinstance(after, n.MaxPool2d):
                 group.append(after)

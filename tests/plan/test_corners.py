@@ -6,10 +6,11 @@ import pytest
 
 from hwq.formats import FixedPoint
 from hwq.interp import run
-from hwq.ir import ArgMax, Conv2d, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, Requantize
+from hwq.ir import ArgMax, Conv2d, Flatten, Graph, Input, Linear, MaxPool2d, Output, Requantize
 from hwq.lower import lower
 from hwq.passes import apply_passes
 from hwq.plan import device, make_plan
+from hwq.rtl.schedule import Filter, Sink
 
 from ..test_accelerator import drive
 from .test_cycles import check, network
@@ -73,3 +74,40 @@ def test_argmax_behind_several_lanes(inputs, outputs, target):
 
 def test_argmax_alone():
     check(network((6,), ArgMax("top", ("in",))), "generic")
+
+
+def test_the_model_holds_no_beat_in_a_cropper():
+    taken = []
+
+    class Slow(Sink):
+        def push(self, t):
+            taken.append(max(t, 3 * len(taken)))
+            return taken[-1]
+
+    crop = Filter(Slow(), [True, True, False], 0)
+    assert [crop.push(0) for _ in range(6)] == [0, 3, 4, 6, 9, 10] and taken == [0, 3, 6, 9]
+
+
+@pytest.mark.parametrize("pad_value, lo, hi", [(-3, 0, 15), (40, 0, 15), (9, -8, 7)])
+@pytest.mark.parametrize("first", ["in", "q0"])
+def test_border_codes_outside_the_codes_that_come_in(pad_value, lo, hi, first):
+    before = [conv("c0", "in", 1, 1, 1, 1), Requantize("q0", ("c0",), offset=np.array([8]), shift=4, lo=lo, hi=hi)]
+    last = conv("c", first, 2, 3, 3, 1, pads=(1, 1, 1, 1), pad_value=pad_value)
+    exact(Graph((Input("in", (), shape=(4, 4, 1), lo=lo, hi=hi), *(before if first == "q0" else []), last, Output("out", ("c",)))), count=2)
+
+
+@pytest.mark.parametrize("folds", [{"fc": (1, 1)}, {"fc": (4, 2)}])
+def test_bias_together_with_an_offset_by_sign(folds):
+    rq = Requantize("q", ("fc",), mult=np.array([3]), offset=np.array([8]), offset_neg=np.array([7]), shift=4, lo=-8, hi=7)
+    graph = network((4,), linear("fc", "in", 4, 4), rq)
+    assert graph.by_name["fc"].bias.any()
+    exact(graph, folds=folds, count=8)
+    check(graph, "generic", folds=folds)
+
+
+@pytest.mark.parametrize("lo, hi, byte, code", [(0, 15, 16, 15), (0, 15, 255, 15), (-8, 7, 0x80, -8), (-8, 7, 0x10, 7), (2, 9, 0, 2)])
+def test_codes_outside_the_range_are_clamped_by_all_their_bits(lo, hi, byte, code):
+    fc = Linear("fc", ("in",), weight=np.array([[1]]), bias=np.zeros(1), weight_format=FMT)
+    graph = Graph((Input("in", (), shape=(1,), lo=lo, hi=hi), fc, Output("out", ("fc",))))
+    core = lower(apply_passes(graph), make_plan(apply_passes(graph), device("generic")))
+    assert drive(core, [[byte]], 1) == [([code], 0)]
