@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from .common import Block, Cost, Technology, check
 from .frames import FlagQueue, InputGuard, OutputFramer
+from .shapers import StreamBuffer
 
 __all__ = ["Accelerator", "Chain", "AXIS_PORTS", "CORE_NAMES"]
 
@@ -104,8 +105,12 @@ class Accelerator(Block):
         self.guard = InputGuard(in_range, in_shape, in_lanes, in_beats)
         self.framer = OutputFramer(out_shape, out_beats)
         self.flags = FlagQueue(2 + sum(getattr(block, "frames", 1) for _, block in stages))
-        self.stages, self.technology = list(stages), technology
-        _check_joints([("guard", self.guard), *stages, ("framer", self.framer)])
+        # Results of border alone would leave before their frame comes: the framer waits for its first beat, which the entry
+        # buffer takes even while the first stage, full of border, takes none.
+        self._eager = any(getattr(block, "eager", False) for _, block in stages)
+        entry = [("entry", StreamBuffer(in_shape, in_lanes))] if self._eager else []
+        self.stages, self.technology = [*entry, *stages], technology
+        _check_joints([("guard", self.guard), *self.stages, ("framer", self.framer)])
         super().__init__({
             "s_axis_tdata": In(8 * self.guard.bytes), "s_axis_tvalid": In(1), "s_axis_tready": Out(1), "s_axis_tlast": In(1),
             "m_axis_tdata": Out(8 * self.framer.bytes), "m_axis_tvalid": Out(1), "m_axis_tready": In(1),
@@ -130,6 +135,8 @@ class Accelerator(Block):
         for source, sink in [*zip(chain[::2], chain[1::2], strict=True),
                              (self.guard.flag, self.flags.i), (self.flags.o, self.framer.flag)]:
             inner.d.comb += [sink.payload.eq(source.payload), sink.valid.eq(source.valid), source.ready.eq(sink.ready)]
+
+        inner.d.comb += self.framer.open.eq(self.flags.o.valid | self.guard.begun if self._eager else 1)
 
         # Block RAM of some families reads zeros for a while after configuration (Technology.startup_cycles).
         starting = Signal(init=1 if self.technology.startup_cycles else 0)

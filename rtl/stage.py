@@ -217,12 +217,23 @@ class ConvStage(Chain):
         w = self.window
         return 2 + -(-w.depth * w.simd // (w.height * w.width * w.channels))
 
+    @property
+    def eager(self) -> bool:
+        """Whether the first windows of a frame lie in the border, so that their results need nothing of the frame."""
+        first = self.window.span if isinstance(self.window, MemoryWindow) else self.window.ends.index(True) + 1
+        return not any(self._inside[:first])
+
+    @property
+    def _inside(self) -> list[bool]:
+        """Whether each beat of the image with its border comes from outside."""
+        (_, _, words), keep, pads, _, _ = self._input
+        return [pads[0] <= y < pads[0] + keep[0] and pads[1] <= x < pads[1] + keep[1]
+                for y in range(keep[0] + pads[0] + pads[2]) for x in range(keep[1] + pads[1] + pads[3]) for _ in range(words)]
+
     def actors(self, after: Actor) -> list[Actor]:
         """Return the event model of the stage in front of ``after``, first actor first."""
-        (height, width, words), keep, pads, lanes, pool = self._input
-        rows, cols = keep[0] + pads[0] + pads[2], keep[1] + pads[1] + pads[3]
-        inside = [pads[0] <= y < pads[0] + keep[0] and pads[1] <= x < pads[1] + keep[1]
-                  for y in range(rows) for x in range(cols) for _ in range(words)]
+        (height, width, words), keep, _, lanes, pool = self._input
+        inside = self._inside
         beats = self.fold.pe // self.fold.lanes
         latency = self.window.latency + self.matvec.latency + self.requantizer.latency + 5
         actors: list[Actor] = []

@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+from amaranth.sim import Simulator
 
 from hwq.formats import FixedPoint
 from hwq.interp import run
@@ -13,7 +14,7 @@ from hwq.plan import device, make_plan
 from hwq.rtl.schedule import Filter, Sink
 
 from ..test_accelerator import drive
-from .test_cycles import check, network
+from .test_cycles import check, network, steady
 
 FMT = FixedPoint(4, 0)
 
@@ -111,3 +112,54 @@ def test_codes_outside_the_range_are_clamped_by_all_their_bits(lo, hi, byte, cod
     graph = Graph((Input("in", (), shape=(1,), lo=lo, hi=hi), fc, Output("out", ("fc",))))
     core = lower(apply_passes(graph), make_plan(apply_passes(graph), device("generic")))
     assert drive(core, [[byte]], 1) == [([code], 0)]
+
+
+def early(core, beats, frames):
+    """Send frames with a long pause before each; return the result beats that came before their frame's first beat."""
+    found = []
+
+    async def bench(ctx):
+        ctx.set(core.m_axis_tready, 1)
+        begun = done = cycle = 0
+        for frame in [*beats, None]:
+            for _ in range(150):
+                _, _, valid, last = await ctx.tick().sample(core.m_axis_tvalid, core.m_axis_tlast)
+                found.extend([cycle] * (valid and done == begun))
+                done, cycle = done + (valid and last), cycle + 1
+            for k, beat in enumerate(frame or []):
+                ctx.set(core.s_axis_tdata, beat)
+                ctx.set(core.s_axis_tlast, k == len(frame) - 1)
+                ctx.set(core.s_axis_tvalid, 1)
+                took = 0
+                while not took:
+                    _, _, took, valid, last = await ctx.tick().sample(core.s_axis_tready, core.m_axis_tvalid, core.m_axis_tlast)
+                    found.extend([cycle] * (valid and done == begun))
+                    done, cycle, begun = done + (valid and last), cycle + 1, begun + (took and k == 0)
+                ctx.set(core.s_axis_tvalid, 0)
+        assert done == begun == frames
+
+    sim = Simulator(core)
+    sim.add_clock(1e-6)
+    sim.add_testbench(bench)
+    sim.run()
+    return found
+
+
+EARLY = {
+    "memory": (network((3, 3, 1), conv("c", "in", 2, 1, 1, 1, pads=(1, 1, 1, 1))), {}),
+    "shift": (network((3, 3, 1), conv("c", "in", 2, 2, 2, 1, pads=(2, 2, 2, 2))), {"c": (2, 4)}),
+    "second": (network((3, 3, 1), conv("a", "in", 2, 2, 2, 1), Requantize("q", ("a",), shift=4, lo=0, hi=15),
+                       conv("c", "q", 1, 1, 1, 2, pads=(2, 1, 1, 1))), {}),
+    "one beat": (network((1, 1, 1), conv("c", "in", 1, 1, 1, 1, pads=(1, 1, 1, 1))), {}),
+}
+
+
+@pytest.mark.parametrize("name", EARLY)
+def test_no_result_leaves_before_its_frame_has_begun(name):
+    graph, folds = EARLY[name]
+    plan, _ = exact(graph, folds=folds)
+    gated, same, free = (lower(apply_passes(graph), plan) for _ in range(3))
+    assert not early(gated, [[1] * gated.guard.beats] * 2, 2)
+    free._eager, free.stages = False, free.stages[1:]    # without the gate and its entry: no faster
+    found = steady(same, 12, 3000)[-4:]
+    assert (found == steady(free, 12, 3000)[-4:]).all() and (found <= plan.cycles).all()
