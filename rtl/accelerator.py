@@ -88,6 +88,8 @@ class Accelerator(Block):
         Codes: inclusive range, shape, codes a beat, beats a frame.
     out_shape, out_beats
         Results: shape, results a frame.
+    frames : int
+        Frames that must be able to be under way, from their last beat in to their last beat out, for the core to keep its pace.
     technology : Technology
         Gives the start-up time.
 
@@ -101,10 +103,10 @@ class Accelerator(Block):
     """
 
     def __init__(self, stages: Sequence[tuple[str, wiring.Component]], *, in_range: tuple[int, int], in_shape: Shape,
-                 in_lanes: int, in_beats: int, out_shape: Shape, out_beats: int, technology: Technology):
+                 in_lanes: int, in_beats: int, out_shape: Shape, out_beats: int, frames: int = 1, technology: Technology):
         self.guard = InputGuard(in_range, in_shape, in_lanes, in_beats)
         self.framer = OutputFramer(out_shape, out_beats)
-        self.flags = FlagQueue(2 + sum(getattr(block, "frames", 1) for _, block in stages))
+        self.flags = FlagQueue(max(frames, 2 + sum(getattr(block, "frames", 1) for _, block in stages)))
         # Results of border alone would leave before their frame comes: the framer waits for its first beat, which the entry
         # buffer takes even while the first stage, full of border, takes none.
         self._eager = any(getattr(block, "eager", False) for _, block in stages)

@@ -7,7 +7,7 @@ from amaranth.sim import Simulator
 
 from hwq.formats import FixedPoint
 from hwq.interp import run
-from hwq.ir import ArgMax, Conv2d, Flatten, Graph, Input, Linear, MaxPool2d, Output, Requantize
+from hwq.ir import ArgMax, Conv2d, Flatten, GlobalAvgPool2d, Graph, Input, Linear, MaxPool2d, Output, Requantize
 from hwq.lower import lower
 from hwq.passes import apply_passes
 from hwq.plan import device, make_plan
@@ -163,3 +163,29 @@ def test_no_result_leaves_before_its_frame_has_begun(name):
     free._eager, free.stages = False, free.stages[1:]    # without the gate and its entry: no faster
     found = steady(same, 12, 3000)[-4:]
     assert (found == steady(free, 12, 3000)[-4:]).all() and (found <= plan.cycles).all()
+
+
+def mlp(*sizes):
+    nodes, source = [], "in"
+    for k, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        nodes.append(linear(f"fc{k}", source, outputs, inputs, k))
+        if k < len(sizes) - 2:
+            mult = np.random.default_rng(k).integers(1, 30, outputs)
+            nodes.append(Requantize(f"q{k}", (f"fc{k}",), mult=mult, offset=np.array([64]), shift=9, lo=0, hi=15))
+        source = f"q{k}"
+    return network((sizes[0],), *nodes)
+
+
+SHORT = {
+    "mlp": mlp(4, 4, 4, 1),
+    "mean": network((1, 1, 1), GlobalAvgPool2d("g", ("in",)), Requantize("q", ("g",), mult=np.array([3]), shift=2, lo=0, hi=255)),
+    "convolution": network((2, 2, 1), conv("c", "in", 1, 2, 2, 1), Requantize("q", ("c",), mult=np.array([3]), shift=8, lo=0, hi=15)),
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_frames_shorter_than_the_pipeline_keep_their_pace(name):
+    graph = SHORT[name]
+    plan, core = exact(graph)
+    found = steady(lower(apply_passes(graph), plan), 64, 2000)
+    assert (found[8:] == plan.cycles).all(), (plan.cycles, core.flags.depth, found.tolist())
