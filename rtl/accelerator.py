@@ -9,12 +9,14 @@ from amaranth.lib.wiring import In, Out
 
 from .common import Block, Cost, Technology, check
 from .frames import FlagQueue, InputGuard, OutputFramer
+from .shapers import StreamBuffer
 
-__all__ = ["Accelerator", "Chain", "AXIS_PORTS"]
+__all__ = ["Accelerator", "Chain", "AXIS_PORTS", "CORE_NAMES"]
 
 AXIS_PORTS = ("s_axis_tdata", "s_axis_tvalid", "s_axis_tready", "s_axis_tlast",
               "m_axis_tdata", "m_axis_tvalid", "m_axis_tready", "m_axis_tlast", "m_axis_tuser")
-
+# Submodules of the core that are no layers.
+CORE_NAMES = ("core", "guard", "entry", "flags", "framer", "gear", "gear_down", "gear_up")
 
 # Packed logic cells over the blocks' own sums, fitted by bench/calibrate.py.
 _PACKING = 1.055
@@ -86,6 +88,8 @@ class Accelerator(Block):
         Codes: inclusive range, shape, codes a beat, beats a frame.
     out_shape, out_beats
         Results: shape, results a frame.
+    frames : int
+        Frames that must be able to be under way, from their last beat in to their last beat out, for the core to keep its pace.
     technology : Technology
         Gives the start-up time.
 
@@ -99,12 +103,16 @@ class Accelerator(Block):
     """
 
     def __init__(self, stages: Sequence[tuple[str, wiring.Component]], *, in_range: tuple[int, int], in_shape: Shape,
-                 in_lanes: int, in_beats: int, out_shape: Shape, out_beats: int, technology: Technology):
+                 in_lanes: int, in_beats: int, out_shape: Shape, out_beats: int, frames: int = 1, technology: Technology):
         self.guard = InputGuard(in_range, in_shape, in_lanes, in_beats)
         self.framer = OutputFramer(out_shape, out_beats)
-        self.flags = FlagQueue(2 + sum(getattr(block, "frames", 1) for _, block in stages))
-        self.stages, self.technology = list(stages), technology
-        _check_joints([("guard", self.guard), *stages, ("framer", self.framer)])
+        self.flags = FlagQueue(max(frames, 2 + sum(getattr(block, "frames", 1) for _, block in stages)))
+        # Results of border alone would leave before their frame comes: the framer waits for its first beat, which the entry
+        # buffer takes even while the first stage, full of border, takes none.
+        self._eager = any(getattr(block, "eager", False) for _, block in stages)
+        entry = [("entry", StreamBuffer(in_shape, in_lanes))] if self._eager else []
+        self.stages, self.technology = [*entry, *stages], technology
+        _check_joints([("guard", self.guard), *self.stages, ("framer", self.framer)])
         super().__init__({
             "s_axis_tdata": In(8 * self.guard.bytes), "s_axis_tvalid": In(1), "s_axis_tready": Out(1), "s_axis_tlast": In(1),
             "m_axis_tdata": Out(8 * self.framer.bytes), "m_axis_tvalid": Out(1), "m_axis_tready": In(1),
@@ -129,6 +137,8 @@ class Accelerator(Block):
         for source, sink in [*zip(chain[::2], chain[1::2], strict=True),
                              (self.guard.flag, self.flags.i), (self.flags.o, self.framer.flag)]:
             inner.d.comb += [sink.payload.eq(source.payload), sink.valid.eq(source.valid), source.ready.eq(sink.ready)]
+
+        inner.d.comb += self.framer.open.eq(self.flags.o.valid | self.guard.begun if self._eager else 1)
 
         # Block RAM of some families reads zeros for a while after configuration (Technology.startup_cycles).
         starting = Signal(init=1 if self.technology.startup_cycles else 0)

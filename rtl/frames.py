@@ -35,6 +35,8 @@ class InputGuard(Block):
         Exactly ``beats`` beats for every frame that came in.
     flag : stream of one bit
         One beat a frame: 1 if the frame was too short or too long.
+    begun : Out(1)
+        Part of a frame, and not all of it, has come in.
     """
 
     latency = 0
@@ -47,24 +49,23 @@ class InputGuard(Block):
         self.bytes = lanes * byte_width(shape)
         super().__init__({
             "tdata": In(8 * self.bytes), "tvalid": In(1), "tready": Out(1), "tlast": In(1),
-            "o": Out(lanes_stream(shape, lanes)), "flag": Out(stream.Signature(1)),
+            "o": Out(lanes_stream(shape, lanes)), "flag": Out(stream.Signature(1)), "begun": Out(1),
         })
 
     @property
     def cost(self) -> Cost:
         """Logic cells."""
-        return Cost(lc=25 + 2 * self.beats.bit_length() + self.shape.width * self.lanes)
+        return Cost(lc=25 + 2 * self.beats.bit_length() + (self.shape.width + (self.shape.width % 8 > 0)) * self.lanes)
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.count = count = LoopNest([self.beats])
         low, high = self.code_range
-        full_low, full_high = ((-(1 << self.shape.width - 1), (1 << self.shape.width - 1) - 1) if self.shape.signed
-                               else (0, (1 << self.shape.width) - 1))
         fill, drop, final = Signal(), Signal(), Signal()
-        pitch = 8 * byte_width(self.shape)
+        pitch = 8 * byte_width(self.shape)               # clamped before it is cut to the code's width
+        full_low, full_high = (-(1 << pitch - 1), (1 << pitch - 1) - 1) if self.shape.signed else (0, (1 << pitch) - 1)
         for lane in range(self.lanes):
-            raw = self.tdata[lane * pitch:lane * pitch + self.shape.width]
+            raw = self.tdata[lane * pitch:(lane + 1) * pitch]
             code = raw.as_signed() if self.shape.signed else raw
             if high < full_high:
                 code = Mux(code > high, high, code)
@@ -78,7 +79,7 @@ class InputGuard(Block):
             self.flag.payload.eq(fill | ~self.tlast),
             self.flag.valid.eq((fill | (self.tvalid & ~drop)) & final & self.o.ready),
             self.tready.eq(drop | (~fill & self.o.ready & (~final | self.flag.ready))),
-            count.en.eq(self.o.valid & self.o.ready),
+            count.en.eq(self.o.valid & self.o.ready), self.begun.eq(~count.first[0]),
         ]
         with m.If(drop):
             with m.If(self.tvalid & self.tlast):
@@ -144,6 +145,8 @@ class OutputFramer(Block):
 
     Members
     -------
+    open : In(1)
+        Results may leave: their frame has begun to come in.
     i : stream of one result
     flag : stream of one bit, one beat a frame
     tdata, tvalid, tready, tlast, tuser
@@ -156,7 +159,7 @@ class OutputFramer(Block):
         self.shape, self.beats = shape, check_int("Beats", beats)
         self.bytes = byte_width(shape)
         super().__init__({
-            "i": In(lanes_stream(shape, 1)), "flag": In(stream.Signature(1)),
+            "open": In(1, init=1), "i": In(lanes_stream(shape, 1)), "flag": In(stream.Signature(1)),
             "tdata": Out(8 * self.bytes), "tvalid": Out(1), "tready": In(1), "tlast": Out(1), "tuser": Out(1),
         })
 
@@ -172,8 +175,8 @@ class OutputFramer(Block):
         # The last beat waits for the flag: a result may be complete before its whole frame has come in.
         m.d.comb += [
             self.tdata.eq(self.i.payload[0]), self.tlast.eq(final), self.tuser.eq(final & self.flag.payload & self.flag.valid),
-            self.tvalid.eq(self.i.valid & (~final | self.flag.valid)),
-            self.i.ready.eq(self.tready & (~final | self.flag.valid)),
+            self.tvalid.eq(self.i.valid & self.open & (~final | self.flag.valid)),
+            self.i.ready.eq(self.tready & self.open & (~final | self.flag.valid)),
             self.flag.ready.eq(self.tready & self.i.valid & final), count.en.eq(self.tvalid & self.tready),
         ]
         return m

@@ -191,14 +191,9 @@ class ArgMax(Block):
         """Return frames of values (n, count) as indices (n, 1)."""
         return x.argmax(axis=1)[:, None]
 
-    @property
-    def cycles(self) -> int:
-        """Cycles a frame."""
-        return self.count
-
-    def actors(self, after: Actor) -> list[Actor]:
+    def actor(self, after: Actor) -> Actor:
         """Return the event model of the block in front of ``after``."""
-        return [Filter(after, [False] * (self.count - 1) + [True], self.latency)]
+        return Filter(after, [False] * (self.count - 1) + [True], self.latency)
 
     def elaborate(self, platform):
         m = Module()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-__all__ = ["Actor", "Sink", "Gear", "Filter", "Bordered", "RingActor", "ShiftActor", "steady_cycles"]
+__all__ = ["Actor", "Sink", "Gear", "Filter", "Bordered", "RingActor", "ShiftActor", "steady_state"]
 
 # Cycles that a beat may wait inside a block beyond its latency, by the one-cycle-stale flags of rings and buffers.
 _SLACK = 2
@@ -73,13 +73,15 @@ class Filter(Actor):
 
     def __init__(self, after: Actor, gives: Sequence[bool], latency: int):
         self.after, self.gives, self.latency = after, list(gives), latency
-        self._at, self._free, self._last = 0, 0, -1
+        self._at, self._free, self._last = 0, -1, -1
 
     def push(self, t: int) -> int:
         took = max(t, self._last + 1, self._free - self.latency + 1)
-        self._last = took
         if self.gives[self._at]:
             self._free = self.after.push(max(took + self.latency, self._free + 1))
+            if not self.latency:                         # nothing is held: taken when the follower takes it
+                took = self._free
+        self._last = took
         self._at = (self._at + 1) % len(self.gives)
         return took
 
@@ -203,8 +205,10 @@ class ShiftActor(Bordered):
         return self._times[:frames * len(self._real)]
 
 
-def steady_cycles(make: Callable[[], Sequence[Actor]], in_beats: int, frames: int = 48) -> int:
-    """Return the cycles a frame once every event of every actor comes in equal distance.
+def steady_state(make: Callable[[], Sequence[Actor]], in_beats: int, frames: int = 48) -> tuple[int, int]:
+    """Return (cycles a frame, frames under way) once every event of every actor comes in equal distance.
+
+    Frames are under way from their last beat in to their last beat out; where no more may be, the cycles stay the same.
 
     Parameters
     ----------
@@ -218,19 +222,26 @@ def steady_cycles(make: Callable[[], Sequence[Actor]], in_beats: int, frames: in
     count = 6
     while True:
         actors = make()
-        t = 0
-        for _ in range(count * in_beats):
+        t, entered = 0, []
+        for k in range(count * in_beats):
             t = actors[0].push(t) + 1
+            if (k + 1) % in_beats == 0:
+                entered.append(t)
         actors[0].flush()
+        if not actors[-1].times(count):
+            raise ValueError("The event model gives less than one result a frame")
         shifts = set()
         for actor in actors:
             events = actor.times(count)
             if events:
                 table = np.array(events).reshape(count, -1)
                 shifts.update(np.unique(np.diff(table[-4:], axis=0)).tolist())
+        ends = np.array(actors[-1].times(count)).reshape(count, -1)[:, -1]
+        cycles = 0
         if len(shifts) == 1:
-            return int(shifts.pop())
-        if count >= frames:
-            ends = np.array(actors[-1].times(count)).reshape(count, -1)[:, -1]
-            return int(-(-(ends[-1] - ends[count // 2]) // (count - 1 - count // 2)))
+            cycles = int(shifts.pop())
+        elif count >= frames:
+            cycles = int(-(-(ends[-1] - ends[count // 2]) // (count - 1 - count // 2)))
+        if cycles:
+            return cycles, 1 + max(1, int((ends - entered)[count // 2:].max()) + _SLACK) // cycles + 1
         count *= 2

@@ -131,6 +131,8 @@ class Padder(Block):
     ----------
     shape : Shape
         Of one lane.
+    out_shape : Shape, optional
+        Of one lane of ``o``, where the border's code needs more than ``shape``; holds all of ``shape``.
     lanes : int
         Lanes a beat.
     height, width : int
@@ -152,16 +154,18 @@ class Padder(Block):
     latency = 0
 
     def __init__(self, shape: Shape, lanes: int, *, height: int, width: int, words: int,
-                 pads: tuple[int, int, int, int], value: int = 0):
+                 pads: tuple[int, int, int, int], value: int = 0, out_shape: Shape | None = None):
+        out_shape = out_shape or shape
         for name, number in (("Lanes", lanes), ("Height", height), ("Width", width), ("Words", words)):
             check_int(name, number)
         for pad in pads:
             check_int("Padding", pad, 0)
-        low, high = (-(1 << shape.width - 1), (1 << shape.width - 1) - 1) if shape.signed else (0, (1 << shape.width) - 1)
+        low, high = ((-(1 << out_shape.width - 1), (1 << out_shape.width - 1) - 1) if out_shape.signed
+                     else (0, (1 << out_shape.width) - 1))
         check(low <= value <= high, f"Padding value must lie in {low}..{high}, not {value!r}")
         self.shape, self.lanes, self.height, self.width, self.words = shape, lanes, height, width, words
         self.pads, self.value = tuple(pads), value
-        super().__init__({"i": In(lanes_stream(shape, lanes)), "o": Out(lanes_stream(shape, lanes))})
+        super().__init__({"i": In(lanes_stream(shape, lanes)), "o": Out(lanes_stream(out_shape, lanes))})
 
     @property
     def cycles(self) -> int:

@@ -12,14 +12,14 @@ from .accelerator import Chain
 from .common import Technology, check, check_int, shape_of
 from .deduct import Deduct
 from .matvec import MatVec
-from .reduce import Reduce
+from .reduce import ArgMax, Reduce
 from .requantizer import Requantizer
 from .schedule import Actor, Filter, Gear, RingActor, ShiftActor
 from .serializer import Serializer
 from .shapers import Cropper, Padder, StreamBuffer, WidthConverter
 from .window import MemoryWindow, ShiftWindow
 
-__all__ = ["Folding", "Requant", "ConvStage", "PoolStage", "GlobalPoolStage", "gears", "gear_actors"]
+__all__ = ["Folding", "Requant", "ConvStage", "PoolStage", "GlobalPoolStage", "ArgMaxStage", "gears", "gear_actors", "trimmed_width"]
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,15 @@ class ConvStage(Chain):
     weight_format : Format
         Of the ROM entries.
     x_range : (int, int)
-        Inclusive range of the codes.
+        Inclusive range of the codes that come in.
     height, width : int
         Image without border, in pixels; 1, 1 for a linear layer.
     stride : (int, int)
     pads : (top, left, bottom, right)
     pad_value : int
-        Code outside the image.
+        Code outside the image; may lie outside ``x_range``.
+    bias : int array (outputs,), optional
+        Added to the sums, one adder a sum: where it could not go into the requantization's offset.
     requant : Requant
     pool : (int, int)
         Kernel and stride of the max pooling, (1, 1) for none.
@@ -135,17 +137,20 @@ class ConvStage(Chain):
 
     def __init__(self, weight: np.ndarray, weight_format: Format, x_range: tuple[int, int], *, height: int, width: int,
                  stride: tuple[int, int] = (1, 1), pads: tuple[int, int, int, int] = (0, 0, 0, 0), pad_value: int = 0,
-                 requant: Requant, pool: tuple[int, int] = (1, 1), in_lanes: int = 1, fold: Folding, technology: Technology):
+                 bias: np.ndarray | None = None, requant: Requant, pool: tuple[int, int] = (1, 1), in_lanes: int = 1, fold: Folding, technology: Technology):
         outputs, kh, kw, channels = weight.shape
         check_int("Pe", fold.pe)
         check_int("Simd", fold.simd)
         check(outputs % fold.pe == 0, f"Pe must divide the {outputs} outputs, not {fold.pe!r}")
         check(fold.pe % fold.lanes == 0, f"Requantizer lanes must divide pe = {fold.pe}, not {fold.lanes!r}")
         check(fold.source in ("memory", "shift"), f"Window source must be 'memory' or 'shift', not {fold.source!r}")
-        x_shape = shape_of(*x_range)
         groups = outputs // fold.pe
         fused = pool if fold.source == "memory" else (1, 1)
         (height, width), pads, keep = _trim((height, width), pads, (kh, kw), stride, pool)
+        in_shape = shape_of(*x_range)
+        if any(pads):                                    # the border's code may lie outside what comes in
+            x_range = min(x_range[0], pad_value), max(x_range[1], pad_value)
+        x_shape = shape_of(*x_range)
         geometry = dict(height=keep[0] + pads[0] + pads[2], width=keep[1] + pads[1] + pads[3], channels=channels,
                         kernel=(kh, kw), stride=stride, groups=groups, technology=technology)
         self.window: MemoryWindow | ShiftWindow
@@ -162,12 +167,12 @@ class ConvStage(Chain):
             check(fold.simd == self.window.simd, f"Simd of a shift window must be {self.window.simd}, not {fold.simd!r}")
             beat = channels
         repeat = fused[0] * fused[1]
-        blocks: list[tuple[str, wiring.Component]] = gears(x_shape, in_lanes, beat)
+        blocks: list[tuple[str, wiring.Component]] = gears(in_shape, in_lanes, beat)
         if keep != (height, width):
-            blocks.append(("crop", Cropper(x_shape, beat, height=height, width=width, words=channels // beat, keep=keep)))
+            blocks.append(("crop", Cropper(in_shape, beat, height=height, width=width, words=channels // beat, keep=keep)))
         if any(pads):
-            blocks.append(("padder", Padder(x_shape, beat, height=keep[0], width=keep[1], words=channels // beat, pads=pads,
-                                            value=pad_value)))
+            blocks.append(("padder", Padder(in_shape, beat, height=keep[0], width=keep[1], words=channels // beat, pads=pads,
+                                            value=pad_value, out_shape=x_shape)))
         self._input = (height, width, channels // beat), keep, pads, (in_lanes, beat), pool
         arranged = weight.reshape(outputs, self.window.words, self.window.simd)
         self.matvec = MatVec(arranged, weight_format, x_range, pe=fold.pe, repeat=repeat, block_rom=fold.block_rom,
@@ -175,8 +180,9 @@ class ConvStage(Chain):
         order = (groups, repeat, fold.pe // fold.lanes)
         in_range, ranges, too_much = self.matvec.acc_range, self.matvec.ranges, self.matvec.too_much
         blocks += [("window", self.window), ("matvec", self.matvec)]
-        if requant.offset_neg.size and too_much.any():   # it must see the sign of the true sum
-            deduct = Deduct(ranges, too_much, pe=fold.pe, repeat=repeat)
+        has_bias = bias is not None and bool(bias.any())
+        if has_bias or requant.offset_neg.size and too_much.any():       # it must see the sign of the true sum
+            deduct = Deduct(ranges, too_much - bias if has_bias else too_much, pe=fold.pe, repeat=repeat)
             in_range, ranges, too_much = deduct.out_range, deduct.ranges, np.zeros_like(too_much)
             blocks.append(("deduct", deduct))
         self.requantizer = requant.block(in_range, outputs, fold.lanes, order, technology, too_much, ranges)
@@ -211,19 +217,31 @@ class ConvStage(Chain):
         w = self.window
         return 2 + -(-w.depth * w.simd // (w.height * w.width * w.channels))
 
+    @property
+    def eager(self) -> bool:
+        """Whether the first windows of a frame lie in the border, so that their results need nothing of the frame."""
+        first = self.window.span if isinstance(self.window, MemoryWindow) else self.window.ends.index(True) + 1
+        return not any(self._inside[:first])
+
+    @property
+    def _inside(self) -> list[bool]:
+        """Whether each beat of the image with its border comes from outside."""
+        (_, _, words), keep, pads, _, _ = self._input
+        return [pads[0] <= y < pads[0] + keep[0] and pads[1] <= x < pads[1] + keep[1]
+                for y in range(keep[0] + pads[0] + pads[2]) for x in range(keep[1] + pads[1] + pads[3]) for _ in range(words)]
+
     def actors(self, after: Actor) -> list[Actor]:
         """Return the event model of the stage in front of ``after``, first actor first."""
-        (height, width, words), keep, pads, lanes, pool = self._input
-        rows, cols = keep[0] + pads[0] + pads[2], keep[1] + pads[1] + pads[3]
-        inside = [pads[0] <= y < pads[0] + keep[0] and pads[1] <= x < pads[1] + keep[1]
-                  for y in range(rows) for x in range(cols) for _ in range(words)]
+        (height, width, words), keep, _, lanes, pool = self._input
+        inside = self._inside
         beats = self.fold.pe // self.fold.lanes
         latency = self.window.latency + self.matvec.latency + self.requantizer.latency + 5
         actors: list[Actor] = []
         if isinstance(self.window, MemoryWindow):
             w = self.window
+            repeat = w.pool[0] * w.pool[1]               # of a pooled block, only the maxima leave the stage
             actors = [RingActor(after, inside, starts=w.starts, span=w.span, capacity=w.capacity, groups=w.groups,
-                                group_cycles=w.pool[0] * w.pool[1] * w.words, beats=beats, latency=latency,
+                                group_cycles=repeat * max(w.words, beats if repeat > 1 else 1), beats=beats, latency=latency,
                                 gap=1 + self._relaxed)]
         else:
             if pool != (1, 1):
@@ -234,6 +252,13 @@ class ConvStage(Chain):
             actors.insert(0, Filter(actors[0], [y < keep[0] and x < keep[1] for y in range(height) for x in range(width)
                                                 for _ in range(words)], 0))
         return gear_actors(actors[0], *lanes) + actors
+
+
+def trimmed_width(size: tuple[int, int], pads: tuple[int, int, int, int], kernel: tuple[int, int], stride: tuple[int, int],
+                  pool: tuple[int, int]) -> int:
+    """Return the pixels of a row that reach the window source of a `ConvStage`; a shift window needs two."""
+    _, pads, keep = _trim(size, pads, kernel, stride, pool)
+    return keep[1] + pads[1] + pads[3]
 
 
 def _window_fits(size: tuple[int, int], pads: tuple[int, int, int, int], kernel: tuple[int, int], stride: tuple[int, int],
@@ -341,3 +366,33 @@ class GlobalPoolStage(Chain):
         """Return the event model of the stage in front of ``after``."""
         pixels, beats = self._loops
         return [Filter(after, [False] * (pixels - 1) * beats + [True] * beats, self._latency)]
+
+
+class ArgMaxStage(Chain):
+    """Index of the largest of a frame's values, which come ``lanes`` a beat.
+
+    Parameters
+    ----------
+    in_range, lanes, count
+        Inclusive range of the values, lanes of the stream, values a frame.
+
+    Members
+    -------
+    i : stream of ``lanes`` values
+    o : stream of one index
+
+    Cycles a frame: one a value.
+    """
+
+    out_lanes = 1
+
+    def __init__(self, in_range: tuple[int, int], *, lanes: int = 1, count: int):
+        self.cycles, self._lanes = count, lanes
+        self._largest = ArgMax(in_range, count)
+        self.out_shape = self._largest.out_shape
+        super().__init__([*gears(shape_of(*in_range), lanes, 1), ("largest", self._largest)])
+
+    def actors(self, after: Actor) -> list[Actor]:
+        """Return the event model of the stage in front of ``after``."""
+        largest = self._largest.actor(after)
+        return [*gear_actors(largest, self._lanes, 1), largest]

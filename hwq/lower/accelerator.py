@@ -7,7 +7,7 @@ from hwq.rtl.common import shape_of
 from hwq.rtl.stage import Folding, gears
 
 from ..ir.graph import Graph
-from ..plan import Plan
+from ..plan import Plan, frames_under_way
 
 __all__ = ["lower"]
 
@@ -35,4 +35,4 @@ def lower(graph: Graph, plan: Plan) -> Accelerator:
         results *= dim
     return Accelerator(stages, in_range=(source.lo, source.hi), in_shape=shape_of(source.lo, source.hi),
                        in_lanes=plan.in_lanes, in_beats=size // plan.in_lanes, out_shape=out_shape, out_beats=results,
-                       technology=technology)
+                       frames=frames_under_way(plan), technology=technology)

@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hwq.rtl.accelerator import CORE_NAMES
 from hwq.rtl.common import Technology
-from hwq.rtl.reduce import ArgMax
-from hwq.rtl.stage import ConvStage, Folding, GlobalPoolStage, PoolStage, Requant
+from hwq.rtl.stage import ArgMaxStage, ConvStage, Folding, GlobalPoolStage, PoolStage, Requant, trimmed_width
 
 from ..arith import width_of
 from ..errors import ModelError
@@ -17,7 +17,7 @@ from ..ir.nodes import Edge, Node
 
 __all__ = ["Layer", "split"]
 
-Stage = ConvStage | PoolStage | GlobalPoolStage | ArgMax
+Stage = ConvStage | PoolStage | GlobalPoolStage | ArgMaxStage
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Layer:
     Attributes
     ----------
     name : str
-        Name of its first node, safe as a Verilog identifier.
+        Name of its first node with ``_`` for ``.``, numbered where that is taken; the name of its module.
     nodes : tuple of Node
         In order: the operator, its `Requantize`, a fused `MaxPool2d`.
     x, y : Edge
@@ -84,6 +84,13 @@ class Layer:
         node = next(node for node in self.nodes if isinstance(node, n.Requantize))
         return Requant(node.mult, node.offset, node.offset_neg, node.shift, node.lo, node.hi, node.half_even)
 
+    @property
+    def shifts(self) -> bool:
+        """Whether the layer can have a shift window."""
+        main = self.main
+        return (isinstance(main, n.Conv2d) and self.weight.shape[1:3] != (1, 1)
+                and trimmed_width(self.x.shape[:2], main.pads, self.weight.shape[1:3], main.stride, self._pool) >= 2)
+
     def styles(self, technology: Technology) -> tuple[str, ...]:
         """Return the styles of arithmetic that the layer can have, see `MatVec`."""
         assert isinstance(self.main, n.Conv2d | n.Linear)
@@ -106,13 +113,12 @@ class Layer:
         main = self.main
         height, width, channels = self.x.shape if len(self.x.shape) == 3 else (1, 1, self.x.shape[0])
         if isinstance(main, n.Conv2d):
-            x_range = (min(self.x.lo, main.pad_value), max(self.x.hi, main.pad_value)) if any(main.pads) else x_range
             return ConvStage(self.weight, self.weight_format, x_range, height=height, width=width, stride=main.stride,
-                             pads=main.pads, pad_value=main.pad_value, requant=self._requant, pool=self._pool,
+                             pads=main.pads, pad_value=main.pad_value, bias=main.bias, requant=self._requant, pool=self._pool,
                              in_lanes=in_lanes, fold=fold, technology=technology)
         if isinstance(main, n.Linear):
-            return ConvStage(self.weight, self.weight_format, x_range, height=1, width=1, requant=self._requant,
-                             in_lanes=in_lanes, fold=fold, technology=technology)
+            return ConvStage(self.weight, self.weight_format, x_range, height=1, width=1, bias=main.bias,
+                             requant=self._requant, in_lanes=in_lanes, fold=fold, technology=technology)
         if isinstance(main, n.MaxPool2d):
             return PoolStage(x_range, lanes=in_lanes, height=height, width=width, channels=channels, kernel=main.kernel,
                              technology=technology)
@@ -120,7 +126,7 @@ class Layer:
             return GlobalPoolStage(x_range, lanes=in_lanes, pixels=height * width, channels=channels,
                                    requant=self._requant, technology=technology)
         assert isinstance(main, n.ArgMax)
-        return ArgMax(x_range, channels)
+        return ArgMaxStage(x_range, lanes=in_lanes, count=channels)
 
 
 def _refuse(node: Node, what: str) -> None:
@@ -144,6 +150,12 @@ def _check(node: Node, x: Edge) -> None:
     elif not isinstance(node, n.Linear | n.GlobalAvgPool2d | n.Flatten | n.ArgMax | n.Input | n.Output):
         _refuse(node, "this operator has no hardware yet; supported: Conv2d, Linear, MaxPool2d, GlobalAvgPool2d, "
                       "Flatten, Requantize, ArgMax")
+
+
+def _free(name: str, taken: list[str]) -> str:
+    """Return the name, numbered if another layer or a part of the core has it."""
+    names = (name, *(f"{name}_{k}" for k in range(2, len(taken) + 3)))
+    return next(each for each in names if each not in taken and each not in CORE_NAMES)
 
 
 def split(graph: Graph) -> list[Layer]:
@@ -176,14 +188,12 @@ def split(graph: Graph) -> list[Layer]:
             # The range that can occur, not the one asked for: what follows is sized by it.
             edge = graph.edges[nodes[i + 1].name]
             group.append(replace(follower, lo=edge.lo, hi=edge.hi))       # type: ignore[type-var, arg-type]
-            if isinstance(node, n.Conv2d | n.Linear) and node.bias.any():
-                _refuse(node, "the bias is not in the Requantize; run hwq.passes.apply_passes first")
             after = nodes[i + 2] if i + 2 < len(nodes) else None
             if isinstance(node, n.Conv2d) and isinstance(after, n.MaxPool2d):
                 group.append(after)
         elif isinstance(node, n.Requantize):
             _refuse(node, "a Requantize of its own has no hardware yet; supported: after Conv2d, Linear, GlobalAvgPool2d")
-        layers.append(Layer(node.name.replace(".", "_"), tuple(group), x, graph.edges[group[-1].name]))
+        layers.append(Layer(_free(node.name.replace(".", "_"), [layer.name for layer in layers]), tuple(group), x, graph.edges[group[-1].name]))
         i += len(group)
     if not layers:
         raise ModelError(f"Network '{graph.name}' has no layer that computes anything")

@@ -114,7 +114,7 @@ def _options(layer: Layer, device: Device, fixed: tuple[int, int] | None) -> lis
     else:
         for pe in _divisors(outputs):
             choices += [(pe, simd, "memory") for simd in _divisors(channels) if pe * simd <= limit]
-            if taps > 1 and channels <= 4 and pe * taps * channels <= limit:
+            if layer.shifts and channels <= 4 and pe * taps * channels <= limit:
                 choices.append((pe, taps * channels, "shift"))
     options = []
     for pe, simd, source in choices:
@@ -267,12 +267,16 @@ def _least(layers: list[Layer], options: dict[str, list[_Option]], device: Devic
     small = {name: min(each, key=lambda o: (o.cost.ebr, o.cost.lc)).fold for name, each in options.items()}
     plan = _assemble(layers, small, device, reserve, 1 << 60)
     plan = _promise(plan, lambda more: _assemble(layers, {**small, **more}, device, reserve, 1 << 60))
+    if not device.lc:                                    # no limits
+        return plan
+    # Another folding may take less logic, for more blocks: only what no folding can do without is certain.
+    lean = _assemble(layers, {name: min(each, key=lambda o: o.cost.lc).fold for name, each in options.items()}, device, reserve, 1 << 60)
     bits = {layer.name: layer.weight.size * layer.main.weight_format.width for layer in layers if layer.folds}   # type: ignore[attr-defined]
-    if plan.cost.ebr > device.ebr or plan.cost.lc > 1.3 * device.lc:
+    if plan.cost.ebr > device.ebr or lean.cost.lc > 1.3 * device.lc:
         worst = max(bits, key=lambda name: bits[name])
         raise FitError(
             f"The network does not fit {device.name}: at least {plan.cost.ebr} of {device.ebr} block RAMs and about "
-            f"{plan.cost.lc:.0f} of {device.lc} logic cells (shell included). Weights take {sum(bits.values())} bits, most in "
+            f"{lean.cost.lc:.0f} of {device.lc} logic cells (shell included). Weights take {sum(bits.values())} bits, most in "
             f"'{worst}' ({bits[worst]} bits). Fewer bits for that layer, fewer channels, or a larger device (--device hx8k) help; "
             f"hwq search NETWORK --cost {device.name} -o FOLDER looks for the bits that make it fit.")
     return plan

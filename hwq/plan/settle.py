@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hwq.rtl.common import Technology
-from hwq.rtl.schedule import Actor, Sink, steady_cycles
+from hwq.rtl.schedule import Actor, Sink, steady_state
 from hwq.rtl.stage import ConvStage, Folding, gear_actors
 from hwq.rtl.window import MemoryWindow
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .layers import Stage
     from .planner import Plan
 
-__all__ = ["settle", "simulated_cycles"]
+__all__ = ["settle", "simulated_cycles", "frames_under_way"]
 
 
 def _stages(plan: Plan) -> list[Stage]:
@@ -24,6 +24,15 @@ def _stages(plan: Plan) -> list[Stage]:
 
 def simulated_cycles(plan: Plan) -> int:
     """Return the cycles a frame of the event model: never less than what the hardware takes."""
+    return _simulate(plan)[0]
+
+
+def frames_under_way(plan: Plan) -> int:
+    """Return the frames that must have room in the core at once for it to keep the cycles of `simulated_cycles`."""
+    return _simulate(plan)[1]
+
+
+def _simulate(plan: Plan) -> tuple[int, int]:
     stages = _stages(plan)
 
     def make() -> list[Actor]:
@@ -36,7 +45,7 @@ def simulated_cycles(plan: Plan) -> int:
     beats = 1
     for dim in plan.layers[0].layer.x.shape:
         beats *= dim
-    return steady_cycles(make, beats // plan.in_lanes)
+    return steady_state(make, beats // plan.in_lanes)
 
 
 def _levels(window: MemoryWindow, technology: Technology) -> list[int]:
