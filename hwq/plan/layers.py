@@ -88,8 +88,11 @@ class Layer:
     def shifts(self) -> bool:
         """Whether the layer can have a shift window."""
         main = self.main
-        return (isinstance(main, n.Conv2d) and self.weight.shape[1:3] != (1, 1)
-                and trimmed_width(self.x.shape[:2], main.pads, self.weight.shape[1:3], main.stride, self._pool) >= 2)
+        _, kh, kw, _ = self.weight.shape
+        if not isinstance(main, n.Conv2d) or (kh, kw) == (1, 1):
+            return False
+        height, width, _ = self.x.shape
+        return trimmed_width((height, width), main.pads, (kh, kw), main.stride, self._pool) >= 2
 
     def styles(self, technology: Technology) -> tuple[str, ...]:
         """Return the styles of arithmetic that the layer can have, see `MatVec`."""
