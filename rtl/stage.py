@@ -180,9 +180,9 @@ class ConvStage(Chain):
         order = (groups, repeat, fold.pe // fold.lanes)
         in_range, ranges, too_much = self.matvec.acc_range, self.matvec.ranges, self.matvec.too_much
         blocks += [("window", self.window), ("matvec", self.matvec)]
-        surplus = too_much if bias is None else too_much - bias
-        if bias is not None and bias.any() or requant.offset_neg.size and too_much.any():   # it must see the sign of the true sum
-            deduct = Deduct(ranges, surplus, pe=fold.pe, repeat=repeat)
+        constants = too_much if bias is None else too_much - bias
+        if (bias is not None and bias.any()) or (requant.offset_neg.size and constants.any()):   # it must see the true sign
+            deduct = Deduct(ranges, constants, pe=fold.pe, repeat=repeat)
             in_range, ranges, too_much = deduct.out_range, deduct.ranges, np.zeros_like(too_much)
             blocks.append(("deduct", deduct))
         self.requantizer = requant.block(in_range, outputs, fold.lanes, order, technology, too_much, ranges)
