@@ -47,10 +47,10 @@ def calibrate(model: QuantizedModel, batches: Iterable[torch.Tensor]) -> None:
         for stage in model.weighted:
             stage.quantizer.choose(stage.weight)
         for observer in observers:
-            observer.observe()
+            observer.forget()
         for observer in observers:
             if not bool(observer.calibrated):
-                observer.observe()                     # what it saw before the ones in front were settled does not count
+                observer.observe()                     # only now: what it sees before the ones in front are settled does not count
                 with torch.no_grad():
                     for batch in inputs:
                         model(batch)

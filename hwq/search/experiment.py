@@ -178,7 +178,7 @@ class Store:
     def _train(self, job: Job, folder: Path) -> tuple[nn.Module, list[dict[str, Any]]]:
         """Return the trained network on the CPU, in eval mode, and the log."""
         parts, device = parts_of(self.setting), self.setting.device
-        model = self._start(job)
+        model = self._start(job).to(memory_format=torch.channels_last)      # type: ignore[call-overload]  # faster on one core, and on GPUs
         train = torch.cat([parts.train, parts.search]) if job.all_data else parts.train
         samples = Samples(parts.inputs, parts.labels, train, train[:0])
         options: dict[str, Any] = {"seed": job.seed, "device": device, "checkpoint": folder / "epoch.pt", "resume": True}
