@@ -7,7 +7,7 @@ accepted, in order; the last is its answer.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Score", "Evaluate", "RULES", "greedy", "fast", "product"]
+__all__ = ["Score", "Evaluate", "RULES", "admissible", "greedy", "fast", "product"]
 
 _EASY = 1e-4             # cross-entropy: added loss below it counts as this much, so that gains do not divide by nothing
 
@@ -42,6 +42,14 @@ class Score:
 Evaluate = Callable[[Score, Sequence[dict[str, int]], bool], list[Score]]
 
 
+def admissible(score: Score, reference: float, allowed: float) -> bool:
+    """Return whether the accuracy is at most ``allowed`` below ``reference``; just as much is.
+
+    Accuracies are counts over at most some hundred thousand images, so what is smaller than a billionth is rounding.
+    """
+    return reference - score.accuracy <= allowed + 1e-9
+
+
 def _lower(bits: dict[str, int], layer: str, by: int = 1) -> dict[str, int]:
     return {**bits, layer: bits[layer] - by}
 
@@ -59,7 +67,7 @@ def greedy(start: Score, evaluate: Evaluate, *, reference: float, allowed: float
         if not layers:
             return path
         scores = evaluate(now, [_lower(now.bits, layer) for layer in layers], True)
-        frozen |= {layer for layer, score in zip(layers, scores, strict=True) if reference - score.accuracy > allowed}
+        frozen |= {layer for layer, score in zip(layers, scores, strict=True) if not admissible(score, reference, allowed)}
         passed = [score for layer, score in zip(layers, scores, strict=True) if layer not in frozen]
         if not passed:
             return path
@@ -88,7 +96,7 @@ def fast(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, 
         while low <= high:
             middle = (low + high) // 2
             score = evaluate(now, [{**now.bits, layer: middle}], True)[0]
-            if reference - score.accuracy <= allowed:
+            if admissible(score, reference, allowed):
                 best, high = score, middle - 1
             else:
                 low = middle + 1
@@ -112,7 +120,7 @@ def product(start: Score, evaluate: Evaluate, *, reference: float, allowed: floa
             break
         scores = evaluate(now, [_lower(now.bits, layer) for layer in layers], True)
         walk.append(min(scores, key=lambda score: (reference - score.accuracy) * score.size))
-    within = [at for at, score in enumerate(walk) if at == 0 or reference - score.accuracy <= allowed]
+    within = [at for at, score in enumerate(walk) if at == 0 or admissible(score, reference, allowed)]
     last = min(within, key=lambda at: (walk[at].cost, walk[at].size))
     return walk[:last + 1]
 

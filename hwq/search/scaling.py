@@ -19,7 +19,7 @@ from .experiment import Store
 from .jobs import Job, Setting, parts_of, test_images
 from .log import Log
 from .pool import run_jobs
-from .rules import RULES, Score
+from .rules import RULES, Score, admissible
 from .stats import paired_drop
 
 __all__ = ["Options", "setting_of", "specs_of", "search"]
@@ -165,7 +165,7 @@ def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, 
     start = run.evaluate(root, [start_bits], True)[0]
     path = RULES[options.rule](start, run.evaluate, reference=run.reference, allowed=options.allowed / 100, least=options.least)
     found = path[-1]
-    met = run.reference - found.accuracy <= options.allowed / 100
+    met = admissible(found, run.reference, options.allowed / 100)
     log.add({"event": "found", "bits": found.bits, "met": met, "key": found.key})
     weights = _with_bits(specs, found.bits)
     final_job = Job(seed, run.tune, weights, base["key"], recipe.penalty, True, every[1:])
@@ -177,7 +177,7 @@ def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, 
         "bits": found.bits, "met": met, "mean_bits": final["bits"] / total, "ratio": 32 * total / final["bits"],
         "ratio_everything": 32 * _parameters(store, base["key"]) / final["stored_bits"],
         "search_drop": 100 * (run.reference - found.accuracy), "confirm_drop": drops["confirm"], "test_drop": drops["test"],
-        "confirmed": drops["confirm"][0] <= options.allowed, "accuracy": {part: final[part]["accuracy"] for part in every[1:]},
+        "confirmed": drops["confirm"][0] <= options.allowed + 1e-9, "accuracy": {part: final[part]["accuracy"] for part in every[1:]},
         "float_activations": final["test_float_activations"]["accuracy"],
         "reference": {part: fair[part]["accuracy"] for part in every[1:]}, "weight_bits": final["bits"], "start_weight_bits": start.size,
         "path": [asdict(score) for score in path], "seed": seed, "rule": options.rule,

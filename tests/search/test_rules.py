@@ -4,7 +4,7 @@ from itertools import product as combinations
 
 import pytest
 
-from hwq.search.rules import RULES, Score, fast, greedy, product
+from hwq.search.rules import RULES, Score, admissible, fast, greedy, product
 
 SIZES = {"a": 100, "b": 1000, "c": 5000, "d": 50}
 PAIN = {"a": 0.004, "b": 0.0004, "c": 0.0002, "d": 0.002}          # accuracy lost is PAIN * (2 ** (8 - bits) - 1) / 8
@@ -74,3 +74,11 @@ def test_block_rams_in_steps_do_not_stop_greedy():
 def test_least_bits_are_kept():
     for rule in (greedy, fast, product):
         assert set(rule(START, Counter(), reference=0.9, allowed=1.0, least=4)[-1].bits.values()) == {4}
+
+
+def test_just_the_allowed_drop_is_admissible():
+    for images in (1000, 5000, 10_000):
+        for right in range(images // 2, images, images // 50):
+            reference, allowed = right / images, images // 1000 / images
+            assert admissible(Score({}, (right - images // 1000) / images, 0.0, 0.0, 0.0), reference, allowed)
+            assert not admissible(Score({}, (right - images // 1000 - 1) / images, 0.0, 0.0, 0.0), reference, allowed)
