@@ -8,8 +8,10 @@ from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import Out
 
 from ..errors import FormatError
+from .registry import Board
+from .uart import uart_divisor
 
-__all__ = ["PllSettings", "pll_settings", "PowerOnReset", "Ice40Pll", "DirectClock"]
+__all__ = ["PllSettings", "pll_settings", "raised_hz", "PowerOnReset", "Ice40Pll", "DirectClock"]
 
 _PFD = (10e6, 133e6)                                     # Hz: iCE40 LP/HX and UltraPlus family data sheets
 _VCO = (533e6, 1066e6)
@@ -58,6 +60,29 @@ def pll_settings(in_hz: float, out_hz: float) -> PllSettings:
         raise FormatError(f"The PLL cannot make {out_hz / 1e6:g} MHz from {in_hz / 1e6:g} MHz: its phase detector takes "
                           "10 to 133 MHz, its oscillator 533 to 1066 MHz")
     return best
+
+
+def raised_hz(board: Board | None, limit_hz: float, baud: int) -> int | None:
+    """Return the highest clock not above a limit that a board's PLL makes and that its link can divide; None: there is none.
+
+    Parameters
+    ----------
+    board : Board
+    limit_hz : float
+        What place and route reached.
+    baud : int
+        Of the link.
+    """
+    if board is None:
+        return None
+    for hz in (min(limit_hz, _OUT[1]), *(n * baud for n in range(int(min(limit_hz, _OUT[1])) // baud, 0, -1))):
+        try:
+            made = pll_settings(board.clock_hz, hz).hz
+            uart_divisor(round(made), baud)
+        except FormatError:
+            continue
+        return round(made)
+    return None
 
 
 class PowerOnReset(wiring.Component):

@@ -8,7 +8,15 @@ from ..errors import FitError, HwqError, ToolError
 from ..plan import Plan, PlannedLayer
 from .pins import unknown_pin
 
-__all__ = ["diagnose", "utilization"]
+__all__ = ["ClockError", "diagnose", "utilization"]
+
+
+
+class ClockError(FitError):
+    """Place and route succeed, but no seed reaches the clock; ``reached_hz`` is what the fastest reached."""
+
+    reached_hz: float = 0.0
+
 
 _NAMES = {"ICESTORM_LC": "logic cells", "ICESTORM_RAM": "block RAMs", "ICESTORM_DSP": "DSP", "ICESTORM_SPRAM": "SPRAM",
           "ICESTORM_PLL": "PLL", "SB_IO": "pins", "SB_GB": "global buffers"}
@@ -47,8 +55,10 @@ def diagnose(log: str, plan: Plan, hz: int, seeds: int, error: ToolError) -> Hwq
     reached = re.findall(r"Max frequency for clock\s+'[^']*':\s+([\d.]+) MHz \(FAIL", log)
     if reached:
         slowest = min(float(value) for value in reached)
-        return FitError(f"The clock of {hz / 1e6:g} MHz is not reached: {slowest:g} MHz. Type --freq {int(slowest)}"
-                        + ("" if seeds > 1 else ", or --seeds 8 to try several placements") + ".")
+        slow = ClockError(f"The clock of {hz / 1e6:g} MHz is not reached: {slowest:g} MHz. Type --freq {int(slowest)}"
+                          + ("" if seeds > 1 else ", or --seeds 8 to try several placements") + ".")
+        slow.reached_hz = slowest * 1e6
+        return slow
     return error
 
 

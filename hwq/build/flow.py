@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hwq.boards import link_script as link
-from hwq.boards.clocks import pll_settings
+from hwq.boards.clocks import pll_settings, raised_hz
 from hwq.boards.registry import DEFAULT_BAUD, Board, find_board, find_device
 from hwq.boards.registry import Device as Part
 from hwq.boards.tops import board_files, device_files
@@ -23,6 +23,7 @@ from ..lower import lower
 from ..passes import apply_passes
 from ..plan import SHELL, Plan, device, make_plan, parse_fold
 from ..toolchain import find, run_yosys, versions
+from .diagnose import ClockError
 from .html import write_html
 from .link_sim import write_link_sim
 from .output import output_folder
@@ -37,6 +38,7 @@ TARGETS = ("ice40", "verilog")
 _DEFAULT_MHZ = 24.0
 _MHZ = (0.1, 275.0)                                      # the iCE40's clock nets take no more
 _MAX_SEEDS = 64
+_RAISES = 3                                              # tries to reach a higher clock
 _VECTORS = 8                                             # golden frames in a build
 
 
@@ -50,6 +52,7 @@ class _Choice:
     pcf: str | None
     baud: int
     seeds: tuple[int, ...]
+    raises: bool = False                                 # the clock to what place and route reach
 
     @property
     def tools(self) -> tuple[str, ...]:
@@ -80,6 +83,7 @@ def _choose(target: str, board: str | None, device_name: str | None, pcf: str | 
     part = chosen.device if chosen else find_device(str(device_name))
     if freq_mhz is not None and not (math.isfinite(freq_mhz) and _MHZ[0] <= freq_mhz <= _MHZ[1]):
         raise FormatError(f"--freq must be {_MHZ[0]:g} to {_MHZ[1]:g} MHz, not {freq_mhz:g}")
+    raises = freq_mhz is None and chosen is not None
     if freq_mhz is None:
         freq_mhz = chosen.clock_hz / 1e6 if chosen and not chosen.pll_pad else _DEFAULT_MHZ
     hz = round(freq_mhz * 1e6)
@@ -87,7 +91,7 @@ def _choose(target: str, board: str | None, device_name: str | None, pcf: str | 
     # Both refuse what they cannot make.
     uart_divisor(pll_settings(chosen.clock_hz, hz).hz if chosen and hz != chosen.clock_hz else hz, baud)
     first = 1 if seed is None else seed
-    return _Choice(chosen, part, hz, read_pcf(pcf) if pcf is not None else None, baud, tuple(range(first, first + (seeds or 1))))
+    return _Choice(chosen, part, hz, read_pcf(pcf) if pcf is not None else None, baud, tuple(range(first, first + (seeds or 1))), raises)
 
 
 def _patience(plan: Plan) -> int:
@@ -114,7 +118,7 @@ def build(graph: Graph, output: str | Path, *, target: str = "ice40", board: str
         Pins of ``clk``, ``rx``, ``tx`` for a bare device.
     folds : texts ``layer=pe,simd``
     freq_mhz : float, optional
-        Clock of the core; 24 MHz on the iCEBreaker and on a bare device, the crystal's on the other boards.
+        Clock of the core. Not given: as fast as place and route reach, by the board's PLL; 24 MHz on a bare device.
     baud : int, optional
         Of the link; 1,000,000.
     seed, seeds : int, optional
@@ -167,22 +171,49 @@ def _place(manifest: Manifest, work: Path, choice: _Choice, plan: Plan, say: Cal
     i, o = manifest["input"], manifest["output"]
     shell: dict[str, Any] = dict(in_bytes=i["bytes"], in_beats=i["beats"], out_bytes=o["bytes"], out_beats=o["beats"],
                                  model_hash=bytes.fromhex(manifest["model_hash"])[:8], baud=choice.baud)
-    # The top first: what its clock and its link refuse is said before the long steps.
-    pins = choice.pcf
-    hz = choice.hz
-    if choice.board:
-        text, pins, hz = board_files(choice.board, choice.hz, **shell)
-    else:
-        text = device_files(clock_hz=hz, **shell)
-    manifest["link"] = write_link_sim(work, clock_hz=hz, **shell)
-    (work / "top.il").write_text(text)
-    if pins:
-        (work / "top.pcf").write_text(pins)
+    start = _board(choice, choice.hz, shell, work)       # first: what its clock and its link refuse is said before the long steps
     say("synthesise the core")
     lines = link.synthesize_core_lines(part, options="-dsp" if plan.device.dsp else "")
     script = SYNTH_PRELUDE + "\n".join([*lines[1:], "write_verilog -noattr netlist.v"]) + "\n"
     run_yosys(script, work / "logs" / "synth_core.log", work)
-    say("synthesise the shell and link")
-    run_yosys("\n".join(link.synthesize_top_lines(part)) + "\n", work / "logs" / "synth_top.log", work)
-    run_yosys("\n".join(link.link_lines()) + "\n", work / "logs" / "link.log", work)
-    return place(part, plan, work, hz=hz, seeds=choice.seeds, pins=bool(pins), say=say)
+
+    def attempt(hz: int) -> Placed:
+        say("synthesise the shell and link")
+        run_yosys("\n".join(link.synthesize_top_lines(part)) + "\n", work / "logs" / "synth_top.log", work)
+        run_yosys("\n".join(link.link_lines()) + "\n", work / "logs" / "link.log", work)
+        return place(part, plan, work, hz=hz, seeds=choice.seeds, pins=bool(choice.pcf or choice.board), say=say)
+
+    placed = attempt(start)
+    if choice.raises:
+        placed = _raised(placed, choice, lambda hz: attempt(_board(choice, hz, shell, work)), say)
+    manifest["link"] = write_link_sim(work, clock_hz=placed.hz, **shell)
+    return placed
+
+
+def _board(choice: _Choice, hz: int, shell: dict[str, Any], work: Path) -> int:
+    """Write the top for a clock, and its pins; return the clock that comes."""
+    pins = choice.pcf
+    if choice.board:
+        text, pins, hz = board_files(choice.board, hz, **shell)
+    else:
+        text = device_files(clock_hz=hz, **shell)
+    (work / "top.il").write_text(text)
+    if pins:
+        (work / "top.pcf").write_text(pins)
+    return hz
+
+
+def _raised(placed: Placed, choice: _Choice, attempt: Callable[[int], Placed], say: Callable[[str], None]) -> Placed:
+    """Place again at the clock that was reached, or near it: another clock is another divisor, hence another placement."""
+    limit, whole = placed.fmax_mhz * 1e6, True
+    for _ in range(_RAISES):
+        hz = raised_hz(choice.board, limit, choice.baud)
+        if hz is None or hz <= 1.02 * placed.hz:
+            break
+        say(f"raise the clock to {hz / 1e6:.4g} MHz")
+        try:
+            placed, whole = attempt(hz), True
+            limit = placed.fmax_mhz * 1e6
+        except ClockError as error:
+            limit, whole = min(error.reached_hz, 0.96 * limit), False
+    return placed if whole else attempt(placed.hz)       # a try that failed overwrote the files

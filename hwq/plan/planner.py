@@ -269,14 +269,18 @@ def _least(layers: list[Layer], options: dict[str, list[_Option]], device: Devic
     plan = _promise(plan, lambda more: _assemble(layers, {**small, **more}, device, reserve, 1 << 60))
     if not device.lc:                                    # no limits
         return plan
-    # Another folding may take less logic, for more blocks: only what no folding can do without is certain.
-    lean = _assemble(layers, {name: min(each, key=lambda o: o.cost.lc).fold for name, each in options.items()}, device, reserve, 1 << 60)
+    # Certain is only what no sharing of the blocks can do without: all weights in blocks, or those that fit and the rest in logic.
+    every = list(options.values())
+    chosen = choose(every, device.ebr - reserve.ebr, device.dsp)
+    lean = _assemble(layers, {name: o.fold for name, o in zip(options, chosen, strict=True)}, device, reserve, 1 << 60) if chosen else None
     bits = {layer.name: layer.weight.size * layer.main.weight_format.width for layer in layers if layer.folds}   # type: ignore[attr-defined]
-    if plan.cost.ebr > device.ebr or lean.cost.lc > 1.3 * device.lc:
+    if lean is None or lean.cost.lc > 1.3 * device.lc:
+        blocks = reserve.ebr + sum(min(o.cost.ebr for o in each if o.fold.block_rom) for each in every)
+        logic = f", or about {lean.cost.lc:.0f} of {device.lc} logic cells with those that there are" if lean else ""
         worst = max(bits, key=lambda name: bits[name])
         raise FitError(
-            f"The network does not fit {device.name}: at least {plan.cost.ebr} of {device.ebr} block RAMs and about "
-            f"{lean.cost.lc:.0f} of {device.lc} logic cells (shell included). Weights take {sum(bits.values())} bits, most in "
+            f"The network does not fit {device.name}: at least {blocks} of {device.ebr} block RAMs{logic} "
+            f"(shell included). Weights take {sum(bits.values())} bits, most in "
             f"'{worst}' ({bits[worst]} bits). Fewer bits for that layer, fewer channels, or a larger device (--device hx8k) help; "
             f"hwq search NETWORK --cost {device.name} -o FOLDER looks for the bits that make it fit.")
     return plan

@@ -4,7 +4,9 @@
 import pytest
 from amaranth.sim import Simulator
 
-from hwq.boards.clocks import PowerOnReset, pll_settings
+from hwq.boards.clocks import PowerOnReset, pll_settings, raised_hz
+from hwq.boards.registry import BOARDS
+from hwq.boards.uart import uart_divisor
 from hwq.errors import FormatError
 
 
@@ -53,3 +55,15 @@ def test_power_on_reset_lasts_its_cycles():
     assert seen == [1] * 5 + [0] * 4
     with pytest.raises(FormatError, match="^Reset cycles must be at least 1, not 0"):
         PowerOnReset(cycles=0)
+
+
+@pytest.mark.parametrize("name", BOARDS)
+@pytest.mark.parametrize("limit", [16.2e6, 23.9e6, 38.94e6, 43.55e6, 97.77e6, 400e6])
+def test_the_clock_is_raised_to_what_pll_and_link_can(name, limit):
+    hz = raised_hz(BOARDS[name], limit, 1_000_000)
+    assert hz is not None and 0.93 * min(limit, 275e6) <= hz <= limit
+    assert abs(hz / uart_divisor(hz, 1_000_000) / 1e6 - 1) <= 0.02
+
+
+def test_no_clock_to_raise_to():
+    assert raised_hz(BOARDS["icebreaker"], 15e6, 1_000_000) is None and raised_hz(None, 50e6, 1_000_000) is None
