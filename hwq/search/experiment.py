@@ -103,6 +103,12 @@ class Store:
         load_weights(made, self.folder / key / "state.pt")
         return made.eval()
 
+    def _root(self, key: str) -> str:
+        """Return the float network that a job's chain of bases begins with."""
+        while base := json.loads((self.folder / key / "job.json").read_text())["base"]:
+            key = base
+        return key
+
     def _prepare(self, network: nn.Module, weights: dict[str, str]) -> QuantizedModel:
         setting, example = self.setting, parts_of(self.setting).inputs[:2]
         return prepare(network.eval(), example, weights, activations=setting.activations, input=InputSpec(setting.input_bits),
@@ -182,6 +188,8 @@ class Store:
         train = torch.cat([parts.train, parts.search]) if job.all_data else parts.train
         samples = Samples(parts.inputs, parts.labels, train, train[:0])
         options: dict[str, Any] = {"seed": job.seed, "device": device, "checkpoint": folder / "epoch.pt", "resume": True}
+        if job.phase.teacher_weight > 0 and job.base:
+            options["teacher"] = self.model(self._root(job.base)).to(memory_format=torch.channels_last)      # type: ignore[call-overload]
         log: list[dict[str, Any]] = []
         if isinstance(model, QuantizedModel):
             log = tune(model, samples, job.phase, penalty=job.penalty, calibration=self.setting.calibration, **options)

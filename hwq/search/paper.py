@@ -51,6 +51,8 @@ class Plan:
         Kinds of format it is done with.
     least : int
         Its fewest bits.
+    batchnorm : str
+        ``"fold"`` or ``"keep"``: a deep narrow network with folded batch norms does not survive two bits.
     """
 
     factory: str
@@ -69,6 +71,7 @@ class Plan:
     scaling: str = "fast"
     scaled: tuple[str, ...] = ("dfp",)
     least: int = 2
+    batchnorm: str = "fold"
     activations: dict[str, str] = field(default_factory=lambda: {"*": "dfp:b=8"})
 
 
@@ -87,16 +90,16 @@ def _allcnn(width: str, classes: int) -> str:
 
 PLANS: dict[tuple[str, str], Plan] = {
     ("tiny", "synthetic"): _TINY,
-    ("small", "fashion-mnist"): Plan(_FASHION, Phase(epochs=15, batch=128, lr=0.1), _SMALL),
+    ("small", "fashion-mnist"): Plan(_FASHION, Phase(epochs=15, batch=128, lr=0.1), _SMALL, trial_epochs=1),
     ("small", "mnist"): Plan(_FASHION, Phase(epochs=10, batch=128, lr=0.1), _SMALL),
-    **{("small", name): Plan(_allcnn(width, classes), Phase(epochs=15, batch=128, lr=0.1, flip=True, shift=4), replace(_SMALL, flip=True, shift=4),
-                             search=10_000, trained=(2, 3)) for name, width, classes in (("cifar-10", "0.125", 10), ("cifar-100", "0.25", 100),
+    **{("small", name): Plan(_allcnn(width, classes), Phase(epochs=15, batch=128, lr=0.1, flip=True, shift=4), replace(_SMALL, epochs=3, lr=0.005, flip=True, shift=4),
+                             search=10_000, trained=(2, 3), trial_epochs=1, batchnorm="keep") for name, width, classes in (("cifar-10", "0.125", 10), ("cifar-100", "0.25", 100),
                                                                                       ("svhn", "0.125", 10))},
     ("full", "fashion-mnist"): Plan(_FASHION, Phase(epochs=40, batch=128, lr=0.1, shift=2), replace(_SMALL, epochs=15, shift=2),
                                     range_variants=VARIANTS, scaling="greedy", scaled=("dfp", "po2")),
     **{("full", name): Plan(_allcnn("1.0", classes), Phase(epochs=350, batch=128, lr=0.05, weight_decay=1e-3, flip=name != "svhn", shift=5),
                             replace(_FULL, flip=name != "svhn"), trained=(2, 3, 4, 5), range_variants=VARIANTS, trial_epochs=10,
-                            scaling="greedy", scaled=("dfp", "po2")) for name, classes in (("cifar-10", 10), ("cifar-100", 100), ("svhn", 10))},
+                            scaling="greedy", scaled=("dfp", "po2"), batchnorm="keep") for name, classes in (("cifar-10", 10), ("cifar-100", 100), ("svhn", 10))},
 }
 
 
@@ -128,7 +131,7 @@ class Experiment:
     def __init__(self, plan: Plan, data: str, seeds: Sequence[int], folder: Path, *, test: str = "", processes: int = 1, threads: int = 1,
                  device: str = "cpu", report: Callable[[dict[str, Any]], None] = lambda row: None) -> None:
         self.plan, self.seeds, self.folder, self.processes, self.report = plan, list(seeds), folder, processes, report
-        self.recipe = Recipe(activations=plan.activations, float_phase=plan.float_phase, tune=plan.tune)
+        self.recipe = Recipe(batchnorm=plan.batchnorm, activations=plan.activations, float_phase=plan.float_phase, tune=plan.tune)
         self.setting: Setting = setting_of(self.recipe, plan.factory, data, test=test, search=plan.search, confirm=plan.confirm,
                                            train=plan.train, threads=threads, device=device)
         self.store = Store(self.setting, folder / "jobs")
@@ -200,7 +203,7 @@ class Experiment:
     def _choose(self, name: str, weights: dict[str, str], variant: str) -> tuple[Phase, Penalty, float]:
         """Return phase and penalty of the variant's best trial on the first seed; every variant has equally many."""
         plan, seed = self.plan, self.seeds[0]
-        short = replace(plan.tune, epochs=plan.trial_epochs, calibrate_until=min(plan.tune.calibrate_until, plan.trial_epochs // 2))
+        short = replace(plan.tune, epochs=plan.trial_epochs, calibrate_until=min(plan.tune.calibrate_until, max(1, plan.trial_epochs // 2)))
         values = {"plain": plan.rates, "qr": plan.qr, "wqr": plan.wqr}[variant]
 
         def made(value: float, phase: Phase) -> tuple[Phase, Penalty]:

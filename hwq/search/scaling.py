@@ -77,8 +77,8 @@ class _Search:
 
     def __init__(self, store: Store, recipe: Recipe, options: Options, specs: dict[str, Spec], log: Log, processes: int) -> None:
         self.store, self.recipe, self.options, self.specs, self.log, self.processes = store, recipe, options, specs, log, processes
-        self.tune = replace(recipe.tune, teacher_weight=0.0)
-        self.brief = replace(self.tune, epochs=options.epochs, calibrate_until=min(self.tune.calibrate_until, options.epochs // 2))
+        self.tune = recipe.tune
+        self.brief = replace(self.tune, epochs=options.epochs, calibrate_until=min(self.tune.calibrate_until, max(1, options.epochs // 2)))
         self.reference = 0.0
 
     def score(self, bits: dict[str, int], result: dict[str, Any]) -> Score:
