@@ -53,6 +53,8 @@ class Plan:
         Its fewest bits.
     batchnorm : str
         ``"fold"`` or ``"keep"``: a deep narrow network with folded batch norms does not survive two bits.
+    scaling_tune : Phase or None
+        Of the scaling's trainings and its reference, instead of ``tune``.
     """
 
     factory: str
@@ -72,6 +74,7 @@ class Plan:
     scaled: tuple[str, ...] = ("dfp",)
     least: int = 2
     batchnorm: str = "fold"
+    scaling_tune: Phase | None = None
     activations: dict[str, str] = field(default_factory=lambda: {"*": "dfp:b=8"})
 
 
@@ -90,7 +93,8 @@ def _allcnn(width: str, classes: int) -> str:
 
 PLANS: dict[tuple[str, str], Plan] = {
     ("tiny", "synthetic"): _TINY,
-    ("small", "fashion-mnist"): Plan(_FASHION, Phase(epochs=15, batch=128, lr=0.1), _SMALL, trial_epochs=1),
+    ("small", "fashion-mnist"): Plan(_FASHION, Phase(epochs=15, batch=128, lr=0.1, flip=True), replace(_SMALL, lr=0.01, flip=True),
+                                     trial_epochs=1, scaling_tune=replace(_SMALL, lr=0.005, flip=True, teacher_weight=0.5)),
     ("small", "mnist"): Plan(_FASHION, Phase(epochs=10, batch=128, lr=0.1), _SMALL),
     **{("small", name): Plan(_allcnn(width, classes), Phase(epochs=15, batch=128, lr=0.1, flip=True, shift=4), replace(_SMALL, epochs=3, lr=0.005, flip=True, shift=4),
                              search=10_000, trained=(2, 3), trial_epochs=1, batchnorm="keep") for name, width, classes in (("cifar-10", "0.125", 10), ("cifar-100", "0.25", 100),
@@ -218,7 +222,7 @@ class Experiment:
 
     def scale(self, kind: str, seed: int) -> dict[str, Any]:
         """Run the layer-wise scaling of one kind and seed; append its result and return it."""
-        recipe = replace(self.recipe, weights={"*": f"{kind}:b={5 if kind == 'po2' else 8}"})
+        recipe = replace(self.recipe, tune=self.plan.scaling_tune or self.plan.tune, weights={"*": f"{kind}:b={5 if kind == 'po2' else 8}"})
         folder = self.folder / "scaling" / f"{kind}-{seed}"
         result = search(self.setting, recipe, Options(self.plan.scaling, least=self.plan.least, seed=seed), folder,
                         processes=self.processes, resume=True, jobs=self.folder / "jobs", report=self.report)
