@@ -38,6 +38,7 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
             fps: float = typer.Option(None, help="Frames a second that are enough: plan the smallest design that reaches them."),
             mhz: float = typer.Option(24.0, help="Clock of the core for frames a second."),
             fold: list[str] = typer.Option([], help="layer=pe,simd; may be repeated."),
+            picture: Path = typer.Option(None, help="Draw cycles against area of every layer into a .svg or .png file."),
             as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
     """Plan a network: foldings, cycles, logic, memories, what limits it and what one step more would cost."""
     from hwq.boards.registry import find_board
@@ -54,6 +55,8 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
         raise ModelError("Give a board or a device, not both")
     if not (math.isfinite(mhz) and mhz > 0):
         raise FormatError(f"--mhz must be a positive number of MHz, not {mhz:g}")
+    if picture and picture.suffix not in (".svg", ".png"):
+        raise FormatError(f"--picture must end in .svg or .png, not {picture.name!r}")
     if fps is not None and not 0 < fps <= mhz * 1e6:
         raise ModelError(f"Frames a second must lie in 0..{mhz * 1e6:g}, not {fps:g}")
     graph = apply_passes(load(model))
@@ -68,6 +71,9 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
     fits = not chosen.lc or all(_total(plan)[k] <= v for k, v in limits.items())
     result = {"name": graph.name, "device": chosen.name, "layers": rows, "total": _total(plan), "limits": limits, "fits": fits,
               "mhz": mhz, "frames_per_s": round(mhz * 1e6 / plan.cycles, 1), "next_step": _total(faster) if faster else None}
+    if picture:
+        from ..plot import areas
+        areas(rows, plan.cycles, picture, f"{graph.name} on {chosen.name}")
     if as_json:
         typer.echo(json.dumps(result, indent=1))
         return

@@ -32,10 +32,10 @@ def command(factory: str = typer.Argument(..., help="Function that makes the flo
 
     from ..errors import EnvironmentError_, FormatError
     from ..plan import device as find_device
+    from ..plot import pareto
     from ..quant import read_recipe
     from ..search import Options, search, setting_of
     from ..search.log import read_log
-    from ..search.plot import pareto
     from . import progress
 
     try:

@@ -10,9 +10,9 @@ from typing import Any
 
 from ..errors import EnvironmentError_
 from ..ir import write_atomic
+from ..plot import curves, pareto
 from .log import read_log
 from .paper import Experiment
-from .plot import curves, pareto
 from .stats import mean_interval
 
 __all__ = ["write_tables"]

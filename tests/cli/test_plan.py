@@ -47,6 +47,16 @@ def test_table(model):
     assert "/7,680" in text
 
 
+def test_picture_is_drawn_and_always_the_same(model, tmp_path):
+    pytest.importorskip("matplotlib", reason="extra plot is not installed")
+    for name in ("a.svg", "b.svg"):
+        plan(model, "--picture", tmp_path / name)
+    text = (tmp_path / "a.svg").read_text()
+    assert text == (tmp_path / "b.svg").read_text() and "<!-- a, " in text and "small on up5k" in text
+    with pytest.raises(FormatError, match="must end in .svg or .png, not 'a.pdf'"):
+        plan(model, "--picture", tmp_path / "a.pdf")
+
+
 def test_goals_out_of_reach_are_refused(model):
     with pytest.raises(FitError, match=r"Nothing that fits up5k takes at most 24 cycles a frame; the fastest plan takes \d+"):
         plan(model, "--fps", "1000000")

@@ -1,12 +1,12 @@
-"""Pictures of searches and experiments (extra ``plot``)."""
+"""Pictures of searches, experiments and plans (extra ``plot``)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import EnvironmentError_
+from .errors import EnvironmentError_
 
-__all__ = ["pareto", "curves"]
+__all__ = ["pareto", "curves", "areas"]
 
 
 def _figure() -> Any:
@@ -64,4 +64,30 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float, float]]], path: Path
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
+    _save(figure, path)
+
+
+def areas(rows: Sequence[dict[str, Any]], cycles: int, path: Path, title: str = "") -> None:
+    """Draw cycles a frame against logic cells of every layer of a plan: what lies right is slow, what lies high is large.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        ``layer``, ``cycles``, ``lc``, ``ebr`` of each; the marker grows with the block RAMs.
+    cycles : int
+        Of the whole plan: a vertical line.
+    path : path
+        ``.svg`` or ``.png``.
+    """
+    figure = _figure()
+    axes = figure.add_subplot()
+    axes.scatter([max(1, row["cycles"]) for row in rows], [row["lc"] for row in rows], s=[30 + 25 * row["ebr"] for row in rows], alpha=0.6)
+    for row in rows:
+        blocks = f", {row['ebr']} block RAMs" if row["ebr"] else ""
+        axes.annotate(f"{row['layer']}{blocks}", (max(1, row["cycles"]), row["lc"]), xytext=(6, 6), textcoords="offset points", fontsize="small")
+    axes.axvline(cycles, linestyle="--", color="0.3", label=f"{cycles:,} cycles a frame")
+    axes.set(title=title, xlabel="cycles a frame", ylabel="logic cells (estimate)", xscale="log")
+    axes.margins(0.15)
+    axes.grid(alpha=0.3)
+    axes.legend()
     _save(figure, path)
