@@ -84,7 +84,8 @@ def areas(rows: Sequence[dict[str, Any]], cycles: int, path: Path, title: str = 
     axes.scatter([max(1, row["cycles"]) for row in rows], [row["lc"] for row in rows], s=[30 + 25 * row["ebr"] for row in rows], alpha=0.6)
     for row in rows:
         blocks = f", {row['ebr']} block RAMs" if row["ebr"] else ""
-        axes.annotate(f"{row['layer']}{blocks}", (max(1, row["cycles"]), row["lc"]), xytext=(6, 6), textcoords="offset points", fontsize="small")
+        axes.annotate(f"{row['layer']}{blocks}", (max(1, row["cycles"]), row["lc"]), xytext=(-8, 6), textcoords="offset points", ha="right",
+                      fontsize="small")
     axes.axvline(cycles, linestyle="--", color="0.3", label=f"{cycles:,} cycles a frame")
     axes.set(title=title, xlabel="cycles a frame", ylabel="logic cells (estimate)", xscale="log")
     axes.margins(0.15)
