@@ -55,6 +55,8 @@ class Plan:
         ``"fold"`` or ``"keep"``: a deep narrow network with folded batch norms does not survive two bits.
     scaling_tune : Phase or None
         Of the scaling's trainings and its reference, instead of ``tune``.
+    scaling_rate : float
+        Of its candidates, see `Options`.
     """
 
     factory: str
@@ -75,6 +77,7 @@ class Plan:
     least: int = 2
     batchnorm: str = "fold"
     scaling_tune: Phase | None = None
+    scaling_rate: float = 1.0
     activations: dict[str, str] = field(default_factory=lambda: {"*": "dfp:b=8"})
 
 
@@ -94,7 +97,7 @@ def _allcnn(width: str, classes: int) -> str:
 PLANS: dict[tuple[str, str], Plan] = {
     ("tiny", "synthetic"): _TINY,
     ("small", "fashion-mnist"): Plan(_FASHION, Phase(epochs=15, batch=128, lr=0.1, flip=True), replace(_SMALL, lr=0.01, flip=True),
-                                     trial_epochs=1, scaling_tune=replace(_SMALL, lr=0.005, flip=True, teacher_weight=0.5)),
+                                     trial_epochs=1, scaling_tune=replace(_SMALL, epochs=10, calibrate_until=4, flip=True, teacher_weight=0.5), scaling_rate=0.25),
     ("small", "mnist"): Plan(_FASHION, Phase(epochs=10, batch=128, lr=0.1), _SMALL),
     **{("small", name): Plan(_allcnn(width, classes), Phase(epochs=15, batch=128, lr=0.1, flip=True, shift=4), replace(_SMALL, epochs=3, lr=0.005, flip=True, shift=4),
                              search=10_000, trained=(2, 3), trial_epochs=1, batchnorm="keep") for name, width, classes in (("cifar-10", "0.125", 10), ("cifar-100", "0.25", 100),
@@ -224,7 +227,7 @@ class Experiment:
         """Run the layer-wise scaling of one kind and seed; append its result and return it."""
         recipe = replace(self.recipe, tune=self.plan.scaling_tune or self.plan.tune, weights={"*": f"{kind}:b={5 if kind == 'po2' else 8}"})
         folder = self.folder / "scaling" / f"{kind}-{seed}"
-        result = search(self.setting, recipe, Options(self.plan.scaling, least=self.plan.least, seed=seed), folder,
+        result = search(self.setting, recipe, Options(self.plan.scaling, least=self.plan.least, seed=seed, rate=self.plan.scaling_rate), folder,
                         processes=self.processes, resume=True, jobs=self.folder / "jobs", report=self.report)
         self.scaling.append({"format": kind, **result})
         return self.scaling[-1]

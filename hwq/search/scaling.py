@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import FormatError, ModelError
 from ..formats import MAX_PO2_WIDTH, Spec, parse_spec
 from ..ir import write_atomic
-from ..quant import QuantizedModel, Recipe
+from ..quant import Phase, QuantizedModel, Recipe
 from ..quant.config import recipe_text
 from ..quant.factory import make_network
 from ..quant.patterns import assign
@@ -41,6 +41,8 @@ class Options:
         Of every candidate's brief training, with the recipe's ``[tune]``.
     seed : int
         Of all trainings.
+    rate : float
+        Of every candidate's learning rate, as a factor on the recipe's: what is trained already should not be shaken.
     """
 
     rule: str = "greedy"
@@ -49,12 +51,13 @@ class Options:
     least: int = 2
     epochs: int = 1
     seed: int = 0
+    rate: float = 1.0
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise ModelError(f"Unknown rule {self.rule!r}; known: {', '.join(RULES)}")
-        if not 0 <= self.allowed < 100 or not 2 <= self.least <= self.start <= 16 or self.epochs < 0:
-            raise ModelError(f"Search needs an allowed drop of 0..100 points, 2 <= least <= start <= 16 bits and epochs >= 0; found {self}")
+        if not 0 <= self.allowed < 100 or not 2 <= self.least <= self.start <= 16 or self.epochs < 0 or not 0 < self.rate <= 100:
+            raise ModelError(f"Search needs an allowed drop of 0..100 points, 2 <= least <= start <= 16 bits, epochs >= 0 and 0 < rate <= 100; found {self}")
 
 
 def setting_of(recipe: Recipe, factory: str, data: str, **more: Any) -> Setting:
@@ -78,7 +81,7 @@ class _Search:
     def __init__(self, store: Store, recipe: Recipe, options: Options, specs: dict[str, Spec], log: Log, processes: int) -> None:
         self.store, self.recipe, self.options, self.specs, self.log, self.processes = store, recipe, options, specs, log, processes
         self.tune = recipe.tune
-        self.brief = replace(self.tune, epochs=options.epochs, calibrate_until=min(self.tune.calibrate_until, max(1, options.epochs // 2)))
+        self.brief = replace(self.tune, epochs=options.epochs, lr=self.tune.lr * options.rate, calibrate_until=min(self.tune.calibrate_until, max(1, options.epochs // 2)))
         self.reference = 0.0
 
     def score(self, bits: dict[str, int], result: dict[str, Any]) -> Score:
@@ -86,15 +89,21 @@ class _Search:
         split = result["search"]
         return Score(bits, split["accuracy"], split["cross_entropy"], result.get("block_rams", result["bits"]), result["bits"], result["key"])
 
+    def begin(self, parent: Score) -> Score:
+        """Train the start as long as the reference: or every candidate would be blamed for the epochs that it lacks."""
+        return self._train(parent, [parent.bits], self.tune, "candidate")[0]
+
     def evaluate(self, parent: Score, candidates: Sequence[dict[str, int]], trained: bool) -> list[Score]:
         """Train (or only calibrate) the candidates from their parent's weights, and log them."""
-        phase = self.brief if trained else replace(self.brief, epochs=0)
+        return self._train(parent, candidates, self.brief if trained else replace(self.brief, epochs=0), "candidate" if trained else "probe")
+
+    def _train(self, parent: Score, candidates: Sequence[dict[str, int]], phase: Phase, event: str) -> list[Score]:
         jobs = [Job(self.options.seed, phase, _with_bits(self.specs, bits), parent.key, self.recipe.penalty) for bits in candidates]
         bits_of = {self.store.key(job): bits for job, bits in zip(jobs, candidates, strict=True)}
 
         def note(job: Job, result: dict[str, Any]) -> None:
             score = self.score(bits_of[result["key"]], result)
-            self.log.add({"event": "candidate" if trained else "probe", "parent": parent.key, "seed": self.options.seed,
+            self.log.add({"event": event, "parent": parent.key, "seed": self.options.seed,
                           "drop": round(100 * (self.reference - score.accuracy), 4), **asdict(score), "seconds": result["seconds"]})
         results = run_jobs(self.store, jobs, self.processes, note)
         return [self.score(bits, result) for bits, result in zip(candidates, results, strict=True)]
@@ -162,7 +171,7 @@ def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, 
     if not start_bits:
         raise ModelError("All layers are bipolar: there are no bits to search")
     root = Score(start_bits, 0.0, 0.0, 0.0, 0.0, base["key"])
-    start = run.evaluate(root, [start_bits], True)[0]
+    start = run.begin(root)
     path = RULES[options.rule](start, run.evaluate, reference=run.reference, allowed=options.allowed / 100, least=options.least)
     found = path[-1]
     met = admissible(found, run.reference, options.allowed / 100)
