@@ -36,6 +36,8 @@ class QuantizedModel(nn.Module):
         (c, h, w) or (features,).
     float_weights : bool
         In training mode, compute with the float weights instead of their levels; false by default.
+    scales_fixed : bool
+        `fix_scales` was called.
     """
 
     frozen: torch.Tensor
@@ -48,6 +50,13 @@ class QuantizedModel(nn.Module):
         self.input_spec, self.input_shape = input_spec, tuple(input_shape)
         self.register_buffer("frozen", torch.tensor(False))
         self.float_weights = False
+        self.scales_fixed = False
+
+    def fix_scales(self) -> None:
+        """End the learning of scales; unlike `hwq.quant.freeze` it leaves the batch norms in training."""
+        for stage in self.weighted:
+            stage.quantizer.fix()
+        self.scales_fixed = True
 
     def __iter__(self) -> Iterator[Stage]:
         return iter(self.stages.values())                # type: ignore[arg-type]

@@ -136,7 +136,7 @@ def fit(model: nn.Module, samples: Samples, phase: Phase, *, seed: int = 0, devi
     """Train ``model`` in place for one phase; at the end it holds the weights of its best epoch.
 
     Best is the highest validation accuracy (ties: the later epoch; so the last one without validation images); of a quantized model, only epochs whose scales
-    were frozen count. On the CPU a resumed run gives the same weights as an uninterrupted one, bit for bit.
+    were fixed count. On the CPU a resumed run gives the same weights as an uninterrupted one, bit for bit.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ def fit(model: nn.Module, samples: Samples, phase: Phase, *, seed: int = 0, devi
         if not math.isfinite(total):
             raise ModelError(f"The loss became {total} in epoch {run.epoch + 1}: training diverged; lower lr ({phase.lr})")
         score = accuracy(model, samples, device)
-        counts = not isinstance(model, QuantizedModel) or bool(model.frozen) or run.epoch + 1 == phase.epochs
+        counts = not isinstance(model, QuantizedModel) or bool(model.frozen) or model.scales_fixed or run.epoch + 1 == phase.epochs
         if counts and score >= run.best:
             run.best, run.best_state = score, {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
         run.epoch += 1

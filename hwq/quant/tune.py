@@ -19,7 +19,10 @@ def _scales(model: QuantizedModel, batches: list[torch.Tensor], until: int) -> C
         if epoch < max(1, until) and not bool(model.frozen):
             calibrate(model, batches)
         if epoch >= until and not bool(model.frozen):
-            freeze(model)
+            if any(stage.batchnorm is not None for stage in model.weighted):
+                model.fix_scales()                     # few bits and running statistics together diverge: freeze at the end
+            else:
+                freeze(model)
     return before_epoch
 
 

@@ -10,7 +10,17 @@ from torch import nn  # noqa: E402
 
 from hwq.data import Dataset  # noqa: E402
 from hwq.errors import EnvironmentError_, FormatError, ModelError  # noqa: E402
-from hwq.quant import Phase, Samples, fit, load_checkpoint, load_weights, read_recipe, save_checkpoint  # noqa: E402
+from hwq.quant import (  # noqa: E402
+    Phase,
+    Samples,
+    fit,
+    load_checkpoint,
+    load_weights,
+    prepare,
+    read_recipe,
+    save_checkpoint,
+    tune,
+)
 from hwq.quant.augment import augment  # noqa: E402
 from hwq.quant.factory import load_factory, make_network  # noqa: E402
 from hwq.quant.run import load_run, train_run  # noqa: E402
@@ -254,3 +264,18 @@ def test_progress_counts_every_step(tmp_path):
     fit(network(), samples(), Phase(epochs=2, batch=16), progress=lambda done, total: seen.append((done, total)))
     steps = -(-len(samples().train) // 16)
     assert seen == [(k, 2 * steps) for k in range(1, 2 * steps + 1)]
+
+
+def test_kept_batch_norms_train_to_the_end():
+    """On running statistics, few bits diverge: scales are fixed on the way, norms only at the end."""
+    model = prepare(network().eval(), samples().inputs[:2], {"*": "dfp:b=3,rule=learned"}, batchnorm="keep")
+    stage = model.weighted[0]
+    means, scales = [], []
+
+    def report(row):
+        means.append(stage.batchnorm.running_mean.clone())
+        scales.append(stage.quantizer.scale.clone())
+    tune(model, samples(), Phase(epochs=4, batch=20, lr=0.02, calibrate_until=2), report=report)
+    assert bool(model.frozen) and not stage.batchnorm.training
+    assert all(not torch.equal(a, b) for a, b in zip(means, means[1:], strict=False))
+    assert torch.equal(scales[2], scales[3]) and torch.equal(scales[3], stage.quantizer.scale)
