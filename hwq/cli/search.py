@@ -13,7 +13,7 @@ def command(factory: str = typer.Argument(..., help="Function that makes the flo
             data: str = typer.Option("", "--data", help="Data set's name, folder of its files, or labelled .npz; default fashion-mnist."),
             test: str = typer.Option("", "--test", help="Test images where --data is one file; else the data set's own."),
             config: Path = typer.Option(None, "--config", help="Recipe (TOML): formats (their widths are searched), [float], [tune], [penalty]."),
-            rule: str = typer.Option("greedy", "--rule", help="greedy, fast (a tenth of the trainings) or product (a third party's)."),
+            rule: str = typer.Option("greedy", "--rule", help="greedy, fast (a tenth of the trainings), path (about five, as long as the reference's) or product (a third party's)."),
             cost: str = typer.Option("bits", "--cost", help="What to save: bits, or block RAMs of a device (up5k, hx8k)."),
             drop: float = typer.Option(0.10, "--drop", help="Allowed drop of accuracy, percentage points."),
             start: int = typer.Option(8, "--start", help="Bits of every layer to start with (Po2: 5 at most)."),

@@ -72,7 +72,7 @@ class Plan:
     qr: tuple[float, ...] = (1e-5, 1e-4, 1e-3)
     wqr: tuple[float, ...] = (1e-4, 1e-3, 1e-2)
     trial_epochs: int = 2
-    scaling: str = "fast"
+    scaling: str = "path"
     scaled: tuple[str, ...] = ("dfp",)
     least: int = 2
     batchnorm: str = "fold"

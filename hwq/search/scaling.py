@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import FormatError, ModelError
 from ..formats import MAX_PO2_WIDTH, Spec, parse_spec
 from ..ir import write_atomic
-from ..quant import Phase, QuantizedModel, Recipe
+from ..quant import QuantizedModel, Recipe
 from ..quant.config import recipe_text
 from ..quant.factory import make_network
 from ..quant.patterns import assign
@@ -82,28 +82,23 @@ class _Search:
         self.store, self.recipe, self.options, self.specs, self.log, self.processes = store, recipe, options, specs, log, processes
         self.tune = recipe.tune
         self.brief = replace(self.tune, epochs=options.epochs, lr=self.tune.lr * options.rate, calibrate_until=min(self.tune.calibrate_until, max(1, options.epochs // 2)))
-        self.reference = 0.0
+        self.reference, self.root = 0.0, ""
 
     def score(self, bits: dict[str, int], result: dict[str, Any]) -> Score:
         """Return a job's result as the rules see it."""
         split = result["search"]
         return Score(bits, split["accuracy"], split["cross_entropy"], result.get("block_rams", result["bits"]), result["bits"], result["key"])
 
-    def begin(self, parent: Score) -> Score:
-        """Train the start as long as the reference: or every candidate would be blamed for the epochs that it lacks."""
-        return self._train(parent, [parent.bits], self.tune, "candidate")[0]
-
-    def evaluate(self, parent: Score, candidates: Sequence[dict[str, int]], trained: bool) -> list[Score]:
-        """Train (or only calibrate) the candidates from their parent's weights, and log them."""
-        return self._train(parent, candidates, self.brief if trained else replace(self.brief, epochs=0), "candidate" if trained else "probe")
-
-    def _train(self, parent: Score, candidates: Sequence[dict[str, int]], phase: Phase, event: str) -> list[Score]:
-        jobs = [Job(self.options.seed, phase, _with_bits(self.specs, bits), parent.key, self.recipe.penalty) for bits in candidates]
+    def evaluate(self, parent: Score, candidates: Sequence[dict[str, int]], how: str) -> list[Score]:
+        """Score candidates for a rule, see `hwq.search.rules`, and log them."""
+        phase = {"none": replace(self.brief, epochs=0), "brief": self.brief, "full": self.tune}[how]
+        base = self.root if how == "full" else parent.key
+        jobs = [Job(self.options.seed, phase, _with_bits(self.specs, bits), base, self.recipe.penalty) for bits in candidates]
         bits_of = {self.store.key(job): bits for job, bits in zip(jobs, candidates, strict=True)}
 
         def note(job: Job, result: dict[str, Any]) -> None:
             score = self.score(bits_of[result["key"]], result)
-            self.log.add({"event": event, "parent": parent.key, "seed": self.options.seed,
+            self.log.add({"event": "probe" if how == "none" else "candidate", "parent": base, "seed": self.options.seed,
                           "drop": round(100 * (self.reference - score.accuracy), 4), **asdict(score), "seconds": result["seconds"]})
         results = run_jobs(self.store, jobs, self.processes, note)
         return [self.score(bits, result) for bits, result in zip(candidates, results, strict=True)]
@@ -170,8 +165,9 @@ def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, 
                   for layer, spec in specs.items() if spec.kind != "bipolar"}
     if not start_bits:
         raise ModelError("All layers are bipolar: there are no bits to search")
-    root = Score(start_bits, 0.0, 0.0, 0.0, 0.0, base["key"])
-    start = run.begin(root)
+    run.root = base["key"]
+    # As long as the reference: with a brief training every candidate would be blamed for the epochs that it lacks.
+    start = run.evaluate(Score(start_bits, 0.0, 0.0, 0.0, 0.0), [start_bits], "full")[0]
     path = RULES[options.rule](start, run.evaluate, reference=run.reference, allowed=options.allowed / 100, least=options.least)
     found = path[-1]
     met = admissible(found, run.reference, options.allowed / 100)

@@ -4,7 +4,7 @@ from itertools import product as combinations
 
 import pytest
 
-from hwq.search.rules import RULES, Score, admissible, fast, greedy, product
+from hwq.search.rules import RULES, Score, admissible, fast, greedy, path, product
 
 SIZES = {"a": 100, "b": 1000, "c": 5000, "d": 50}
 PAIN = {"a": 0.004, "b": 0.0004, "c": 0.0002, "d": 0.002}          # accuracy lost is PAIN * (2 ** (8 - bits) - 1) / 8
@@ -18,11 +18,12 @@ def made_up(bits, key=""):
 
 class Counter:
     def __init__(self, score=made_up):
-        self.trained, self.calibrated, self.score = 0, 0, score
+        self.trained, self.full, self.calibrated, self.score = 0, 0, 0, score
 
-    def __call__(self, parent, candidates, trained):
-        self.trained += len(candidates) * trained
-        self.calibrated += len(candidates) * (not trained)
+    def __call__(self, parent, candidates, how):
+        self.trained += len(candidates) * (how == "brief")
+        self.full += len(candidates) * (how == "full")
+        self.calibrated += len(candidates) * (how == "none")
         return [self.score(bits) for bits in candidates]
 
 
@@ -57,6 +58,14 @@ def test_fast_needs_far_fewer_trainings():
     assert quick.trained <= 3 * 4 and quick.calibrated == 4 and slow.trained > 3 * quick.trained
 
 
+def test_path_asks_with_few_whole_trainings():
+    for allowed in (0.0005, 0.003, 0.01):
+        counter = Counter()
+        way = path(START, counter, reference=0.9, allowed=allowed, least=2)
+        assert counter.trained == 0 and counter.full <= 5 and counter.calibrated == 4 * 6
+        assert way[-1].cost <= 1.2 * best(allowed, 2).cost
+
+
 def test_nothing_is_admissible():
     bad = Counter(lambda bits: made_up(bits) if bits == START.bits else Score(dict(bits), 0.1, 3.0, 1.0, 1.0))
     for rule in RULES.values():
@@ -72,7 +81,7 @@ def test_block_rams_in_steps_do_not_stop_greedy():
 
 
 def test_least_bits_are_kept():
-    for rule in (greedy, fast, product):
+    for rule in (greedy, fast, path, product):
         assert set(rule(START, Counter(), reference=0.9, allowed=1.0, least=4)[-1].bits.values()) == {4}
 
 
