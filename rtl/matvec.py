@@ -12,7 +12,7 @@ from .common import Block, Cost, Technology, check, check_int, lanes_stream, pac
 from .lanes import Term, recode, register_sum, sum_cells
 from .loops import Sweep
 from .memory import make_rom, rom_cells
-from .window import window_layout
+from .ring import window_layout
 
 __all__ = ["MatVec", "STYLES", "rom_width", "rom_depth"]
 
@@ -50,6 +50,8 @@ class MatVec(Block):
         Inclusive range of the codes.
     pe : int
         Outputs computed side by side; divides the outputs.
+    parts : int
+        Groups of channels side by side in a word; each has its own ``pe / parts`` outputs (depthwise convolution).
     repeat : int
         Windows sent one after another for each group (pooled order).
     block_rom : bool
@@ -60,26 +62,28 @@ class MatVec(Block):
 
     Members
     -------
-    i : stream of `window_layout` words, each window sent for group 0, 1, ...
+    i : stream of `window_layout` words of ``parts * simd`` codes, each window sent for group 0, 1, ...
     o : stream of ``pe`` sums of exactly the width that the range analysis gives
 
     One word a cycle. Latency: `latency` cycles from a window's last word to its sums.
     """
 
-    def __init__(self, weight: np.ndarray, weight_format: Format, x_range: tuple[int, int], *, pe: int, repeat: int = 1,
+    def __init__(self, weight: np.ndarray, weight_format: Format, x_range: tuple[int, int], *, pe: int, parts: int = 1, repeat: int = 1,
                  block_rom: bool = True, style: str = "lut", technology: Technology):
         check(weight.ndim == 3 and weight.size > 0, f"Weights must have the axes (outputs, words, simd), not {weight.shape}")
         weight_format.check(weight)
         self.outputs, self.words, self.simd = weight.shape
         check_int("Pe", pe)
         check_int("Repeat", repeat)
+        check_int("Parts", parts)
+        check(pe % parts == 0, f"Parts must divide pe = {pe}, not {parts!r}")
         check(self.outputs % pe == 0, f"Pe must divide the {self.outputs} outputs, not {pe!r}")
         check(x_range[0] <= x_range[1], f"Code range must not be empty, not {x_range!r}")
         check(style in STYLES, f"Style must be one of {', '.join(STYLES)}, not {style!r}")
         check(style != "dsp" or isinstance(weight_format, FixedPoint) and weight_format.signed,
               f"Style dsp multiplies signed fixed-point weights, not {weight_format.text}")
         self.weight, self.weight_format, self.x_range = weight, weight_format, x_range
-        self.pe, self.repeat, self.block_rom, self.style, self.technology = pe, repeat, block_rom, style, technology
+        self.pe, self.parts, self.repeat, self.block_rom, self.style, self.technology = pe, parts, repeat, block_rom, style, technology
         self.groups = self.outputs // pe
         self.x_shape = shape_of(*x_range)
         self._recoded = recode(weight, weight_format, self.x_shape.width)
@@ -93,7 +97,7 @@ class MatVec(Block):
         # Zero is part of the range: a partial sum may stand at it.
         self.acc_range = (min(0, int(self.ranges.min())), max(0, int(self.ranges.max())))
         self.acc_shape = shape_of(*self.acc_range)
-        super().__init__({"i": In(stream.Signature(window_layout(self.x_shape, self.simd))),
+        super().__init__({"i": In(stream.Signature(window_layout(self.x_shape, parts * self.simd))),
                           "o": Out(lanes_stream(self.acc_shape, pe))})
 
     @property
@@ -134,7 +138,7 @@ class MatVec(Block):
         if self.style == "dsp":
             product = 0 if self.uses_dsp else (x + 2) * w * 1.35
             adders = self.pe * (self.simd - 1) * (x + w + _levels(self.simd) / 2)
-            return Cost(lc=25 + rom_lc + x * self.simd + lanes * product + adders + self.pe * acc,
+            return Cost(lc=25 + rom_lc + x * self.simd * self.parts + lanes * product + adders + self.pe * acc,
                         ebr=self.technology.blocks(width, depth) if self.block_rom else 0, dsp=lanes * self.uses_dsp)
         recoded, each, terms = self._recoded, 0.0, []
         for leaf in recoded.leaves:
@@ -147,17 +151,17 @@ class MatVec(Block):
         if recoded.x_sum:
             cells, share = sum_cells([((1 << x) - 1, 0)] * self.simd)
             share = share[0] * recoded.x_sum, 0
-            shared = cells + share[0].bit_length() * (self._stages - 1 - _levels(self.simd))
+            shared = self.parts * (cells + share[0].bit_length() * (self._stages - 1 - _levels(self.simd)))
             each += sum_cells([total, share])[0]
         control = 14 + 2 * self._stages + 1.3 * depth.bit_length()
         return Cost(lc=control + rom_lc + self.pe * each + shared, ebr=self.technology.blocks(width, depth) if self.block_rom else 0)
 
     def model(self, x: np.ndarray) -> np.ndarray:
-        """Return words (n, simd) in `i`'s order as sums (windows, pe) in `o`'s order, ``too_much`` included."""
-        windows = x.reshape(-1, self.words * self.simd).astype(np.int64)
+        """Return words (n, parts * simd) in `i`'s order as sums (windows, pe) in `o`'s order, ``too_much`` included."""
+        windows = x.reshape(-1, self.words, self.parts, self.simd).astype(np.int64)
         group = np.arange(len(windows)) // self.repeat % self.groups
-        flat = self.weight.reshape(self.groups, self.pe, -1)[group]
-        return np.einsum("npk,nk->np", flat, windows) + self.too_much.reshape(self.groups, self.pe)[group]
+        weight = self.weight.reshape(self.groups, self.parts, self.pe // self.parts, self.words, self.simd)[group]
+        return np.einsum("ngpws,nwgs->ngp", weight, windows).reshape(-1, self.pe) + self.too_much.reshape(self.groups, self.pe)[group]
 
     def rom_words(self) -> list[int]:
         """Return the ROM's contents: weight of pe 0, simd 0 in the low bits."""
@@ -200,46 +204,51 @@ class MatVec(Block):
         width = self.weight_format.width
         return data[(p * self.simd + s) * width:][:width]
 
+    def _part(self, p: int) -> int:
+        """Return the part of a word that output ``p`` of ``pe`` multiplies."""
+        return p * self.parts // self.pe
+
     def _by_digits(self, m: Module, en, data) -> list:
         """Return the sums of each word's products: a tree for each digit, then their sum, then ``x_sum``'s share."""
         recoded, w = self._recoded, self.x_shape.width
-        x = [Signal(w, name=f"x{s}") for s in range(self.simd)]
-        for s in range(self.simd):
+        x = [Signal(w, name=f"x{s}") for s in range(self.parts * self.simd)]
+        for s in range(len(x)):
             raw = self.i.p.x[s].as_unsigned() if self.x_shape.signed else self.i.p.x[s]
             m.d.comb += x[s].eq(raw ^ self._x_offset)
-        shared = None
-        if recoded.x_sum:
-            total = register_sum(m, en, [Term(v, (1 << w) - 1) for v in x], "x_sum")
+        shared = []
+        for part in range(self.parts if recoded.x_sum else 0):
+            label = f"_{part}" if self.parts > 1 else ""
+            total = register_sum(m, en, [Term(v, (1 << w) - 1) for v in x[part * self.simd:][:self.simd]], f"x_sum{label}")
             wait = self._stages - 1 - _levels(self.simd)
             value, most = total.value, total.most
             for step in range(wait):
                 if step == 0:                            # shifts: a product would go to a multiplier block
                     value = sum((value << k for k in range(recoded.x_sum.bit_length()) if recoded.x_sum >> k & 1), Const(0, 1))
                     most *= recoded.x_sum
-                later = Signal(most.bit_length(), name=f"x_share{step}", reset_less=True)
+                later = Signal(most.bit_length(), name=f"x_share{step}{label}", reset_less=True)
                 with m.If(en):
                     m.d.sync += later.eq(value)
                 value = later
-            shared = Term(value, most)
+            shared.append(Term(value, most))
         sums = []
         for p in range(self.pe):
-            terms = []
+            part, terms = self._part(p), []
             for leaf in recoded.leaves:
                 products = []
                 for s in range(self.simd):
                     code = self._code(data, p, s)[leaf.low:leaf.low + leaf.width]
-                    products.append(Term(*leaf.build(m, en, x[s], code, f"digit{p}_{s}_{leaf.place}")))
+                    products.append(Term(*leaf.build(m, en, x[part * self.simd + s], code, f"digit{p}_{s}_{leaf.place}")))
                 tree = register_sum(m, en, products, f"tree{p}_{leaf.place}")
                 terms.append(Term(tree.value, tree.most, leaf.place))
             total = register_sum(m, en, terms, f"join{p}")
-            if shared is not None:
-                total = register_sum(m, en, [total, shared], f"sum{p}")
+            if shared:
+                total = register_sum(m, en, [total, shared[part]], f"sum{p}")
             sums.append(total.value)
         return sums
 
     def _by_products(self, m: Module, en, data) -> list:
         """Return the sums of each word's products, multiplied as synthesis likes."""
-        x = [self.i.p.x[s] for s in range(self.simd)]
+        x = [self.i.p.x[s] for s in range(self.parts * self.simd)]
         low, high = self.weight_format.range
         ends = [a * b for a in self.x_range for b in (low, high)]
         product_shape = Shape(*width_of(min(0, *ends), max(0, *ends)))
@@ -249,7 +258,7 @@ class MatVec(Block):
             for s in range(self.simd):
                 product = Signal(product_shape, name=f"product{p}_{s}", reset_less=True)
                 with m.If(en):
-                    m.d.sync += product.eq(x[s] * self._code(data, p, s).as_signed())
+                    m.d.sync += product.eq(x[self._part(p) * self.simd + s] * self._code(data, p, s).as_signed())
                 sums.append(product)
             level = 0
             while len(sums) > 1:

@@ -1,7 +1,9 @@
 """Stages: the chains of blocks that layers become. A stage takes and gives one stream in raster order."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import gcd
+from typing import TypeVar
 
 import numpy as np
 from amaranth.lib import wiring
@@ -14,12 +16,16 @@ from .deduct import Deduct
 from .matvec import MatVec
 from .reduce import ArgMax, Reduce
 from .requantizer import Requantizer
+from .ring import Ring
 from .schedule import Actor, Filter, Gear, RingActor, ShiftActor
 from .serializer import Serializer
 from .shapers import Cropper, Padder, StreamBuffer, WidthConverter
 from .window import MemoryWindow, ShiftWindow
 
-__all__ = ["Folding", "Requant", "ConvStage", "PoolStage", "GlobalPoolStage", "ArgMaxStage", "gears", "gear_actors", "trimmed_width"]
+__all__ = ["Folding", "Requant", "ConvStage", "PoolStage", "GlobalPoolStage", "ArgMaxStage", "deep", "gears", "gear_actors",
+           "groups_at_once", "trimmed_width"]
+
+Deep = TypeVar("Deep", bound=Ring)
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Folding:
     Attributes
     ----------
     pe, simd : int
-        Outputs side by side, products a sum and cycle.
+        Outputs side by side, products a sum and cycle. A pooling or an `Upsample` has ``pe`` channels side by side.
     source : str
         ``"memory"`` or ``"shift"`` window.
     lanes : int
@@ -105,7 +111,7 @@ class ConvStage(Chain):
 
     Parameters
     ----------
-    weight : int array (outputs, kh, kw, channels)
+    weight : int array (outputs, kh, kw, channels / groups)
         Integer values; a linear layer has kh = kw = 1.
     weight_format : Format
         Of the ROM entries.
@@ -113,7 +119,10 @@ class ConvStage(Chain):
         Inclusive range of the codes that come in.
     height, width : int
         Image without border, in pixels; 1, 1 for a linear layer.
-    stride : (int, int)
+    stride, dilation : (int, int)
+    groups : int
+        Groups of channels. Either ``pe`` divides a group's outputs and ``simd`` its channels, or the stage computes
+        several whole groups side by side: ``pe`` is a multiple of a group's outputs, ``simd`` its channels.
     pads : (top, left, bottom, right)
     pad_value : int
         Code outside the image; may lie outside ``x_range``.
@@ -136,36 +145,36 @@ class ConvStage(Chain):
     """
 
     def __init__(self, weight: np.ndarray, weight_format: Format, x_range: tuple[int, int], *, height: int, width: int,
-                 stride: tuple[int, int] = (1, 1), pads: tuple[int, int, int, int] = (0, 0, 0, 0), pad_value: int = 0,
-                 bias: np.ndarray | None = None, requant: Requant, pool: tuple[int, int] = (1, 1), in_lanes: int = 1, fold: Folding, technology: Technology):
-        outputs, kh, kw, channels = weight.shape
+                 stride: tuple[int, int] = (1, 1), dilation: tuple[int, int] = (1, 1), groups: int = 1,
+                 pads: tuple[int, int, int, int] = (0, 0, 0, 0), pad_value: int = 0, bias: np.ndarray | None = None, requant: Requant,
+                 pool: tuple[int, int] = (1, 1), in_lanes: int = 1, fold: Folding, technology: Technology):
+        outputs, kh, kw, per_group = weight.shape
+        channels = per_group * groups
         check_int("Pe", fold.pe)
         check_int("Simd", fold.simd)
         check(outputs % fold.pe == 0, f"Pe must divide the {outputs} outputs, not {fold.pe!r}")
         check(fold.pe % fold.lanes == 0, f"Requantizer lanes must divide pe = {fold.pe}, not {fold.lanes!r}")
         check(fold.source in ("memory", "shift"), f"Window source must be 'memory' or 'shift', not {fold.source!r}")
-        groups = outputs // fold.pe
+        parts = groups_at_once(fold.pe, outputs, groups)
+        check(parts == 1 or fold.simd == per_group, f"Simd must be {per_group} where pe spans groups, not {fold.simd!r}")
+        sends = outputs // fold.pe // (groups // parts)  # of each window, or of each part of it
         fused = pool if fold.source == "memory" else (1, 1)
-        (height, width), pads, keep = _trim((height, width), pads, (kh, kw), stride, pool)
+        (height, width), pads, keep = _trim((height, width), pads, _reach((kh, kw), dilation), stride, pool)
         in_shape = shape_of(*x_range)
         if any(pads):                                    # the border's code may lie outside what comes in
             x_range = min(x_range[0], pad_value), max(x_range[1], pad_value)
         x_shape = shape_of(*x_range)
+        beat = fold.simd * parts if fold.source == "memory" else channels
         geometry = dict(height=keep[0] + pads[0] + pads[2], width=keep[1] + pads[1] + pads[3], channels=channels,
-                        kernel=(kh, kw), stride=stride, groups=groups, technology=technology)
+                        kernel=(kh, kw), stride=stride, groups=sends, technology=technology)
         self.window: MemoryWindow | ShiftWindow
         if fold.source == "memory":
-            self.window = MemoryWindow(x_shape, fold.simd, pool=fused, **geometry)
-            depth = fold.depth or self.window.min_depth
-            while not fold.depth and depth < self.window.full_depth and technology.blocks(
-                    x_shape.width * fold.simd, 2 * depth) == technology.blocks(x_shape.width * fold.simd, depth):
-                depth *= 2
-            self.window = MemoryWindow(x_shape, fold.simd, pool=fused, depth=depth, **geometry)
-            beat = fold.simd
+            self.window = deep(fold.depth, lambda depth: MemoryWindow(
+                x_shape, beat, pool=fused, dilation=dilation, parts=groups // parts, depth=depth, **geometry))
         else:
+            check(groups == 1 and dilation == (1, 1), "Shift window takes neither groups nor dilation")
             self.window = ShiftWindow(x_shape, **geometry)
             check(fold.simd == self.window.simd, f"Simd of a shift window must be {self.window.simd}, not {fold.simd!r}")
-            beat = channels
         repeat = fused[0] * fused[1]
         blocks: list[tuple[str, wiring.Component]] = gears(in_shape, in_lanes, beat)
         if keep != (height, width):
@@ -174,10 +183,10 @@ class ConvStage(Chain):
             blocks.append(("padder", Padder(in_shape, beat, height=keep[0], width=keep[1], words=channels // beat, pads=pads,
                                             value=pad_value, out_shape=x_shape)))
         self._input = (height, width, channels // beat), keep, pads, (in_lanes, beat), pool
-        arranged = weight.reshape(outputs, self.window.words, self.window.simd)
-        self.matvec = MatVec(arranged, weight_format, x_range, pe=fold.pe, repeat=repeat, block_rom=fold.block_rom,
+        arranged = weight.reshape(outputs, self.window.words, self.window.simd // parts)
+        self.matvec = MatVec(arranged, weight_format, x_range, pe=fold.pe, parts=parts, repeat=repeat, block_rom=fold.block_rom,
                              style=fold.style, technology=technology)
-        order = (groups, repeat, fold.pe // fold.lanes)
+        order = (outputs // fold.pe, repeat, fold.pe // fold.lanes)
         in_range, ranges, too_much = self.matvec.acc_range, self.matvec.ranges, self.matvec.too_much
         blocks += [("window", self.window), ("matvec", self.matvec)]
         constants = too_much if bias is None else too_much - bias
@@ -214,8 +223,7 @@ class ConvStage(Chain):
         """Frames that can be under way in the stage."""
         if not isinstance(self.window, MemoryWindow):
             return 2
-        w = self.window
-        return 2 + -(-w.depth * w.simd // (w.height * w.width * w.channels))
+        return 2 + self.window.frames
 
     @property
     def eager(self) -> bool:
@@ -240,7 +248,7 @@ class ConvStage(Chain):
         if isinstance(self.window, MemoryWindow):
             w = self.window
             repeat = w.pool[0] * w.pool[1]               # of a pooled block, only the maxima leave the stage
-            actors = [RingActor(after, inside, starts=w.starts, span=w.span, capacity=w.capacity, groups=w.groups,
+            actors = [RingActor(after, inside, starts=w.starts, span=w.span, capacity=w.capacity, groups=w.sends,
                                 group_cycles=repeat * max(w.words, beats if repeat > 1 else 1), beats=beats, latency=latency,
                                 gap=1 + self._relaxed)]
         else:
@@ -252,6 +260,29 @@ class ConvStage(Chain):
             actors.insert(0, Filter(actors[0], [y < keep[0] and x < keep[1] for y in range(height) for x in range(width)
                                                 for _ in range(words)], 0))
         return gear_actors(actors[0], *lanes) + actors
+
+
+def groups_at_once(pe: int, outputs: int, groups: int) -> int:
+    """Return how many whole groups of channels ``pe`` outputs span, at least 1; refuse what spans parts of several."""
+    each = outputs // groups
+    check(each % pe == 0 or (pe % each == 0 and groups % (pe // each) == 0),
+          f"Pe must divide the {each} outputs of a group, or be a multiple that divides the groups, not {pe}")
+    return max(1, pe // each)
+
+
+def deep(depth: int, make: Callable[[int | None], Deep]) -> Deep:
+    """Return the ring of that depth; 0: the deepest that takes no more blocks than the least."""
+    if depth:
+        return make(depth)
+    ring = make(None)
+    bits, found = ring.shape.width * ring.lanes, ring.min_depth
+    while found < ring.full_depth and ring.technology.blocks(bits, 2 * found) == ring.technology.blocks(bits, found):
+        found *= 2
+    return make(found)
+
+
+def _reach(kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
+    return (kernel[0] - 1) * dilation[0] + 1, (kernel[1] - 1) * dilation[1] + 1
 
 
 def trimmed_width(size: tuple[int, int], pads: tuple[int, int, int, int], kernel: tuple[int, int], stride: tuple[int, int],

@@ -7,28 +7,24 @@ set on the last word of every window. The image already has its border (`Padder`
 from typing import Protocol
 
 import numpy as np
-from amaranth.hdl import Cat, Module, Mux, Shape, Signal, signed
-from amaranth.lib import data, stream
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal
+from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out
 
-from .common import Block, Cost, Technology, check, check_int, lanes_layout, lanes_stream
+from .common import Block, Cost, Technology, check, check_int, lanes_stream
 from .loops import LoopNest
 from .memory import make_ram
+from .ring import Ring, window_layout
 
 __all__ = ["WindowSource", "MemoryWindow", "ShiftWindow", "window_layout"]
-
-
-def window_layout(shape: Shape, simd: int) -> data.StructLayout:
-    """Return a word of ``simd`` codes with the mark of the window's last word."""
-    return data.StructLayout({"x": lanes_layout(shape, simd), "last": 1})
 
 
 class WindowSource(Protocol):
     """What a stage needs of its window source."""
 
     simd: int
-    words: int                                           # words a window
-    groups: int                                          # times each window is sent
+    words: int                                           # words a window (of each part of its channels)
+    groups: int                                          # times each of them is sent
     cycles: int                                          # cycles a frame
     latency: int
     cost: Cost
@@ -42,150 +38,88 @@ def _sizes(height: int, width: int, kernel: tuple[int, int], stride: tuple[int, 
     return (height - kernel[0]) // stride[0] + 1, (width - kernel[1]) // stride[1] + 1
 
 
-class MemoryWindow(Block):
+class MemoryWindow(Ring):
     """Keep the last rows in a ring of block RAM and read each window straight out of it, once per group.
 
-    The windows come in *pooled order*: with ``pool = (2, 2)``, for each 2x2 block of windows and each group all four
-    windows follow each other, so that a maximum over them needs one register and no memory. Windows that pooling
-    would drop are never computed.
+    The channels of a window may be cut into ``parts`` (grouped convolution, pooling): each part is a window of its own,
+    sent ``groups`` times before the next part's. The windows come in *pooled order*: with ``pool = (2, 2)``, for each
+    2x2 block of windows and each group all four windows follow each other, so that a maximum over them needs one
+    register and no memory. Windows that pooling would drop are never computed.
 
     Parameters
     ----------
     shape : Shape
         Of one code.
     simd : int
-        Codes a word; divides the channels.
+        Codes a word; divides the channels of a part.
     height, width, channels : int
         Image with border, in pixels; channels a pixel.
-    kernel, stride : (int, int)
+    kernel, stride, dilation : (int, int)
         Vertical, horizontal; in pixels.
     groups : int
-        Times each window is sent (output channels / pe).
+        Times each part of a window is sent.
+    parts : int
+        Parts of the channels.
     pool : (int, int)
         Block of windows sent together; windows beyond whole blocks are left out.
     depth : int
-        Words of the ring, a power of two; `min_depth` works, `full_depth` never waits for a source that is fast enough.
+        See `Ring`.
     technology : Technology
 
     Members
     -------
     i : stream of ``simd`` codes, ``channels / simd`` beats a pixel
-    o : stream of `window_layout`
+    o : stream of `window_layout`; ``last`` marks the last word of each part of each window
 
-    Cycles a frame: ``blocks * groups * pool * kernel * channels / simd``, without a bubble if the ring is deep enough for
-    what comes before and behind it (`hwq.rtl.schedule` tells).
+    Cycles a frame: ``blocks * groups * pool * kernel * channels / simd``; see `Ring`.
     """
 
-    latency = 3                                          # cycles from the word that completes a window to its first word
-
     def __init__(self, shape: Shape, simd: int, *, height: int, width: int, channels: int, kernel: tuple[int, int],
-                 stride: tuple[int, int], groups: int, pool: tuple[int, int] = (1, 1), depth: int | None = None,
-                 technology: Technology):
+                 stride: tuple[int, int], groups: int, dilation: tuple[int, int] = (1, 1), parts: int = 1,
+                 pool: tuple[int, int] = (1, 1), depth: int | None = None, technology: Technology):
         for name, number in (("Simd", simd), ("Height", height), ("Width", width), ("Channels", channels),
                              ("Kernel", kernel[0]), ("Kernel", kernel[1]), ("Stride", stride[0]), ("Stride", stride[1]),
+                             ("Dilation", dilation[0]), ("Dilation", dilation[1]), ("Parts", parts),
                              ("Groups", groups), ("Pool", pool[0]), ("Pool", pool[1])):
             check_int(name, number)
-        check(channels % simd == 0, f"Simd must divide the {channels} channels, not {simd!r}")
-        rows, cols = _sizes(height, width, kernel, stride)
+        check(channels % parts == 0, f"Parts must divide the {channels} channels, not {parts!r}")
+        check(channels // parts % simd == 0, f"Simd must divide the {channels // parts} channels, not {simd!r}")
+        reach = (kernel[0] - 1) * dilation[0] + 1, (kernel[1] - 1) * dilation[1] + 1
+        rows, cols = _sizes(height, width, reach, stride)
         check(rows >= pool[0] and cols >= pool[1], f"Pool {pool!r} must fit the {rows}x{cols} windows")
-        self.shape, self.simd, self.height, self.width, self.channels = shape, simd, height, width, channels
-        self.kernel, self.stride, self.groups, self.pool, self.technology = kernel, stride, groups, pool, technology
+        self.simd, self.height, self.width, self.channels = simd, height, width, channels
+        self.kernel, self.stride, self.dilation, self.groups, self.parts, self.pool = kernel, stride, dilation, groups, parts, pool
         self.rows, self.cols = rows // pool[0], cols // pool[1]
-        cw = channels // simd
-        self.words = kernel[0] * kernel[1] * cw
-        self._pitch = width * cw
-        self._step = (stride[0] * self._pitch, stride[1] * cw)
-        block_h, block_w = ((p - 1) * s + k for p, s, k in zip(pool, stride, kernel, strict=True))
-        self.span = (block_h - 1) * self._pitch + block_w * cw
-        down, right = pool[0] * self._step[0], pool[1] * self._step[1]
-        frame = height * self._pitch
-        # How far the oldest word still needed moves when a block is done: in a row, to the next row, to the next frame.
-        self._moves = (right, down - (self.cols - 1) * right, frame - (self.rows - 1) * down - (self.cols - 1) * right)
-        self._frame, self._down, self._right = frame, down, right
-        self.min_depth = 1 << self.span.bit_length()
-        self.full_depth = self.min_depth
-        while self._room_of(self.full_depth) < max(self._moves) + 1:
-            self.full_depth *= 2
-        self.depth = self.min_depth if depth is None else depth
-        check_int("Depth", self.depth, self.min_depth)
-        check(self.depth & (self.depth - 1) == 0, f"Depth must be a power of two, not {depth!r}")
-        self.capacity = self.span + self._room_of(self.depth)
-        super().__init__({"i": In(lanes_stream(shape, simd)), "o": Out(stream.Signature(window_layout(shape, simd)))})
-
-    def _room_of(self, depth: int) -> int:
-        """Return the words beyond a block's at which the ring counts as full: rounded down, so that three bits tell."""
-        room = depth - 1 - self.span
-        grain = max(0, room.bit_length() - 3)
-        return room >> grain << grain
+        pixel, part = channels // simd, channels // simd // parts
+        self.words, self.sends = kernel[0] * kernel[1] * part, parts * groups
+        pitch = width * pixel
+        down, right = stride[0] * pitch, stride[1] * pixel
+        block_h, block_w = ((p - 1) * s + k for p, s, k in zip(pool, stride, reach, strict=True))
+        # Columns and channels of one kernel row are neighbours in the ring, if nothing is left out: one loop with stride 1.
+        row = [(kernel[1] * pixel, 1)] if parts == 1 and dilation[1] == 1 else [(kernel[1], dilation[1] * pixel), (part, 1)]
+        super().__init__(shape, simd, frame=height * pitch, outer=((self.rows, pool[0] * down), (self.cols, pool[1] * right)),
+                         loops=((parts, part), (groups, 0), (pool[0], down), (pool[1], right), (kernel[0], dilation[0] * pitch), *row),
+                         span=(block_h - 1) * pitch + block_w * pixel, mark=4, depth=depth, technology=technology)
 
     @property
-    def starts(self) -> list[int]:
-        """Word of the frame at which each block of windows begins."""
-        return [y * self._down + x * self._right for y in range(self.rows) for x in range(self.cols)]
-
-    @property
-    def cycles(self) -> int:
-        """Cycles a frame."""
-        return self.rows * self.cols * self.groups * self.pool[0] * self.pool[1] * self.words
-
-    @property
-    def cost(self) -> Cost:
-        """Logic cells of the counters and addresses; the ring's blocks."""
-        return Cost(lc=52 + 5 * self.depth.bit_length() + 10 * sum(p > 1 for p in self.pool),
-                    ebr=self.technology.blocks(self.shape.width * self.simd, self.depth))
+    def _extra_loops(self) -> int:
+        return sum(count > 1 for count in (*self.pool, self.parts)) + (self.parts > 1 or self.dilation[1] > 1)
 
     def model(self, x: np.ndarray) -> np.ndarray:
         """See `WindowSource.model`."""
-        image = x.reshape(-1, self.height, self.width, self.channels)
-        (kh, kw), (sy, sx), (ph, pw) = self.kernel, self.stride, self.pool
+        image = x.reshape(-1, self.height, self.width, self.parts, self.channels // self.parts)
+        (kh, kw), (sy, sx), (dy, dx), (ph, pw) = self.kernel, self.stride, self.dilation, self.pool
         frames = []
         for frame in image:
             words = []
             for py in range(self.rows):
                 for px in range(self.cols):
-                    block = [frame[y * sy:y * sy + kh, z * sx:z * sx + kw].reshape(-1, self.simd)
-                             for y in range(py * ph, py * ph + ph) for z in range(px * pw, px * pw + pw)]
-                    words += block * self.groups
+                    for part in range(self.parts):
+                        block = [frame[y * sy:y * sy + kh * dy:dy, z * sx:z * sx + kw * dx:dx, part].reshape(-1, self.simd)
+                                 for y in range(py * ph, py * ph + ph) for z in range(px * pw, px * pw + pw)]
+                        words += block * self.groups
             frames.append(np.concatenate(words))
         return np.array(frames)
-
-    def elaborate(self, platform):
-        m = Module()
-        bits = (self.depth - 1).bit_length()
-        write, read = make_ram(m, "ring", self.depth, self.shape.width * self.simd)
-        cw = self.channels // self.simd
-        # Columns and channels of one kernel row are neighbours in the ring: one loop with stride 1.
-        counts = [self.rows, self.cols, self.groups, *self.pool, self.kernel[0], self.kernel[1] * cw]
-        strides = [self._down, self._right, 0, *self._step, self._pitch, 1]
-        m.submodules.loops = loops = LoopNest(counts, strides, period=self._frame, addr_width=bits)
-
-        # margin = words in the ring - words that one block needs; a block may be read while it is not negative.
-        # It is negative by a lot after a block whose successor starts beyond what has been written.
-        margin = Signal(signed(max(self.depth, self.span, *self._moves).bit_length() + 2), init=-self.span)
-        after = Signal.like(margin, init=0)
-        active, step, done, wrote = Signal(), Signal(), Signal(), Signal()
-        moved = Signal.like(margin, init=0)          # not done: nothing is freed
-        m.d.comb += [step.eq(active & (self.o.ready | ~self.o.valid)), done.eq(step & loops.last[2]),
-                     wrote.eq(self.i.valid & self.i.ready), loops.en.eq(step)]
-        with m.If(done):
-            m.d.comb += moved.eq(Mux(loops.last[0], -self._moves[2], Mux(loops.last[1], -self._moves[1], -self._moves[0])))
-        m.d.comb += after.eq((Cat(wrote, margin).as_signed() + Cat(wrote, moved).as_signed()) >> 1)     # one carry chain
-        m.d.sync += margin.eq(after)
-        with m.If(done | ~active):
-            m.d.sync += active.eq(after >= 0)
-
-        # One cycle stale: there is one word more than it says.
-        room = self._room_of(self.depth)
-        grain = max(0, room.bit_length() - 3)
-        m.d.sync += self.i.ready.eq((margin >> grain) < room >> grain)
-        m.d.comb += [write.en.eq(wrote), write.data.eq(self.i.payload.as_value())]
-        with m.If(wrote):
-            m.d.sync += write.addr.eq(write.addr + 1)
-        m.d.comb += [read.en.eq(step), read.addr.eq(loops.addr)]
-        with m.If(self.o.ready | ~self.o.valid):
-            m.d.sync += [self.o.valid.eq(active), self.o.p.last.eq(loops.last[5])]
-        m.d.comb += self.o.p.x.as_value().eq(read.data)
-        return m
 
 
 class ShiftWindow(Block):

@@ -176,8 +176,6 @@ CONV = dict(weight=np.ones((2, 3, 3, 2)), bias=np.zeros(2), weight_format=FixedP
 
 
 @pytest.mark.parametrize("graph, text", [
-    (chain(Conv2d("c", ("in",), **{**CONV, "weight": np.ones((2, 3, 3, 1))}, groups=2)), "Conv2d 'c': groups = 2"),
-    (chain(Conv2d("c", ("in",), **CONV, dilation=(2, 2))), "Conv2d 'c': dilation"),
     (chain(Conv2d("c", ("in",), **CONV), MaxPool2d("p", ("c",), kernel=(3, 3), stride=(2, 2))), "MaxPool2d 'p': kernel"),
     (chain(Add("a", ("in", "in"))), "Add 'a': this operator has no hardware yet"),
 ])

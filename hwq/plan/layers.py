@@ -57,6 +57,11 @@ class Layer:
         return w if w.ndim == 4 else w.reshape(w.shape[0], 1, 1, w.shape[1])
 
     @property
+    def groups(self) -> int:
+        """Groups of channels."""
+        return self.main.groups if isinstance(self.main, n.Conv2d) else 1
+
+    @property
     def weight_format(self) -> Format:
         """Format of the weights of a layer that folds."""
         assert isinstance(self.main, n.Conv2d | n.Linear) and self.main.weight_format is not None
@@ -89,7 +94,7 @@ class Layer:
         """Whether the layer can have a shift window."""
         main = self.main
         _, kh, kw, _ = self.weight.shape
-        if not isinstance(main, n.Conv2d) or (kh, kw) == (1, 1):
+        if not isinstance(main, n.Conv2d) or (kh, kw) == (1, 1) or main.groups != 1 or main.dilation != (1, 1):
             return False
         height, width, _ = self.x.shape
         return trimmed_width((height, width), main.pads, (kh, kw), main.stride, self._pool) >= 2
@@ -117,7 +122,7 @@ class Layer:
         height, width, channels = self.x.shape if len(self.x.shape) == 3 else (1, 1, self.x.shape[0])
         if isinstance(main, n.Conv2d):
             return ConvStage(self.weight, self.weight_format, x_range, height=height, width=width, stride=main.stride,
-                             pads=main.pads, pad_value=main.pad_value, bias=main.bias, requant=self._requant, pool=self._pool,
+                             dilation=main.dilation, groups=main.groups, pads=main.pads, pad_value=main.pad_value, bias=main.bias, requant=self._requant, pool=self._pool,
                              in_lanes=in_lanes, fold=fold, technology=technology)
         if isinstance(main, n.Linear):
             return ConvStage(self.weight, self.weight_format, x_range, height=1, width=1, bias=main.bias,
@@ -138,19 +143,14 @@ def _refuse(node: Node, what: str) -> None:
 
 def _check(node: Node, x: Edge) -> None:
     """Refuse what the stages cannot do exactly."""
-    if isinstance(node, n.Conv2d):
-        if node.groups != 1:
-            _refuse(node, f"groups = {node.groups} has no hardware yet; supported: 1")
-        if node.dilation != (1, 1):
-            _refuse(node, f"dilation = {node.dilation} has no hardware yet; supported: (1, 1)")
-    elif isinstance(node, n.MaxPool2d):
+    if isinstance(node, n.MaxPool2d):
         if node.stride != node.kernel or any(node.pads):
             _refuse(node, f"kernel {node.kernel}, stride {node.stride}, pads {node.pads} has no hardware yet; "
                           "supported: stride = kernel, no padding")
     elif isinstance(node, n.Requantize):
         if node.thresholds.size:
             _refuse(node, "thresholds have no hardware yet; supported: the scale form (mult, offset, shift)")
-    elif not isinstance(node, n.Linear | n.GlobalAvgPool2d | n.Flatten | n.ArgMax | n.Input | n.Output):
+    elif not isinstance(node, n.Conv2d | n.Linear | n.GlobalAvgPool2d | n.Flatten | n.ArgMax | n.Input | n.Output):
         _refuse(node, "this operator has no hardware yet; supported: Conv2d, Linear, MaxPool2d, GlobalAvgPool2d, "
                       "Flatten, Requantize, ArgMax")
 

@@ -96,8 +96,8 @@ class _Option:
 
 
 def _options(layer: Layer, device: Device, fixed: tuple[int, int] | None) -> list[_Option]:
-    outputs, kh, kw, channels = layer.weight.shape
-    taps = kh * kw
+    outputs, kh, kw, channels = layer.weight.shape       # channels of a group
+    taps, each = kh * kw, outputs // layer.groups
     limit = _MAX_LANES if device.lc else _GENERIC_LANES
     choices: list[tuple[int, int, str]] = []
     if fixed:
@@ -106,14 +106,17 @@ def _options(layer: Layer, device: Device, fixed: tuple[int, int] | None) -> lis
             raise ModelError(f"Layer '{layer.name}': pe must divide the {outputs} outputs, not {pe}")
         if channels % max(simd, 1) == 0 and simd >= 1:
             choices = [(pe, simd, "memory")]
-        elif taps > 1 and simd == taps * channels:
+        elif layer.shifts and simd == taps * channels:
             choices = [(pe, simd, "shift")]
         else:
             raise ModelError(f"Layer '{layer.name}': simd must divide the {channels} input channels (memory window)"
-                             + (f" or be {taps * channels} (shift window)" if taps > 1 else "") + f", not {simd}")
+                             + (f" or be {taps * channels} (shift window)" if layer.shifts else "") + f", not {simd}")
     else:
         for pe in _divisors(outputs):
-            choices += [(pe, simd, "memory") for simd in _divisors(channels) if pe * simd <= limit]
+            if each % pe == 0:
+                choices += [(pe, simd, "memory") for simd in _divisors(channels) if pe * simd <= limit]
+            elif pe % each == 0 and layer.groups % (pe // each) == 0 and pe * channels <= limit:
+                choices.append((pe, channels, "memory"))             # several whole groups at once
             if layer.shifts and channels <= 4 and pe * taps * channels <= limit:
                 choices.append((pe, taps * channels, "shift"))
     options = []
@@ -122,7 +125,7 @@ def _options(layer: Layer, device: Device, fixed: tuple[int, int] | None) -> lis
         for block_rom in ((True, False) if outputs // pe * words <= 256 else (True,)):
             for style in layer.styles(device.technology):
                 fold = Folding(pe, simd, source, _lanes(pe, words), block_rom, style)
-                stage = layer.stage(fold, simd if source == "memory" else channels, device.technology)
+                stage = layer.stage(fold, simd * max(1, pe // each) if source == "memory" else channels, device.technology)
                 options.append(_Option(fold, stage.cycles, stage.cost))                 # type: ignore[union-attr]
     return options
 

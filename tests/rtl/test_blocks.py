@@ -145,6 +145,9 @@ WINDOWS = [
     dict(simd=4, height=1, width=1, channels=12, kernel=(1, 1), stride=(1, 1), groups=3),
     dict(simd=1, height=6, width=5, channels=2, kernel=(2, 3), stride=(1, 2), groups=2, pool=(2, 1)),
     dict(simd=1, height=7, width=7, channels=1, kernel=(2, 2), stride=(3, 3), groups=1),
+    dict(simd=2, height=4, width=5, channels=8, kernel=(2, 3), stride=(1, 2), groups=2, parts=2),
+    dict(simd=1, height=7, width=6, channels=2, kernel=(3, 2), stride=(1, 1), groups=1, dilation=(2, 3)),
+    dict(simd=1, height=6, width=6, channels=4, kernel=(2, 2), stride=(1, 1), groups=1, parts=2, dilation=(1, 2), pool=(2, 2)),
 ]
 
 
@@ -175,7 +178,7 @@ def test_memory_window(parameters, stall, full):
         assert cycles[2 * dut.cycles] - cycles[dut.cycles] == dut.cycles
 
 
-@pytest.mark.parametrize("parameters", WINDOWS[:2] + WINDOWS[3:4] + WINDOWS[7:])
+@pytest.mark.parametrize("parameters", WINDOWS[:2] + WINDOWS[3:4] + WINDOWS[7:8])
 @pytest.mark.parametrize("stall", STALLS)
 def test_shift_window(parameters, stall):
     parameters = {k: v for k, v in parameters.items() if k not in ("simd", "pool")}
@@ -221,6 +224,24 @@ def test_matvec(fmt, style, fold, stall):
     if stall == (0.0, 0.0):
         assert cycles[0] == words - 1 + dut.latency + 1  # the ROM reads ahead, once after reset
         assert cycles[-1] - cycles[0] == (windows - 1) * words
+
+
+@pytest.mark.parametrize("fmt, style", [*((fmt, "lut") for fmt in FORMATS[3:7:3]), (FixedPoint(4, 0), "dsp")], ids=lambda v: getattr(v, "text", v))
+@pytest.mark.parametrize("pe, parts, simd", [(4, 4, 1), (4, 2, 3), (6, 2, 1)])
+def test_matvec_of_groups_side_by_side(fmt, style, pe, parts, simd):
+    """Each output against a product of its own part alone."""
+    rng = np.random.default_rng(2)
+    outputs, words = 12, 3
+    weight = words_of(fmt, rng, (outputs, words, simd))
+    dut = MatVec(weight, fmt, (-7, 6), pe=pe, parts=parts, style=style, technology=ICE40)
+    x = rng.integers(-7, 7, (2 * dut.groups, words, parts, simd))
+    want = np.array([[(weight[o] * x[k, :, o % pe * parts // pe]).sum() + dut.too_much[o] for o in range(k % dut.groups * pe, (k % dut.groups + 1) * pe)]
+                     for k in range(len(x))])
+    beats = [pack(dut.x_shape, word) | int(i % words == words - 1) << dut.x_shape.width * simd * parts
+             for i, word in enumerate(x.reshape(-1, parts * simd))]
+    got, _ = run_stream(dut, beats, len(want), stall=(0.3, 0.3))
+    np.testing.assert_array_equal(np.array([unpack(dut.acc_shape, pe, w) for w in got]), want)
+    np.testing.assert_array_equal(dut.model(x.reshape(-1, parts * simd)), want)
 
 
 @pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.text)

@@ -1,0 +1,144 @@
+"""Keep the last words of a stream in a ring of block RAM and read them by nested loops: windows, repeated rows."""
+
+from collections.abc import Sequence
+from math import prod
+
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal, signed
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import In, Out
+
+from .common import Block, Cost, Technology, check, check_int, lanes_layout, lanes_stream
+from .loops import LoopNest
+from .memory import make_ram
+
+__all__ = ["Ring", "window_layout"]
+
+
+def window_layout(shape: Shape, simd: int) -> data.StructLayout:
+    """Return a word of ``simd`` codes with the mark of the window's last word."""
+    return data.StructLayout({"x": lanes_layout(shape, simd), "last": 1})
+
+
+class Ring(Block):
+    """Store frames of words, and send for each *block* of neighbouring words what nested loops read from it.
+
+    Parameters
+    ----------
+    shape : Shape
+        Of one code.
+    lanes : int
+        Codes a word.
+    frame : int
+        Words a frame.
+    outer : two (count, stride)
+        Loops of the blocks, outermost first; strides in words. A block's words are freed when the next block begins.
+    loops : sequence of (count, stride)
+        What is read of each block, outermost first.
+    span : int
+        Words from a block's first to its last one.
+    mark : int or None
+        ``last`` of the payload marks the last word of the loops ``loops[mark:]``; None: the payload has no mark.
+    depth : int or None
+        Words of the ring, a power of two; `min_depth` works, `full_depth` never waits for a source that is fast enough.
+    technology : Technology
+
+    Members
+    -------
+    i : stream of ``lanes`` codes
+    o : stream of `window_layout`, or of ``lanes`` codes without a mark
+
+    Cycles a frame: `cycles`, without a bubble if the ring is deep enough for what comes before and behind it
+    (`hwq.rtl.schedule` tells).
+    """
+
+    latency = 3                                          # cycles from the word that completes a block to its first word
+
+    def __init__(self, shape: Shape, lanes: int, *, frame: int, outer: Sequence[tuple[int, int]], loops: Sequence[tuple[int, int]],
+                 span: int, mark: int | None, depth: int | None, technology: Technology):
+        self.shape, self.lanes, self.span, self.technology = shape, lanes, span, technology
+        self._frame, self._outer, self._loops, self._mark = frame, tuple(outer), tuple(loops), mark
+        (rows, down), (cols, right) = self._outer
+        # How far the oldest word still needed moves when a block is done: in a row, to the next row, to the next frame.
+        self._moves = (right, down - (cols - 1) * right, frame - (rows - 1) * down - (cols - 1) * right)
+        self.min_depth = 1 << span.bit_length()
+        self.full_depth = self.min_depth
+        while self._room_of(self.full_depth) < max(self._moves) + 1:
+            self.full_depth *= 2
+        self.depth = self.min_depth if depth is None else depth
+        check_int("Depth", self.depth, self.min_depth)
+        check(self.depth & (self.depth - 1) == 0, f"Depth must be a power of two, not {depth!r}")
+        self.capacity = span + self._room_of(self.depth)
+        payload = lanes_layout(shape, lanes) if mark is None else window_layout(shape, lanes)
+        super().__init__({"i": In(lanes_stream(shape, lanes)), "o": Out(stream.Signature(payload))})
+
+    def _room_of(self, depth: int) -> int:
+        """Return the words beyond a block's at which the ring counts as full: rounded down, so that three bits tell."""
+        room = depth - 1 - self.span
+        grain = max(0, room.bit_length() - 3)
+        return room >> grain << grain
+
+    @property
+    def starts(self) -> list[int]:
+        """Word of the frame at which each block begins."""
+        (rows, down), (cols, right) = self._outer
+        return [y * down + x * right for y in range(rows) for x in range(cols)]
+
+    @property
+    def frames(self) -> int:
+        """Frames that can lie in the ring, in part or whole."""
+        return -(-self.depth // self._frame)
+
+    @property
+    def cycles(self) -> int:
+        """Cycles a frame."""
+        return prod(count for count, _ in (*self._outer, *self._loops))
+
+    @property
+    def cost(self) -> Cost:
+        """Logic cells of the counters and addresses; the ring's blocks."""
+        return Cost(lc=52 + 5 * self.depth.bit_length() + 10 * self._extra_loops,
+                    ebr=self.technology.blocks(self.shape.width * self.lanes, self.depth))
+
+    @property
+    def _extra_loops(self) -> int:
+        """Loops beyond those that the fit of `cost` had."""
+        return sum(count > 1 for count, _ in self._loops[:-2])
+
+    def elaborate(self, platform):
+        m = Module()
+        bits = (self.depth - 1).bit_length()
+        write, read = make_ram(m, "ring", self.depth, self.shape.width * self.lanes)
+        nest = (*self._outer, *self._loops)
+        m.submodules.loops = loops = LoopNest([count for count, _ in nest], [stride for _, stride in nest], period=self._frame,
+                                              addr_width=bits)
+
+        # margin = words in the ring - words that one block needs; a block may be read while it is not negative.
+        # It is negative by a lot after a block whose successor starts beyond what has been written.
+        margin = Signal(signed(max(self.depth, self.span, *self._moves).bit_length() + 2), init=-self.span)
+        after = Signal.like(margin, init=0)
+        active, step, done, wrote = Signal(), Signal(), Signal(), Signal()
+        moved = Signal.like(margin, init=0)              # not done: nothing is freed
+        m.d.comb += [step.eq(active & (self.o.ready | ~self.o.valid)), done.eq(step & loops.last[2]),
+                     wrote.eq(self.i.valid & self.i.ready), loops.en.eq(step)]
+        with m.If(done):
+            m.d.comb += moved.eq(Mux(loops.last[0], -self._moves[2], Mux(loops.last[1], -self._moves[1], -self._moves[0])))
+        m.d.comb += after.eq((Cat(wrote, margin).as_signed() + Cat(wrote, moved).as_signed()) >> 1)     # one carry chain
+        m.d.sync += margin.eq(after)
+        with m.If(done | ~active):
+            m.d.sync += active.eq(after >= 0)
+
+        # One cycle stale: there is one word more than it says.
+        room = self._room_of(self.depth)
+        grain = max(0, room.bit_length() - 3)
+        m.d.sync += self.i.ready.eq((margin >> grain) < room >> grain)
+        m.d.comb += [write.en.eq(wrote), write.data.eq(self.i.payload.as_value())]
+        with m.If(wrote):
+            m.d.sync += write.addr.eq(write.addr + 1)
+        m.d.comb += [read.en.eq(step), read.addr.eq(loops.addr)]
+        with m.If(self.o.ready | ~self.o.valid):
+            m.d.sync += self.o.valid.eq(active)
+            if self._mark is not None:
+                m.d.sync += self.o.p.last.eq(loops.last[2 + self._mark])
+        codes = self.o.payload if self._mark is None else self.o.p.x
+        m.d.comb += codes.as_value().eq(read.data)
+        return m
