@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import EnvironmentError_
+from .files import write_atomic
 
 __all__ = ["pareto", "curves", "areas"]
 
@@ -21,7 +22,7 @@ def _save(figure: Any, path: Path) -> None:
     """Write the picture; the same figure gives the same bytes."""
     from matplotlib import rc_context
     with rc_context({"svg.hashsalt": "hwq"}):
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+        write_atomic(path, lambda stream: figure.savefig(stream, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None))
 
 
 def pareto(rows: Sequence[dict[str, Any]], path: Path, title: str = "", label: str = "weight memory, kbit") -> None:

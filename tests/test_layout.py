@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FLOORS = [{"errors", "formats", "arith", "plot"}, {"data", "toolchain", "ir", "quant", "models"},
+FLOORS = [{"errors", "files", "formats", "arith", "plot"}, {"data", "toolchain", "ir", "quant", "models"},
           {"interp", "passes", "analysis", "frontend", "rtl"}, {"plan", "lower", "emit"},
           {"search", "boards", "build", "sim"}, {"cli"}]
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}

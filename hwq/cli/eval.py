@@ -23,7 +23,8 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
 
     from .. import interp
     from ..data import open_dataset
-    from ..ir import load, write_atomic
+    from ..files import write_atomic
+    from ..ir import load
     from . import progress
 
     graph = load(model)

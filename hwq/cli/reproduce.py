@@ -25,7 +25,7 @@ def _synthetic(path: Path, seed: int) -> None:
 
 def _claim(folder: Path, facts: dict, resume: bool) -> None:
     from ..errors import ModelError
-    from ..ir import write_atomic
+    from ..files import write_atomic
     path = folder / "experiment.json"
     facts = json.loads(json.dumps(facts))
     if path.exists():

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FormatError
+from ..files import write_atomic
 from .dataset import Dataset
 
 __all__ = ["read_npz", "read_images", "write_npz", "one_or_several"]
@@ -81,4 +82,4 @@ def write_npz(path: str | Path, data: Dataset) -> None:
     arrays = {"images": data.images, "labels": data.labels.astype(np.uint8 if data.labels.max(initial=0) < 256 else np.int64)}
     if data.classes:
         arrays["classes"] = np.array(data.classes)
-    np.savez_compressed(path, **arrays)                # type: ignore[arg-type]
+    write_atomic(path, lambda stream: np.savez_compressed(stream, **arrays))             # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import EnvironmentError_, FormatError
+from ..files import write_atomic
 from .dataset import Dataset
 
 __all__ = ["Source", "cache_folder", "fetch"]
@@ -105,6 +106,4 @@ def fetch(source: Source, into: Path) -> None:
         if name.endswith(".tar.gz"):
             _unpack(data, into)
             continue
-        with tempfile.NamedTemporaryFile(dir=into, delete=False) as stream:
-            stream.write(data)
-        os.replace(stream.name, target)
+        write_atomic(target, data)

@@ -21,11 +21,11 @@ from .nodes import (
     Requantize,
     Upsample,
 )
-from .storage import content_hash, dumps, load, loads, save, write_atomic
+from .storage import content_hash, dumps, load, loads, save
 from .text import to_text
 
 __all__ = [
     "Graph", "Preprocess", "infer", "channel_ranges", "window_size", "NODE_TYPES", "Node", "Edge", "Input", "Conv2d",
     "Linear", "Add", "Concat", "MaxPool2d", "AvgPool2d", "GlobalAvgPool2d", "Pad", "Upsample", "Flatten", "Requantize",
-    "ArgMax", "Output", "save", "load", "dumps", "loads", "content_hash", "write_atomic", "to_text",
+    "ArgMax", "Output", "save", "load", "dumps", "loads", "content_hash", "to_text",
 ]

@@ -11,8 +11,6 @@ Layout, little endian::
 
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import asdict
 from math import prod
 from pathlib import Path
@@ -20,34 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EnvironmentError_, FormatError, HwqError
+from ..errors import FormatError, HwqError
+from ..files import write_atomic
 from ..formats import Format, parse_spec
 from .graph import Graph, Preprocess
 from .nodes import NODE_TYPES, Node
 
-__all__ = ["save", "load", "dumps", "loads", "content_hash", "write_atomic", "VERSION"]
+__all__ = ["save", "load", "dumps", "loads", "content_hash", "VERSION"]
 
 VERSION = 1
 _MAGIC = b"HWQ-IR\0"
 _DTYPES: dict[str, np.dtype[Any]] = {"i1": np.dtype("<i1"), "i2": np.dtype("<i2"), "i4": np.dtype("<i4"), "i8": np.dtype("<i8")}
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: beside its place first, then renamed."""
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
-            temporary = stream.name
-            stream.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if not path.parent.is_dir():
-            raise FormatError(f"Cannot write {path}: there is no folder {path.parent}; make it, or name another place") from None
-        raise EnvironmentError_(f"Cannot write {path}: {error.strerror}; name another place") from None
-    finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
 
 
 def _smallest(array: np.ndarray) -> str:

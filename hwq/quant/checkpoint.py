@@ -1,8 +1,6 @@
 """Files of torch tensors: written whole or not at all, read without unpickling anything else."""
 
-import os
 import pickle
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import EnvironmentError_, FormatError, ModelError
+from ..files import write_atomic
 
 __all__ = ["save_checkpoint", "load_checkpoint", "load_weights"]
 
@@ -20,21 +19,10 @@ def save_checkpoint(path: str | Path, data: Any) -> None:
 
     Raises
     ------
-    EnvironmentError_
-        The place cannot be written.
+    FormatError, EnvironmentError_
+        See `hwq.files.write_atomic`.
     """
-    path, temporary = Path(path), None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
-            temporary = stream.name
-            torch.save(data, stream)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise EnvironmentError_(f"Cannot write {path}: {error.strerror}") from None
-    finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+    write_atomic(path, lambda stream: torch.save(data, stream))
 
 
 def load_checkpoint(path: str | Path) -> Any:
@@ -74,6 +62,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     FormatError
         See `load_checkpoint`.
     ModelError
+from ..files import write_atomic
         Names or shapes that do not match; the message names them.
     """
     state = load_checkpoint(path)

@@ -1,7 +1,6 @@
 """A whole training run in a folder: float network, teacher, fine-tuning; and the way back from the folder to the model."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from torch import nn
 
 from ..data import Dataset
 from ..errors import EnvironmentError_, FormatError, ModelError
+from ..files import write_atomic
 from .checkpoint import load_weights, save_checkpoint
 from .config import Recipe, read_recipe
 from .factory import make_network
@@ -147,12 +147,7 @@ def _check_outputs(model: QuantizedModel, labels: torch.Tensor) -> None:
 
 
 def _write(path: Path, data: Any) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_text(json.dumps(data, indent=1) + "\n")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise EnvironmentError_(f"Cannot write {path}: {error.strerror}") from None
+    write_atomic(path, (json.dumps(data, indent=1) + "\n").encode())
 
 
 def _describe(folder: Path, run: Run, resume: bool, replace: bool = False) -> None:
@@ -171,7 +166,7 @@ def _describe(folder: Path, run: Run, resume: bool, replace: bool = False) -> No
             raise ModelError(f"{folder} holds the run of another network, recipe, seed or data; name another folder")
     _write(folder / "run.json", {"factory": run.factory, "seed": run.seed, "shape": list(run.shape),
                                  "classes": list(run.classes), "recipe": run.recipe})
-    (folder / "config.toml").write_text(run.recipe)
+    write_atomic(folder / "config.toml", run.recipe.encode())
 
 
 def _read(folder: Path) -> Run:

@@ -5,7 +5,6 @@ on after its last whole epoch. Jobs know nothing of each other but their base, w
 """
 
 import hashlib
-import io
 import json
 import time
 from dataclasses import asdict
@@ -18,8 +17,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import FormatError, ModelError
+from ..files import write_atomic
 from ..frontend import convert
-from ..ir import write_atomic
 from ..plan import device as find_device
 from ..quant import (
     InputSpec,
@@ -174,9 +173,7 @@ class Store:
             if part not in result:
                 scores, answers[part] = self._scores(model.to(self.setting.device), part)
                 result |= scores
-        packed = io.BytesIO()
-        np.savez_compressed(packed, **answers)                            # type: ignore[arg-type]
-        write_atomic(folder / "answers.npz", packed.getvalue())
+        write_atomic(folder / "answers.npz", lambda stream: np.savez_compressed(stream, **answers))      # type: ignore[arg-type]
         write_atomic(folder / "result.json", json.dumps(result, indent=1).encode())
         (folder / "epoch.pt").unlink(missing_ok=True)
         return result

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentError_, FormatError
+from ..files import write_atomic
 
 __all__ = ["Log", "read_log"]
 
@@ -50,7 +51,7 @@ class Log:
         if path.exists():                              # without the torn end
             whole = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
             if path.read_bytes() != whole:
-                path.write_bytes(whole)
+                write_atomic(path, whole)
 
     @staticmethod
     def _name(row: dict[str, Any]) -> str:

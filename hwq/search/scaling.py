@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError, ModelError
+from ..files import write_atomic
 from ..formats import MAX_PO2_WIDTH, Spec, parse_spec
-from ..ir import write_atomic
 from ..quant import QuantizedModel, Recipe
 from ..quant.config import recipe_text
 from ..quant.factory import make_network

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentError_
-from ..ir import write_atomic
+from ..files import write_atomic
 from ..plot import curves, pareto
 from .log import read_log
 from .paper import Experiment

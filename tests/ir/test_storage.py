@@ -164,5 +164,5 @@ def test_a_place_that_cannot_be_written(tmp_path):
     for name, kind, text in (("nofolder/x.hwq", FormatError, "there is no folder .*nofolder; make it, or name another place"),
                              ("x", EnvironmentError_, "Is a directory; name another")):
         with pytest.raises(kind, match=f"Cannot write .*{name}: {text}"):
-            ir.write_atomic(tmp_path / name, b"")
+            ir.save(sample(), tmp_path / name)
     assert [path.name for path in tmp_path.rglob("*")] == ["x"]
