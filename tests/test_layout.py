@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = [{"errors", "files", "formats", "arith", "plot"}, {"data", "toolchain", "ir", "quant", "models"},
           {"interp", "passes", "analysis", "frontend", "rtl"}, {"plan", "lower", "emit"},
-          {"search", "boards", "build", "sim"}, {"cli"}]
+          {"search", "boards", "build", "sim"}, {"cli", "__main__"}]
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
 FILES = sorted([*ROOT.glob("hwq/**/*.py"), *(f for d in ("rtl", "sim", "boards") for f in ROOT.glob(f"{d}/**/*.py"))])
 

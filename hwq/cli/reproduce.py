@@ -58,10 +58,12 @@ def command(paper: str = typer.Argument(..., help="wess2018"),
     from rich.console import Console
 
     from ..errors import ModelError
+    from ..quant.parallel import refuse_team
     from ..search.paper import Experiment, plan_of
     from ..search.tables import write_tables
     from . import progress
 
+    refuse_team("An experiment", "its trainings run side by side with --jobs N")
     if paper != "wess2018":
         raise ModelError(f"Unknown paper {paper!r}; known: wess2018")
     wanted = set(parts.split(","))

@@ -35,10 +35,12 @@ def command(factory: str = typer.Argument(..., help="Function that makes the flo
     from ..plan import device as find_device
     from ..plot import pareto
     from ..quant import read_recipe
+    from ..quant.parallel import refuse_team
     from ..search import Options, search, setting_of
     from ..search.log import read_log
     from . import progress
 
+    refuse_team("A search", "its trainings run side by side with --jobs N")
     try:
         text = config.read_text() if config is not None else ""
     except (OSError, UnicodeDecodeError) as error:

@@ -18,12 +18,16 @@ def command(factory: str = typer.Argument(..., help="Function that makes the flo
             resume: bool = typer.Option(False, "--resume", help="Go on with an interrupted run."),
             weights: Path = typer.Option(None, "--weights", help="Trained float weights (.pt or .safetensors): no float training."),
             as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
-    """Train a float network, then fine-tune it with quantized weights and activations."""
+    """Train a float network, then fine-tune it with quantized weights and activations.
+
+    On several GPUs or machines: torchrun --nproc-per-node N -m hwq train ...
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ..data import open_dataset
     from ..errors import FormatError
+    from ..quant import parallel
     from ..quant.run import train_run
 
     try:
@@ -31,8 +35,9 @@ def command(factory: str = typer.Argument(..., help="Function that makes the flo
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(f"Cannot read the recipe {config}: {error}") from None
     console = Console(stderr=True)
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn(),
-                  console=console, transient=True, disable=not console.is_terminal) as bar:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn())
+    with parallel.team(device) as device, Progress(*columns,
+                  console=console, transient=True, disable=not (console.is_terminal and parallel.lead())) as bar:
         task = bar.add_task("train", total=None)
 
         def report(phase: str, row: dict[str, Any]) -> None:
@@ -41,6 +46,8 @@ def command(factory: str = typer.Argument(..., help="Function that makes the flo
         result = train_run(factory, open_dataset(data, "train"), text, folder, seed=seed, device=device, resume=resume,
                            weights=weights, report=report,
                            progress=lambda phase, done, total: bar.update(task, description=phase, completed=done, total=total))
+        if not parallel.lead():
+            return
     if as_json:
         typer.echo(json.dumps({key: value for key, value in result.items() if key != "log"} | {"folder": str(folder)}))
     else:

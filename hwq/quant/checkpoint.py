@@ -62,7 +62,6 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     FormatError
         See `load_checkpoint`.
     ModelError
-from ..files import write_atomic
         Names or shapes that do not match; the message names them.
     """
     state = load_checkpoint(path)

@@ -14,6 +14,7 @@ from torch import nn
 from ..data import Dataset
 from ..errors import EnvironmentError_, FormatError, ModelError
 from ..files import write_atomic
+from . import parallel
 from .checkpoint import load_weights, save_checkpoint
 from .config import Recipe, read_recipe
 from .factory import make_network
@@ -62,6 +63,8 @@ def train_run(factory: str, data: Dataset, config: str, folder: Path, *, seed: i
               progress: Callable[[str, int, int], None] = lambda phase, done, total: None) -> dict[str, Any]:
     """Train by a recipe into a folder: ``run.json``, ``model.pt``, ``log.json``, and a checkpoint for every phase.
 
+    Under torchrun, inside of `hwq.quant.parallel.team`, the processes share every batch; the first alone writes and reports.
+
     Parameters
     ----------
     factory : str
@@ -102,7 +105,10 @@ def train_run(factory: str, data: Dataset, config: str, folder: Path, *, seed: i
     if weights is not None:
         load_weights(network, weights)
         _prepared(network, shape, recipe)
-    _describe(folder, Run(factory, seed, shape, data.classes, config), resume)
+    if parallel.lead():
+        _describe(folder, Run(factory, seed, shape, data.classes, config), resume)
+    else:
+        report, progress = lambda phase, row: None, lambda phase, done, total: None
     common: dict[str, Any] = {"seed": seed, "device": device, "resume": resume}
     log: dict[str, Any] = {}
     if weights is not None:
@@ -122,8 +128,9 @@ def train_run(factory: str, data: Dataset, config: str, folder: Path, *, seed: i
                        progress=partial(progress, "tune"), **common)
     result = {"float": accuracy(network.to(device), samples, device), "quantized": accuracy(model, samples, device),
               "validation_images": len(samples.validation), "log": log}
-    save_checkpoint(folder / "model.pt", {key: value.cpu() for key, value in model.state_dict().items()})
-    _write(folder / "log.json", result)
+    if parallel.lead():
+        save_checkpoint(folder / "model.pt", {key: value.cpu() for key, value in model.state_dict().items()})
+        _write(folder / "log.json", result)
     return result
 
 

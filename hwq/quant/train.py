@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import FormatError, ModelError
+from . import parallel
 from .augment import augment
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import Phase
@@ -57,15 +58,18 @@ class Samples:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, samples: Samples, device: torch.device | str = "cpu", batch: int = 500) -> float:
-    """Return the share of right answers on the validation images (0 without any), in eval mode; the mode is kept."""
+    """Return the share of right answers on the validation images (0 without any), in eval mode; the mode is kept.
+
+    Under torchrun every process answers its share, and all return the same.
+    """
     training = model.training
     model.eval()
     try:
         right = sum(int((model(samples.inputs[i].to(device)).argmax(1).cpu() == samples.labels[i]).sum())
-                    for i in samples.validation.split(batch))
+                    for i in samples.validation[parallel.rank()::parallel.size()].split(batch))
     finally:
         model.train(training)
-    return right / max(1, len(samples.validation))
+    return int(parallel.total(right, device)) / max(1, len(samples.validation))
 
 
 def _rate(phase: Phase, step: int, steps: int) -> float:
@@ -94,34 +98,56 @@ def _optimizer(model: nn.Module, phase: Phase) -> torch.optim.Optimizer:
                            nesterov=phase.momentum > 0)
 
 
+class _Loss(nn.Module):
+    """Model and loss in one: what several processes share out, the penalty included."""
+
+    def __init__(self, model: nn.Module, phase: Phase, penalty: Callable[[nn.Module], torch.Tensor] | None) -> None:
+        super().__init__()
+        self.model, self.phase, self.penalty = model, phase, penalty
+
+    def forward(self, batch: torch.Tensor, labels: torch.Tensor, answers: torch.Tensor | None, share: float) -> torch.Tensor:
+        loss = _loss(self.phase, self.model(batch), labels, answers) * share
+        return loss if self.penalty is None else loss + self.penalty(self.model)
+
+
 class _Run:
     """State of a phase between epochs, and its checkpoint."""
 
-    def __init__(self, model: nn.Module, phase: Phase, seed: int, path: Path | None) -> None:
-        self.model, self.phase, self.path = model, phase, path
+    def __init__(self, model: nn.Module, phase: Phase, seed: int, path: Path | None, device: torch.device | str) -> None:
+        self.model, self.phase, self.path, self.device = model, phase, path, device
         self.optimizer = _optimizer(model, phase)
         self.generator = torch.Generator().manual_seed(seed)
         self.epoch, self.best = 0, -1.0
         self.best_state: dict[str, torch.Tensor] = {}
         self.log: list[dict[str, Any]] = []
-        torch.manual_seed(seed)                        # dropout draws from the global generator
+        torch.manual_seed(seed + 1_000_003 * parallel.rank())    # dropout draws from the global generator, for other images each
 
     def save(self) -> None:
-        if self.path is not None:
+        states = parallel.random_states(self.device)
+        if self.path is not None and parallel.lead():
             save_checkpoint(self.path, {
                 "phase": asdict(self.phase), "epoch": self.epoch, "model": self.model.state_dict(), "log": self.log,
                 "optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state(),
-                "torch": torch.get_rng_state(), "best": self.best, "best_model": self.best_state})
+                "random": states, "best": self.best, "best_model": self.best_state})
 
     def resume(self) -> None:
-        state = load_checkpoint(self.path)             # type: ignore[arg-type]
+        """Go on from the checkpoint, which the first process reads; nothing happens where there is none."""
+        there = self.path is not None and parallel.lead() and self.path.exists()
+        state = parallel.from_lead(load_checkpoint(self.path) if there else None)         # type: ignore[arg-type]
+        if state is None:
+            return
         if not isinstance(state, dict) or state.get("phase") != asdict(self.phase):
             raise ModelError(f"{self.path} belongs to another recipe; resume with the same one, or train into an empty folder")
         try:
+            if "random" not in state:                  # of a version without processes
+                state["random"] = [{"cpu": state["torch"]}]
+            if len(state["random"]) != parallel.size():
+                raise ModelError(f"{self.path} was written by {len(state['random'])} processes, not {parallel.size()}, which would go on "
+                                 "differently; resume with as many")
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.generator.set_state(state["generator"])
-            torch.set_rng_state(state["torch"])
+            parallel.set_random_states(state["random"], self.device)
             self.epoch, self.best, self.best_state, self.log = state["epoch"], state["best"], state["best_model"], state["log"]
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise FormatError(f"{self.path} does not fit this network: {str(error).splitlines()[0]}") from None
@@ -137,6 +163,10 @@ def fit(model: nn.Module, samples: Samples, phase: Phase, *, seed: int = 0, devi
 
     Best is the highest validation accuracy (ties: the later epoch; so the last one without validation images); of a quantized model, only epochs whose scales
     were fixed count. On the CPU a resumed run gives the same weights as an uninterrupted one, bit for bit.
+
+    In several processes (`hwq.quant.parallel.team` under torchrun) each takes its share of every batch; order, augmentation and steps are those of one
+    process, the mean gradient is it up to the order of summation. Batch norms see a process's share alone, dropout draws other masks.
+    The first process alone writes the checkpoint.
 
     Parameters
     ----------
@@ -168,15 +198,18 @@ def fit(model: nn.Module, samples: Samples, phase: Phase, *, seed: int = 0, devi
     """
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     model.to(device)
-    run = _Run(model, phase, seed, checkpoint)
-    if resume and checkpoint is not None and checkpoint.exists():
+    run = _Run(model, phase, seed, checkpoint, device)
+    if resume:
         run.resume()
+    parallel.same_everywhere(model)
+    loss_of = parallel.wrap(_Loss(model, phase, penalty), device)
     batches = -(-len(samples.train) // phase.batch)
     answers = teacher.to(device).eval() if teacher is not None and phase.teacher_weight > 0 else None
     while run.epoch < phase.epochs:
         started = time.monotonic()
         if before_epoch is not None:
             before_epoch(run.epoch)
+            parallel.same_everywhere(model)
         model.train()
         total = 0.0
         order = samples.train[torch.randperm(len(samples.train), generator=run.generator)]
@@ -189,11 +222,11 @@ def fit(model: nn.Module, samples: Samples, phase: Phase, *, seed: int = 0, devi
             batch = samples.inputs[index].to(device)
             if batch.ndim == 4:
                 batch = augment(batch, phase.flip, phase.shift, run.generator)
+            part, share = parallel.own_part(len(index))
+            batch, labels = batch[part], samples.labels[index[part]].to(device)
             with torch.no_grad():
                 given = answers(batch) if answers is not None else None
-            loss = _loss(phase, model(batch), samples.labels[index].to(device), given)
-            if penalty is not None:
-                loss = loss + penalty(model)
+            loss = loss_of(batch, labels, given, share)
             run.optimizer.zero_grad()
             loss.backward()
             run.optimizer.step()
@@ -201,6 +234,8 @@ def fit(model: nn.Module, samples: Samples, phase: Phase, *, seed: int = 0, devi
                 penalty.after_step(model, rate)
             total += float(loss.detach())
             progress(run.epoch * batches + step + 1, phase.epochs * batches)
+        total = parallel.total(total, device) / parallel.size()
+        parallel.average_batchnorms(model)
         if not math.isfinite(total):
             raise ModelError(f"The loss became {total} in epoch {run.epoch + 1}: training diverged; lower lr ({phase.lr})")
         score = accuracy(model, samples, device)
