@@ -1,1 +1,1 @@
-"""Measurements that anyone can run again: ``python -m bench.peers``, ``python -m bench.calibrate``."""
+"""Measurements that anyone can run again: ``python -m bench.peers``, ``python -m bench.calibrate``, ``python -m bench.wired``."""

@@ -3,6 +3,7 @@
 import json
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from amaranth.back import rtlil
@@ -12,25 +13,45 @@ from hwq.emit import SYNTH_PRELUDE
 from hwq.errors import ToolError
 from hwq.toolchain import find, run, run_yosys
 
+from .netlist import Netlist
+
 __all__ = ["measure"]
 
 _PARTS = {"up5k": ("u", ["--up5k", "--package", "sg48"]), "hx8k": ("hx", ["--hx8k", "--package", "ct256"])}
 _CELLS = {"lc": "ICESTORM_LC", "ebr": "ICESTORM_RAM", "dsp": "ICESTORM_DSP"}
 
 
-def measure(block: wiring.Component, part: str, *, place: bool = True, seed: int = 1, freq_mhz: float = 60) -> dict:
+def measure(block: wiring.Component | dict[str, str], part: str, *, place: bool = True, seed: int = 1, freq_mhz: float = 60,
+            options: str = "", check: Callable[[Netlist], None] | None = None) -> dict:
     """Return ``lut``, ``ff`` (cells of Yosys), ``lc``, ``ebr``, ``dsp`` (packed) and, if it is placed, ``fmax``.
 
     The block stands alone; the router chooses the pins. ``fmax`` counts paths between registers. None stands for what
     could not be had because the block does not fit, or has too many pins, or was not placed.
+
+    Parameters
+    ----------
+    block : Component, or dict of str to str
+        Or Verilog files, by name, whose top module is ``accel``.
+    options : str
+        More options of ``synth_ice40``.
+    check
+        Called with the netlist.
     """
     family, arguments = _PARTS[part]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "accel.il").write_text(rtlil.convert(block, name="accel", emit_src=False))
+        if isinstance(block, dict):
+            for file, text in block.items():
+                (folder / file).write_text(text)
+            prelude = "".join(f"read_verilog {file}\n" for file in block)
+        else:
+            (folder / "accel.il").write_text(rtlil.convert(block, name="accel", emit_src=False))
+            prelude = SYNTH_PRELUDE
         dsp = "-dsp" if part == "up5k" else ""
-        run_yosys(SYNTH_PRELUDE + f"synth_ice40 -device {family} {dsp} -top accel -json accel.json\ntee -o stat.json stat -json\n",
+        run_yosys(prelude + f"synth_ice40 {options} -device {family} {dsp} -top accel -json accel.json\ntee -o stat.json stat -json\n",
                   folder / "yosys.log", folder)
+        if check:
+            check(Netlist(json.loads((folder / "accel.json").read_text())["modules"]["accel"]))
         text = (folder / "stat.json").read_text()
         cells = json.loads(text[text.index("{"):])["design"]["num_cells_by_type"]
         result = {"lut": cells.get("SB_LUT4", 0), "ff": sum(n for kind, n in cells.items() if kind.startswith("SB_DFF")),
