@@ -19,7 +19,7 @@ from .small import small_graph
 
 
 @pytest.mark.parametrize("arguments, kind, text", [
-    (dict(target="vhdl"), FormatError, "Target must be one of ice40, verilog, not 'vhdl'"),
+    (dict(target="vhdl"), FormatError, "Target must be one of ice40, ecp5, verilog, not 'vhdl'"),
     (dict(device_name="zx81"), FormatError, "Device must be one of up5k, hx8k, not 'zx81'"),
     (dict(board="zx81"), FormatError, "Board must be one of icebreaker, upduino, hx8k, not 'zx81'"),
     (dict(board=""), FormatError, "Board must be one of icebreaker, upduino, hx8k, not ''"),
