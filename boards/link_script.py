@@ -12,40 +12,49 @@ WebAssembly see the working folder alone: give relative file names and run them 
 
 from .registry import Device
 
-__all__ = ["synthesize_core_lines", "synthesize_top_lines", "link_lines", "nextpnr_arguments", "icepack_arguments"]
+__all__ = ["synthesize_core_lines", "synthesize_top_lines", "link_lines", "nextpnr_arguments", "pack_arguments"]
 
 
 def synthesize_core_lines(device: Device, source: str = "accel.il", result: str = "accel.syn.il",
                           options: str = "") -> list[str]:
-    """Return the Yosys lines that synthesise the core alone; ``options`` go to ``synth_ice40`` (such as ``-dsp``)."""
-    return [f"read_rtlil {source}", f"synth_ice40 -device {device.yosys_device} {options} -top accel".replace("  ", " "),
+    """Return the Yosys lines that synthesise the core alone; ``options`` go to the family's synthesis (such as ``-dsp``)."""
+    return [f"read_rtlil {source}", _synth(device, "accel", options),
             "check -assert", "select -module accel", f"write_rtlil -selected {result}"]
 
 
 def synthesize_top_lines(device: Device, source: str = "top.il", result: str = "top.syn.il") -> list[str]:
     """Return the Yosys lines that synthesise clock, shell and pins around the black box of the core."""
-    return [f"read_rtlil {source}", f"synth_ice40 -device {device.yosys_device} -top top",
+    return [f"read_rtlil {source}", _synth(device, "top"),
             "select -module top", f"write_rtlil -selected {result}"]
 
 
-def link_lines(top: str = "top.syn.il", core: str = "accel.syn.il", result: str = "top.json") -> list[str]:
+def link_lines(device: Device, top: str = "top.syn.il", core: str = "accel.syn.il", result: str = "top.json") -> list[str]:
     """Return the Yosys lines that put the core's netlist in place of the black box and write nextpnr's input.
 
     Both files hold one module each; the primitives come from Yosys' own library.
     """
-    return ["read_verilog -nowb -lib +/ice40/cells_sim.v", f"read_rtlil {top}", f"read_rtlil {core}",
+    return [f"read_verilog -nowb -lib {device.family.library}", f"read_rtlil {top}", f"read_rtlil {core}",
             "hierarchy -check -top top", "flatten", "opt_clean -purge", "check -assert",
             "stat", "blackbox =A:whitebox", f"write_json {result}"]
 
 
-def nextpnr_arguments(device: Device, freq_hz: float, *, json: str = "top.json", pcf: str | None = "top.pcf",
-                      asc: str = "top.asc", report: str = "report.json", seed: int = 1) -> list[str]:
-    """Return nextpnr-ice40's arguments; without ``pcf`` no bitstream text is written, for the pins are the router's."""
-    pins = ["--pcf", pcf, "--asc", asc] if pcf else []
-    return [*device.nextpnr, "--json", json, *pins, "--report", report, "--freq", f"{freq_hz / 1e6:.6g}",
+def nextpnr_arguments(device: Device, freq_hz: float, *, json: str = "top.json", pins: bool = True,
+                      config: str | None = None, report: str = "report.json", seed: int = 1) -> list[str]:
+    """Return nextpnr's arguments; without ``pins`` no bitstream text is written, for the pins are the router's."""
+    family = device.family
+    fixed = [f"--{family.pins}", f"top.{family.pins}", family.config_option, config or f"top.{family.config}"] if pins else []
+    if not pins and family.name == "ecp5":
+        fixed = ["--lpf-allow-unconstrained"]
+    return [*device.nextpnr, "--json", json, *fixed, "--report", report, "--freq", f"{freq_hz / 1e6:.6g}",
             "--seed", str(seed)]
 
 
-def icepack_arguments(asc: str = "top.asc", result: str = "top.bin") -> list[str]:
-    """Return icepack's arguments."""
-    return [asc, result]
+def pack_arguments(device: Device, result: str = "top.bin") -> list[str]:
+    """Return the arguments of the tool that packs."""
+    source = f"top.{device.family.config}"
+    return ["--compress", "--input", source, "--bit", result] if device.family.name == "ecp5" else [source, result]
+
+
+def _synth(device: Device, top: str, options: str = "") -> str:
+    words = [device.family.synth.format(device=device.yosys_device), options, f"-top {top}"]
+    return " ".join(word for word in words if word)

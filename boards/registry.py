@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import FormatError
+from .families import ECP5, ICE40, Family
 
 __all__ = ["Device", "Board", "DEVICES", "BOARDS", "DEFAULT_BAUD", "find_device", "find_board"]
 
@@ -20,14 +21,16 @@ class Device:
     name : str
         Name on the command line.
     yosys_device : str
-        ``synth_ice40 -device``.
+        ``synth_ice40 -device``; empty where Yosys asks for none.
     nextpnr : tuple of str
         Options that name part and package.
+    family : Family
     """
 
     name: str
     yosys_device: str
     nextpnr: tuple[str, ...]
+    family: Family = ICE40
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,20 @@ def _hx8k():
     return ICE40HX8KBEVNPlatform()
 
 
+def _ulx3s(size: str):
+    def make():
+        from amaranth_boards import ulx3s
+        return getattr(ulx3s, f"ULX3S_{size.upper()}_Platform")()
+    return make
+
+
+# nextpnr's option, the speed grade of the ULX3S: the slowest.
+_ECP5 = {"12f": "--12k", "25f": "--25k", "45f": "--45k", "85f": "--85k"}
+
 DEVICES = {device.name: device for device in (
     Device("up5k", "u", ("--up5k", "--package", "sg48")),
     Device("hx8k", "hx", ("--hx8k", "--package", "ct256")),
+    *(Device(f"ecp5-{size}", "", (option, "--package", "CABGA381", "--speed", "6"), ECP5) for size, option in _ECP5.items()),
 )}
 
 BOARDS = {board.name: board for board in (
@@ -99,6 +113,9 @@ BOARDS = {board.name: board for board in (
     Board("upduino", DEVICES["up5k"], _upduino, hold_high=("flash_cs",),
           note="Close the OSC jumper: it brings the 12 MHz crystal to pin 20 (gpio_20)."),
     Board("hx8k", DEVICES["hx8k"], _hx8k),
+    # The board comes with four sizes of FPGA; another size's bitstream is refused by the FPGA.
+    Board("ulx3s", DEVICES["ecp5-85f"], _ulx3s("85f"), clock="clk25", clock_hz=25_000_000),
+    *(Board(f"ulx3s-{size}", DEVICES[f"ecp5-{size}"], _ulx3s(size), clock="clk25", clock_hz=25_000_000) for size in _ECP5),
 )}
 
 

@@ -8,7 +8,7 @@ from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Elaboratable, 
 from amaranth.lib import io, wiring
 from amaranth.lib.wiring import In, Out
 
-from .clocks import DirectClock, Ice40Pll, PowerOnReset
+from .clocks import DirectClock, PowerOnReset, board_pll
 from .registry import Board
 from .shell import Shell, core_ports
 
@@ -77,11 +77,7 @@ class _BoardTop(Elaboratable):
         m = Module()
         board = self._board
         pin = platform.request(board.clock, dir="-")
-        clocks: DirectClock | Ice40Pll
-        if self._freq == board.clock_hz:
-            clocks = DirectClock(pin, in_hz=board.clock_hz)
-        else:
-            clocks = Ice40Pll(pin, in_hz=board.clock_hz, out_hz=self._freq, pad=board.pll_pad)
+        clocks = DirectClock(pin, in_hz=board.clock_hz) if self._freq == board.clock_hz else board_pll(board, pin, self._freq)
         self.hz = round(clocks.hz)
         m.submodules.clocks = clocks
         m.domains += ClockDomain("sync")
@@ -121,7 +117,7 @@ def board_files(board: Board, freq_hz: float, **shell) -> tuple[str, str, int]:
     Returns
     -------
     tuple of str, str, int
-        RTLIL of the module ``top`` with the black box of the core; pin constraints (.pcf); actual clock in Hz, never
+        RTLIL of the module ``top`` with the black box of the core; pin constraints (.pcf or .lpf); actual clock in Hz, never
         above ``freq_hz``.
 
     Raises
@@ -139,7 +135,7 @@ def board_files(board: Board, freq_hz: float, **shell) -> tuple[str, str, int]:
         content = plan.files[name]
         return content.decode() if isinstance(content, bytes) else content
 
-    return text("top.il") + "\n" + accel_blackbox(shell["in_bytes"], shell["out_bytes"]), text("top.pcf") + "\n", top.hz
+    return text("top.il") + "\n" + accel_blackbox(shell["in_bytes"], shell["out_bytes"]), text(f"top.{board.device.family.pins}") + "\n", top.hz
 
 
 def device_files(**shell) -> str:

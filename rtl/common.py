@@ -11,7 +11,7 @@ from amaranth.lib import data, stream, wiring
 from hwq.arith import width_of
 from hwq.errors import ModelError
 
-__all__ = ["Block", "Cost", "Technology", "GENERIC", "ICE40", "ICE40UP", "lanes_layout", "lanes_stream", "shape_of",
+__all__ = ["Block", "Cost", "Technology", "GENERIC", "ICE40", "ICE40UP", "ECP5", "lanes_layout", "lanes_stream", "shape_of",
            "check_int", "check", "pack_lanes"]
 
 
@@ -58,12 +58,13 @@ class Technology:
     Attributes
     ----------
     name : str
-        ``generic``, ``ice40`` (HX, LP), ``ice40up`` (UltraPlus: multiplier blocks).
+        ``generic``, ``ice40`` (HX, LP), ``ice40up`` (UltraPlus: multiplier blocks), ``ecp5``.
     block_shapes : tuple of (depth, width)
         Shapes of one block RAM, in words and bits; empty means that memories are not counted in blocks.
     startup_cycles : int
         Cycles for which the core holds itself in reset after configuration. iCE40 block RAM reads zeros for about
-        3 us; Amaranth's platform waits 15 us, which 1,023 cycles give up to 68 MHz.
+        3 us; Amaranth's platform waits 15 us, which 1,023 cycles give up to 68 MHz. On ECP5, flip-flops leave the
+        configuration's reset at no particular edge of the clock; some cycles later all have.
     dsp_min_width : int
         Least width of a product, in bits, that synthesis maps onto a multiplier block (0: none).
     """
@@ -72,6 +73,11 @@ class Technology:
     block_shapes: tuple[tuple[int, int], ...] = ()
     startup_cycles: int = 0
     dsp_min_width: int = 0
+
+    @property
+    def block_bits(self) -> int:
+        """Bits that one block RAM holds; 0 where memories are not counted in blocks."""
+        return max((depth * width for depth, width in self.block_shapes), default=0)
 
     def blocks(self, width: int, depth: int) -> int:
         """Return the block RAMs that a memory of ``depth`` words of ``width`` bits takes."""
@@ -84,6 +90,8 @@ _EBR = ((256, 16), (512, 8), (1024, 4), (2048, 2))
 GENERIC = Technology("generic")
 ICE40 = Technology("ice40", _EBR, startup_cycles=1023)
 ICE40UP = Technology("ice40up", _EBR, startup_cycles=1023, dsp_min_width=11)
+# MULT18X18D; Yosys 0.70 maps a product of 9 bits on. Every ninth bit is lost in shapes narrower than 9.
+ECP5 = Technology("ecp5", ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)), startup_cycles=255, dsp_min_width=9)
 
 
 def shape_of(lo: int, hi: int) -> Shape:

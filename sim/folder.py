@@ -15,6 +15,7 @@ __all__ = ["Build", "Port", "load_build", "LEVELS"]
 
 LEVELS = ("rtl", "netlist")
 _FILES = {"rtl": "accel.v", "netlist": "netlist.v"}
+_ECP5_CELLS = Path(__file__).with_name("ecp5_cells.v")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Build:
         SHA-256 of the files that the build wrote.
     plan : mapping or None
         See `hwq.plan.plan_record`; None in a folder of an older hwq.
+    target : str
+        Family that it was built for, ``verilog`` where for none.
     link : mapping or None
         ``divisor`` and ``idle`` of the simulated board (`hwq.sim.link.compile_link`); None where there is no shell.
     """
@@ -61,6 +64,7 @@ class Build:
     files: Mapping[str, str] = field(default_factory=dict)
     plan: Mapping[str, Any] | None = None
     link: Mapping[str, int] | None = None
+    target: str = "ice40"
 
     def file(self, name: str, hint: str = "build again") -> Path:
         """Return a file of the build; it must be the one that the build wrote.
@@ -94,7 +98,8 @@ class Build:
             raise FormatError(f"Level must be one of {', '.join(LEVELS)}, not {level!r}")
         if level == "rtl":
             return [self.file(_FILES[level])]
-        return [self.file(_FILES[level], "only builds for a device have one (hwq build --target ice40)"), ice40_cells()]
+        netlist = self.file(_FILES[level], "only builds for a device have one (hwq build --target ice40 or ecp5)")
+        return [netlist, _ECP5_CELLS if self.target == "ecp5" else ice40_cells()]
 
     def hashes(self, *names: str) -> dict[str, str]:
         """Return the SHA-256 of files of the build that a simulation reads, and the hash of the network."""
@@ -129,4 +134,4 @@ def load_build(path: str | Path) -> Build:
     if content_hash(graph) != model_hash:
         raise FormatError(f"{path / 'model.hwq'} is not the network that was built: its hash is "
                           f"{content_hash(graph)[:16]}..., the manifest has {str(model_hash)[:16]}...; build again")
-    return Build(path, name, graph, ports[0], ports[1], cycles, files, plan, link)
+    return Build(path, name, graph, ports[0], ports[1], cycles, files, plan, link, str(manifest.get("target", "ice40")))

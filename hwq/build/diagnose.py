@@ -19,7 +19,12 @@ class ClockError(FitError):
 
 
 _NAMES = {"ICESTORM_LC": "logic cells", "ICESTORM_RAM": "block RAMs", "ICESTORM_DSP": "DSP", "ICESTORM_SPRAM": "SPRAM",
-          "ICESTORM_PLL": "PLL", "SB_IO": "pins", "SB_GB": "global buffers"}
+          "ICESTORM_PLL": "PLL", "SB_IO": "pins", "SB_GB": "global buffers",
+          "TRELLIS_COMB": "look-up tables", "TRELLIS_FF": "flip-flops", "DP16KD": "block RAMs", "MULT18X18D": "multipliers",
+          "EHXPLLL": "PLL", "TRELLIS_IO": "pins"}
+_BLOCKS = ({"ICESTORM_RAM"}, {"DP16KD"})
+_LARGER = {"up5k": "--board hx8k", "hx8k": "--board ulx3s", "ecp5-12f": "--board ulx3s-25f", "ecp5-25f": "--board ulx3s-45f",
+           "ecp5-45f": "--board ulx3s-85f"}
 _ROW = re.compile(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%", re.M)
 
 
@@ -65,8 +70,9 @@ def diagnose(log: str, plan: Plan, hz: int, seeds: int, error: ToolError) -> Hwq
 def _advice(plan: Plan, over: set[str]) -> str:
     """Say what to type: a smaller folding of the layer that takes most, or what else helps."""
     folded = [planned for planned in plan.layers if planned.fold]
-    other = " Or take a larger device: --board hx8k." if plan.device.name == "up5k" else ""
-    if over == {"ICESTORM_RAM"} or not folded:
+    larger = _LARGER.get(plan.device.name)
+    other = f" Or take a larger device: {larger}." if larger else ""
+    if over in _BLOCKS or not folded:
         if not folded:
             return "Fewer channels or a smaller input help." + other
         worst = max(folded, key=lambda planned: (_blocks(plan, planned), planned.layer.weight.size))

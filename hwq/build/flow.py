@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hwq.boards import link_script as link
-from hwq.boards.clocks import pll_settings, raised_hz
+from hwq.boards.clocks import made_hz, raised_hz
 from hwq.boards.registry import DEFAULT_BAUD, Board, find_board, find_device
 from hwq.boards.registry import Device as Part
 from hwq.boards.tops import board_files, device_files
@@ -33,10 +33,10 @@ from .report import Report, make_report
 
 __all__ = ["build", "DEFAULT_BOARD", "TARGETS"]
 
-DEFAULT_BOARD = "icebreaker"
-TARGETS = ("ice40", "verilog")
+DEFAULT_BOARD = {"ice40": "icebreaker", "ecp5": "ulx3s"}
+TARGETS = ("ice40", "ecp5", "verilog")
 _DEFAULT_MHZ = 24.0
-_MHZ = (0.1, 275.0)                                      # the iCE40's clock nets take no more
+_LEAST_MHZ = 0.1
 _MAX_SEEDS = 64
 _RAISES = 3                                              # tries to reach a higher clock
 _VECTORS = 8                                             # golden frames in a build
@@ -57,13 +57,15 @@ class _Choice:
     @property
     def tools(self) -> tuple[str, ...]:
         """Tools that it takes."""
-        pack = ("icepack",) if self.board or self.pcf else ()
-        return ("yosys", "nextpnr-ice40", *pack) if self.part else ("yosys",)
+        if not self.part:
+            return ("yosys",)
+        pack = (self.part.family.pack,) if self.board or self.pcf else ()
+        return ("yosys", self.part.family.nextpnr, *pack)
 
 
-def _choose(target: str, board: str | None, device_name: str | None, pcf: str | Path | None, freq_mhz: float | None,
+def _choose(target: str | None, board: str | None, device_name: str | None, pcf: str | Path | None, freq_mhz: float | None,
             baud: int | None, seed: int | None, seeds: int | None) -> _Choice:
-    if target not in TARGETS:
+    if target is not None and target not in TARGETS:
         raise FormatError(f"Target must be one of {', '.join(TARGETS)}, not {target!r}")
     if target == "verilog":
         given = [name for name, value in (("--board", board), ("--device", device_name), ("--pcf", pcf), ("--freq", freq_mhz),
@@ -79,17 +81,22 @@ def _choose(target: str, board: str | None, device_name: str | None, pcf: str | 
         raise FormatError(f"--seeds must be 1 to {_MAX_SEEDS}, not {seeds}")
     if seed is not None and not 0 <= seed < 2**31:
         raise FormatError(f"--seed must be 0 to {2**31 - 1}, not {seed}")
-    chosen = None if device_name is not None else find_board(board if board is not None else DEFAULT_BOARD)
+    chosen = None if device_name is not None else find_board(board if board is not None else DEFAULT_BOARD[target or "ice40"])
     part = chosen.device if chosen else find_device(str(device_name))
-    if freq_mhz is not None and not (math.isfinite(freq_mhz) and _MHZ[0] <= freq_mhz <= _MHZ[1]):
-        raise FormatError(f"--freq must be {_MHZ[0]:g} to {_MHZ[1]:g} MHz, not {freq_mhz:g}")
+    if target is not None and part.family.name != target:
+        raise FormatError(f"{board or device_name} is for --target {part.family.name}, not {target}; leave out --target")
+    if pcf is not None and part.family.pins != "pcf":
+        raise FormatError(f"--pcf is for iCE40; {part.name} gets its pins from a board: --board {DEFAULT_BOARD[part.family.name]}")
+    most = part.family.max_mhz
+    if freq_mhz is not None and not (math.isfinite(freq_mhz) and _LEAST_MHZ <= freq_mhz <= most):
+        raise FormatError(f"--freq must be {_LEAST_MHZ:g} to {most:g} MHz, not {freq_mhz:g}")
     raises = freq_mhz is None and chosen is not None
     if freq_mhz is None:
         freq_mhz = chosen.clock_hz / 1e6 if chosen and not chosen.pll_pad else _DEFAULT_MHZ
     hz = round(freq_mhz * 1e6)
     baud = DEFAULT_BAUD if baud is None else baud
     # Both refuse what they cannot make.
-    uart_divisor(pll_settings(chosen.clock_hz, hz).hz if chosen and hz != chosen.clock_hz else hz, baud)
+    uart_divisor(made_hz(chosen, hz) if chosen else hz, baud)
     first = 1 if seed is None else seed
     return _Choice(chosen, part, hz, read_pcf(pcf) if pcf is not None else None, baud, tuple(range(first, first + (seeds or 1))), raises)
 
@@ -99,7 +106,7 @@ def _patience(plan: Plan) -> int:
     return 4 * sum(planned.cycles for planned in plan.layers) + plan.device.technology.startup_cycles + 1000
 
 
-def build(graph: Graph, output: str | Path, *, target: str = "ice40", board: str | None = None, device_name: str | None = None,
+def build(graph: Graph, output: str | Path, *, target: str | None = None, board: str | None = None, device_name: str | None = None,
           pcf: str | Path | None = None, folds: Iterable[str] = (), freq_mhz: float | None = None, baud: int | None = None,
           seed: int | None = None, seeds: int | None = None, say: Callable[[str], None] = lambda text: None) -> Report:
     """Build a network and return the report, which also stands in ``output/report.json``.
@@ -110,8 +117,9 @@ def build(graph: Graph, output: str | Path, *, target: str = "ice40", board: str
         As loaded from a ``.hwq`` file.
     output : str or Path
         Folder; made whole or not at all. An earlier build there is replaced, anything else refused.
-    target : str
-        ``ice40`` (the iCEBreaker unless board or device say otherwise) or ``verilog`` (stops at vendor-neutral Verilog).
+    target : str, optional
+        ``ice40`` (the iCEBreaker unless board or device say otherwise), ``ecp5`` (the ULX3S with an 85F),
+        ``verilog`` (stops at vendor-neutral Verilog). Not given: that of board or device, ``ice40`` without them.
     board, device_name : str, optional
         A board with its pins, or a bare device: placed for the report, a bitstream only with ``pcf``.
     pcf : path, optional
@@ -149,7 +157,7 @@ def build(graph: Graph, output: str | Path, *, target: str = "ice40", board: str
             raise FitError(f"{error}{hint}") from None
         core = lower(ready, plan)
         say("emit RTLIL and Verilog")
-        manifest = emit_core(graph, plan, core, work, target=target)
+        manifest = emit_core(graph, plan, core, work, target=choice.part.family.name if choice.part else "verilog")
         write_vectors(graph, work / "vectors", vector_codes(graph, _VECTORS), manifest)
         write_bench(manifest, work, frames=_VECTORS, patience=_patience(plan))
         placed = _place(manifest, work, choice, plan, say) if choice.part else None
@@ -173,14 +181,14 @@ def _place(manifest: Manifest, work: Path, choice: _Choice, plan: Plan, say: Cal
                                  model_hash=bytes.fromhex(manifest["model_hash"])[:8], baud=choice.baud)
     start = _board(choice, choice.hz, shell, work)       # first: what its clock and its link refuse is said before the long steps
     say("synthesise the core")
-    lines = link.synthesize_core_lines(part, options="-dsp" if plan.device.dsp else "")
+    lines = link.synthesize_core_lines(part, options=part.family.dsp if plan.device.dsp else part.family.no_dsp)
     script = SYNTH_PRELUDE + "\n".join([*lines[1:], "write_verilog -noattr netlist.v"]) + "\n"
     run_yosys(script, work / "logs" / "synth_core.log", work)
 
     def attempt(hz: int) -> Placed:
         say("synthesise the shell and link")
         run_yosys("\n".join(link.synthesize_top_lines(part)) + "\n", work / "logs" / "synth_top.log", work)
-        run_yosys("\n".join(link.link_lines()) + "\n", work / "logs" / "link.log", work)
+        run_yosys("\n".join(link.link_lines(part)) + "\n", work / "logs" / "link.log", work)
         return place(part, plan, work, hz=hz, seeds=choice.seeds, pins=bool(choice.pcf or choice.board), say=say)
 
     placed = attempt(start)
@@ -199,7 +207,7 @@ def _board(choice: _Choice, hz: int, shell: dict[str, Any], work: Path) -> int:
         text = device_files(clock_hz=hz, **shell)
     (work / "top.il").write_text(text)
     if pins:
-        (work / "top.pcf").write_text(pins)
+        (work / f"top.{choice.part.family.pins}").write_text(pins)
     return hz
 
 

@@ -64,17 +64,17 @@ def place(part: Device, plan: Plan, work: Path, *, hz: int, seeds: tuple[int, ..
         Another failure of a tool.
     """
     say("place and route" + (f" with {len(seeds)} seeds" if len(seeds) > 1 else ""))
-    logs = work / "logs"
+    logs, family = work / "logs", part.family
 
     def names(seed: int) -> tuple[str, str, Path]:
         suffix = f".{seed}" if len(seeds) > 1 else ""
-        return f"top{suffix}.asc", f"pnr{suffix}.json", logs / f"nextpnr{suffix}.log"
+        return f"top{suffix}.{family.config}", f"pnr{suffix}.json", logs / f"nextpnr{suffix}.log"
 
     jobs = []
     for seed in seeds:
         asc, report, log = names(seed)
-        jobs.append((link.nextpnr_arguments(part, hz, pcf="top.pcf" if pins else None, asc=asc, report=report, seed=seed), log))
-    nextpnr, icepack = find("nextpnr-ice40"), find("icepack") if pins else None
+        jobs.append((link.nextpnr_arguments(part, hz, pins=pins, config=asc, report=report, seed=seed), log))
+    nextpnr, pack = find(family.nextpnr), find(family.pack) if pins else None
     errors = run_many(nextpnr, jobs, work, keep_going=True)
     reports: dict[int, dict[str, Any]] = {}
     for seed, error in zip(seeds, errors, strict=True):
@@ -94,11 +94,12 @@ def place(part: Device, plan: Plan, work: Path, *, hz: int, seeds: tuple[int, ..
     if len(seeds) > 1:
         (work / report).rename(work / "pnr.json")
         if pins:
-            (work / asc).rename(work / "top.asc")
-    if icepack:
+            (work / asc).rename(work / f"top.{family.config}")
+    if pack:
         say("pack")
-        run(icepack, link.icepack_arguments(), logs / "icepack.log", work)
-        require_output(icepack, logs / "icepack.log", work / "top.bin")
+        log = logs / f"{family.pack}.log"
+        run(pack, link.pack_arguments(part), log, work)
+        require_output(pack, log, work / "top.bin")
     used = {name: (int(row["used"]), int(row["available"])) for name, row in reports[kept]["utilization"].items()}
     # Paths of this machine stand in it: no part of what is the same everywhere.
     (work / "pnr.json").rename(logs / "pnr.json")

@@ -6,7 +6,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TypedDict
 
+from hwq.boards.families import ICE40, Family
 from hwq.boards.protocol import Command, Response, encode_request, encode_response
+from hwq.boards.registry import find_device
 from hwq.rtl.stage import ConvStage, Folding
 
 from .. import __version__
@@ -18,9 +20,6 @@ from .place import Placed
 
 __all__ = ["LayerRow", "Report", "make_report", "netlist_cells", "link_rate"]
 
-_CELLS = {"lc": "ICESTORM_LC", "ebr": "ICESTORM_RAM", "spram": "ICESTORM_SPRAM", "dsp": "ICESTORM_DSP"}
-_KINDS = {"SB_LUT4": "lut", "SB_CARRY": "carry", "SB_RAM40_4K": "ebr", "SB_SPRAM256KA": "spram", "SB_MAC16": "dsp"}
-_BLOCK_BITS = 4096
 _HASHED = {"core": "accel.il", "verilog": "accel.v", "netlist": "netlist.v", "bitstream": "top.bin"}
 
 
@@ -78,7 +77,7 @@ class Report(TypedDict, total=False):
     bitstream: bool
 
 
-def netlist_cells(netlist: str, layers: list[str]) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+def netlist_cells(netlist: str, layers: list[str], family: Family = ICE40) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
     """Count the cells of the core's synthesised RTLIL: by layer, and all.
 
     Yosys names a cell after a wire at its output, which carries the path of the block; so a layer's share is near, but a
@@ -87,7 +86,7 @@ def netlist_cells(netlist: str, layers: list[str]) -> tuple[dict[str, dict[str, 
     by_layer = {name: Counter[str]() for name in layers}
     total: Counter[str] = Counter()
     for kind, name in re.findall(r"^  cell \\(\w+) \\(\S+)", netlist, re.M):
-        what = _KINDS.get(kind) or ("ff" if kind.startswith("SB_DFF") else None)
+        what = family.cells.get(kind)
         if what is None:
             continue
         total[what] += 1
@@ -134,17 +133,18 @@ def make_report(graph: Graph, plan: Plan, manifest: Manifest, placed: Placed | N
         "name": graph.name, "version": __version__, "target": manifest["target"], "device": plan.device.name, "board": board,
         "layers": rows, "macs": sum(row["macs"] for row in rows), "cycles": plan.cycles, "bottleneck": plan.bottleneck,
         "weight_bits": sum(row.get("weight_bits", 0) for row in rows), "rom_bits": stored, "rom_blocks": blocks,
-        "rom_block_bits": _BLOCK_BITS * blocks, "hashes": hashes, "tools": tools,
+        "rom_block_bits": plan.device.technology.block_bits * blocks, "hashes": hashes, "tools": tools,
     }
     if placed is None:
         return report
-    cells, total = netlist_cells((work / "accel.syn.il").read_text(), [row["name"] for row in rows])
+    family = find_device(plan.device.name).family
+    cells, total = netlist_cells((work / "accel.syn.il").read_text(), [row["name"] for row in rows], family)
     for row in rows:
         row["cells"] = cells[row["name"]]
     i, o = manifest["input"], manifest["output"]
     extra: Report = {
         "estimate": {"lc": round(plan.cost.lc), "ebr": plan.cost.ebr, "dsp": plan.cost.dsp},
-        "used": {name: list(placed.used.get(cell, (0, 0))) for name, cell in _CELLS.items()}, "core_cells": total,
+        "used": {name: list(placed.used.get(cell, (0, 0))) for name, cell in family.used.items()}, "core_cells": total,
         "clock_mhz": placed.hz / 1e6, "fmax_mhz": round(placed.fmax_mhz, 2), "seed": placed.seed,
         "seeds": {str(seed): mhz for seed, mhz in placed.seeds.items()},
         "frames_per_s": round(placed.hz / plan.cycles, 1), "frames_per_s_at_fmax": round(placed.fmax_mhz * 1e6 / plan.cycles, 1),

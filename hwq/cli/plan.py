@@ -23,7 +23,7 @@ def _row(planned: Any, technology: Any) -> dict[str, Any]:
         depth, width = stage.matvec.rom
         row |= {"pe": fold.pe, "simd": fold.simd, "window": fold.source, "style": fold.style,
                 "rom": [depth, width], "rom_in": "blocks" if fold.block_rom else "logic",
-                "rom_bits": depth * width, "rom_block_bits": 4096 * technology.blocks(width, depth) * fold.block_rom,
+                "rom_bits": depth * width, "rom_block_bits": technology.block_bits * technology.blocks(width, depth) * fold.block_rom,
                 "ring": getattr(stage.window, "depth", None), "macs": planned.layer.macs}
     return row
 
@@ -33,8 +33,8 @@ def _total(plan: Any) -> dict[str, Any]:
 
 
 def command(model: Path = typer.Argument(..., help="A .hwq file."),
-            board: str = typer.Option(None, help="icebreaker (the default), upduino or hx8k."),
-            device: str = typer.Option(None, help="up5k, hx8k or generic (no limits)."),
+            board: str = typer.Option(None, help="icebreaker (the default), upduino, hx8k, ulx3s-12f, -25f, -45f or -85f."),
+            device: str = typer.Option(None, help="up5k, hx8k, ecp5-12f, -25f, -45f, -85f or generic (no limits)."),
             fps: float = typer.Option(None, help="Frames a second that are enough: plan the smallest design that reaches them."),
             mhz: float = typer.Option(24.0, help="Clock of the core for frames a second."),
             fold: list[str] = typer.Option([], help="layer=pe,simd; may be repeated."),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hwq.rtl.common import GENERIC, ICE40, ICE40UP, Cost, Technology
+from hwq.rtl.common import ECP5, GENERIC, ICE40, ICE40UP, Cost, Technology
 
 from ..errors import FormatError
 
@@ -23,7 +23,7 @@ class Device:
     technology : Technology
         Its memories and multipliers.
     lc, ebr, spram, dsp : int
-        Logic cells, 4 kbit block RAMs, 256 kbit RAMs, multiplier blocks; 0 for the generic target means no limit.
+        Logic cells (ECP5: look-up tables), block RAMs of the technology, 256 kbit RAMs, multiplier blocks; 0 for the generic target means no limit.
     package : str
         Package the build places for.
     """
@@ -40,6 +40,11 @@ class Device:
 DEVICES = {d.name: d for d in (
     Device("up5k", ICE40UP, lc=5280, ebr=30, spram=4, dsp=8, package="sg48"),
     Device("hx8k", ICE40, lc=7680, ebr=32, package="ct256"),
+    # The data sheet's; of the 12F, which is a 25F inside, the tools let more be used.
+    Device("ecp5-12f", ECP5, lc=12_096, ebr=32, dsp=28, package="CABGA381"),
+    Device("ecp5-25f", ECP5, lc=24_288, ebr=56, dsp=28, package="CABGA381"),
+    Device("ecp5-45f", ECP5, lc=43_848, ebr=108, dsp=72, package="CABGA381"),
+    Device("ecp5-85f", ECP5, lc=83_640, ebr=208, dsp=156, package="CABGA381"),
     Device("generic", GENERIC),
 )}
 

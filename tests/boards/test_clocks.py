@@ -4,7 +4,7 @@
 import pytest
 from amaranth.sim import Simulator
 
-from hwq.boards.clocks import PowerOnReset, pll_settings, raised_hz
+from hwq.boards.clocks import PowerOnReset, ecp5_settings, made_hz, pll_settings, raised_hz
 from hwq.boards.registry import BOARDS
 from hwq.boards.uart import uart_divisor
 from hwq.errors import FormatError
@@ -67,3 +67,22 @@ def test_the_clock_is_raised_to_what_pll_and_link_can(name, limit):
 
 def test_no_clock_to_raise_to():
     assert raised_hz(BOARDS["icebreaker"], 15e6, 1_000_000) is None and raised_hz(None, 50e6, 1_000_000) is None
+
+
+@pytest.mark.parametrize("out_mhz", [3.2, 16, 24, 40, 47.3, 50, 61.7, 73.9, 100, 133, 222, 400])
+def test_ecp5_pll_keeps_to_its_limits_and_comes_near(out_mhz):
+    s = ecp5_settings(25e6, out_mhz * 1e6)
+    vco = 25e6 / s.clki * s.clkop
+    assert 10e6 <= 25e6 / s.clki and 400e6 <= vco <= 800e6 and max(s.clki, s.clkop, s.clkos) <= 128
+    assert s.hz == pytest.approx(vco / s.clkos) and 0.97 * out_mhz * 1e6 <= s.hz <= out_mhz * 1e6 * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("in_hz, out_hz", [(25e6, 401e6), (25e6, 3e6), (9e6, 50e6)])
+def test_ecp5_pll_refuses_what_it_cannot_make(in_hz, out_hz):
+    with pytest.raises(FormatError):
+        ecp5_settings(in_hz, out_hz)
+
+
+def test_the_ulx3s_raises_its_clock():
+    hz = raised_hz(BOARDS["ulx3s"], 81.3e6, 1_000_000)
+    assert hz and 75e6 < hz <= 81.3e6 and round(made_hz(BOARDS["ulx3s"], hz)) == hz and made_hz(BOARDS["ulx3s"], 25e6) == 25e6

@@ -19,10 +19,10 @@ from .small import small_graph
 
 
 @pytest.mark.parametrize("arguments, kind, text", [
-    (dict(target="vhdl"), FormatError, "Target must be one of ice40, verilog, not 'vhdl'"),
-    (dict(device_name="zx81"), FormatError, "Device must be one of up5k, hx8k, not 'zx81'"),
-    (dict(board="zx81"), FormatError, "Board must be one of icebreaker, upduino, hx8k, not 'zx81'"),
-    (dict(board=""), FormatError, "Board must be one of icebreaker, upduino, hx8k, not ''"),
+    (dict(target="vhdl"), FormatError, "Target must be one of ice40, ecp5, verilog, not 'vhdl'"),
+    (dict(device_name="zx81"), FormatError, "Device must be one of up5k, hx8k, ecp5-12f, ecp5-25f, ecp5-45f, ecp5-85f, not 'zx81'"),
+    (dict(board="zx81"), FormatError, "Board must be one of icebreaker, upduino, hx8k, ulx3s, ulx3s-12f, ulx3s-25f, ulx3s-45f, ulx3s-85f, not 'zx81'"),
+    (dict(board=""), FormatError, "Board must be one of icebreaker, upduino, hx8k, ulx3s, ulx3s-12f, ulx3s-25f, ulx3s-45f, ulx3s-85f, not ''"),
     (dict(board="hx8k", device_name="hx8k"), FormatError, "--board and --device exclude each other"),
     (dict(pcf="x.pcf"), FormatError, "--pcf goes with --device only"),
     (dict(board="hx8k", pcf="x.pcf"), FormatError, "--pcf goes with --device only"),

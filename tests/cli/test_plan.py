@@ -74,7 +74,7 @@ def test_clock_that_is_none(model, mhz):
 
 
 def test_unknown_device_is_wrong_input(model):
-    with pytest.raises(FormatError, match="Unknown device 'zx81'; known: up5k, hx8k, generic") as caught:
+    with pytest.raises(FormatError, match="Unknown device 'zx81'; known: up5k, hx8k, ecp5-12f, ecp5-25f, ecp5-45f, ecp5-85f, generic") as caught:
         plan(model, "--device", "zx81")
     assert caught.value.exit_code == 1
 

@@ -1,0 +1,61 @@
+"""FPGA families: the tools that build for them, and what these call things."""
+
+from dataclasses import dataclass
+
+__all__ = ["Family", "ICE40", "ECP5"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the open tools build for a family.
+
+    Attributes
+    ----------
+    name : str
+        ``--target`` on the command line.
+    synth : str
+        Yosys command; ``{device}`` stands for the device's name there.
+    dsp, no_dsp : str
+        Its option that allows multiplier blocks, and the one that forbids them.
+    library : str
+        Yosys files that declare the primitives.
+    nextpnr, pack : str
+        Tools that place and route, and that pack the bitstream.
+    pins, config : str
+        Endings of the pin constraints and of what place and route write; ``config_option`` is nextpnr's option for the latter.
+    used : dict of str to str
+        Resources of the report: name -> nextpnr's cell class. ``lc`` is what the plan counts as logic cells.
+    cells : dict of str to str
+        Kinds of the core's cells: Yosys' cell type -> ``lut``, ``carry``, ``ff``, ``ebr``, ``dsp``, ...
+    max_mhz : float
+        Most that the clock nets take.
+    """
+
+    name: str
+    synth: str
+    dsp: str
+    no_dsp: str
+    library: str
+    nextpnr: str
+    pack: str
+    pins: str
+    config: str
+    config_option: str
+    used: dict[str, str]
+    cells: dict[str, str]
+    max_mhz: float
+
+
+ICE40 = Family(
+    "ice40", "synth_ice40 -device {device}", "-dsp", "", "+/ice40/cells_sim.v", "nextpnr-ice40", "icepack", "pcf", "asc", "--asc",
+    used={"lc": "ICESTORM_LC", "ebr": "ICESTORM_RAM", "spram": "ICESTORM_SPRAM", "dsp": "ICESTORM_DSP"},
+    cells={"SB_LUT4": "lut", "SB_CARRY": "carry", "SB_RAM40_4K": "ebr", "SB_SPRAM256KA": "spram", "SB_MAC16": "dsp",
+           "SB_DFF": "ff", **{f"SB_DFF{kind}": "ff" for kind in ("E", "SR", "R", "SS", "S", "ESR", "ER", "ESS", "ES")}},
+    max_mhz=275.0)
+# One CCU2C takes two of the look-up tables.
+ECP5 = Family(
+    "ecp5", "synth_ecp5", "", "-nodsp", "+/lattice/cells_sim_ecp5.v +/lattice/cells_bb_ecp5.v", "nextpnr-ecp5", "ecppack", "lpf", "config",
+    "--textcfg",
+    used={"lc": "TRELLIS_COMB", "ff": "TRELLIS_FF", "ebr": "DP16KD", "dsp": "MULT18X18D"},
+    cells={"LUT4": "lut", "CCU2C": "carry", "TRELLIS_FF": "ff", "DP16KD": "ebr", "MULT18X18D": "dsp", "TRELLIS_DPR16X4": "lutram"},
+    max_mhz=400.0)
