@@ -200,6 +200,7 @@ def _place(manifest: Manifest, work: Path, choice: _Choice, plan: Plan, say: Cal
 
 def _board(choice: _Choice, hz: int, shell: dict[str, Any], work: Path) -> int:
     """Write the top for a clock, and its pins; return the clock that comes."""
+    assert choice.part is not None
     pins = choice.pcf
     if choice.board:
         text, pins, hz = board_files(choice.board, hz, **shell)
