@@ -168,11 +168,8 @@ class _Search:
         """Return the plan with these foldings."""
         return _assemble(self.layers, folds, self.device, self.reserve, target)
 
-    def best(self, target: int, limited: bool = True, exact: bool = True) -> Plan | None:
-        """Return the plan with the fewest logic cells that takes at most ``target`` cycles (and fits), rings included.
-
-        Without ``exact``, a plan whose rings cannot keep it to ``target`` counts too, with the cycles that it takes at most.
-        """
+    def best(self, target: int, limited: bool = True) -> Plan | None:
+        """Return the plan with the fewest logic cells that takes at most ``target`` cycles (and fits), rings included."""
         device = self.device
         blocks = device.ebr if limited else 1000
         while True:
@@ -183,8 +180,6 @@ class _Search:
             folds = {name: o.fold for name, o in zip(self.options, chosen, strict=True)}
             plan = self.assemble(folds, target)
             settled = settle(plan, lambda more, folds=folds: self.assemble(folds | more, target))      # type: ignore[misc]
-            if settled is None and not exact:
-                settled = replace(plan, cycles=simulated_cycles(plan))
             if settled is None or not limited or _fits(settled.cost, device):
                 return settled
             over = settled.cost.ebr - device.ebr
@@ -193,21 +188,11 @@ class _Search:
             blocks -= over
 
     def fastest(self) -> Plan | None:
-        """Return the plan with the fewest cycles that fits.
-
-        One whose cycles are exact, unless another is faster by an eighth: a stage that writes the border between two frames
-        takes nothing meanwhile, and if the slowest stage stands before it, no ring helps.
-        """
-        found = self._bisect(self.targets, exact=True)
-        loose = self._bisect([t for t in self.targets if found is None or 8 * t < 7 * found.cycles], exact=False)
-        return loose if loose and (found is None or 8 * loose.cycles < 7 * found.cycles) else found
-
-    def _bisect(self, targets: list[int], exact: bool) -> Plan | None:
-        """Return the plan for the least of the targets that has one; slower never costs more."""
-        lo, hi, found = 0, len(targets) - 1, None
+        """Return the plan with the fewest cycles that fits; slower never costs more, so bisect."""
+        lo, hi, found = 0, len(self.targets) - 1, None
         while lo <= hi:
             middle = (lo + hi) // 2
-            candidate = self.best(targets[middle], exact=exact)
+            candidate = self.best(self.targets[middle])
             if candidate is None:
                 lo = middle + 1
             else:
