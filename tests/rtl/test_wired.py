@@ -94,9 +94,8 @@ def test_what_is_no_matrix_is_refused():
         share(np.ones((2, 1), int), [(1, 0)])
 
 
-@given(seed=st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None)
-def test_phases_count_the_inverters_that_are_left(seed):
+def _phases(seed):
+    """Return the inverters before, as told and as counted after `choose_phases`, and the fewest that there can be."""
     rng = random.Random(seed)
     inputs, count = 3, 6
     widths = [rng.randint(1, 9) for _ in range(inputs + count)]
@@ -116,8 +115,19 @@ def test_phases_count_the_inverters_that_are_left(seed):
     phases = [False] * count
     before = inverters(phases)
     found = choose_phases(count, widths, reads, fixed, inputs, phases, random.Random(1), 20)
-    assert found == inverters(phases) <= before
-    assert found == min(inverters([bool(k >> b & 1) for b in range(count)]) for k in range(1 << count))
+    return before, found, inverters(phases), min(inverters([bool(k >> b & 1) for b in range(count)]) for k in range(1 << count))
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_phases_count_the_inverters_that_are_left(seed):
+    before, found, counted, _ = _phases(seed)
+    assert found == counted <= before
+
+
+def test_phases_are_mostly_the_best():
+    """Descents from twenty places prove nothing (seed 2911 ends a bit above the best), but they should hardly ever miss."""
+    assert sum(found == least for _, found, _, least in map(_phases, range(200))) >= 195
 
 
 @pytest.mark.parametrize("every, exact", [(0, True), (0, False), (1, True), (1, False), (2, False), (3, True)])

@@ -151,7 +151,7 @@ def test_a_drop_that_is_never_met_is_said(data, tmp_path, monkeypatch):
 
 
 def test_options_are_checked():
-    for options, text in ((dict(rule="magic"), "known: greedy, fast, product"), (dict(least=1), "2 <= least"), (dict(start=1), "2 <= least"),
+    for options, text in ((dict(rule="magic"), "known: greedy, fast, path, product"), (dict(least=1), "2 <= least"), (dict(start=1), "2 <= least"),
                           (dict(allowed=-1.0), "allowed drop")):
         with pytest.raises(ModelError, match=text):
             Options(**options)
