@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from amaranth.sim import Simulator
 
-from hwq.emit.beats import pack_codes
+from hwq.emit import pack_codes, unpack_results
 from hwq.interp import run_batches
 from hwq.ir import Graph, load
 from hwq.lower import lower
@@ -30,8 +30,9 @@ def busy(graph: Graph, part: str, *, frames: int = 4, seed: int = 0) -> dict[str
 
     Raises ``AssertionError`` where a result differs from the integer reference.
     """
-    plan = make_plan(apply_passes(graph), device(part), reserve=SHELL)
-    core = lower(apply_passes(graph), plan)
+    ready = apply_passes(graph)
+    plan = make_plan(ready, device(part), reserve=SHELL)
+    core = lower(ready, plan)
     source = graph.input
     images = np.random.default_rng(seed).integers(source.lo, source.hi + 1, (frames, *source.shape))
     beats = [int.from_bytes(beat.tobytes(), "little") for beat in pack_codes(
@@ -40,7 +41,7 @@ def busy(graph: Graph, part: str, *, frames: int = 4, seed: int = 0) -> dict[str
     layers = {name: block for name, block in core.stages if isinstance(block, ConvStage)}
     ends: list[int] = []
     events: dict[str, list[int]] = {name: [] for name in layers}
-    values: list[int] = []
+    results: list[bytes] = []
 
     async def feed(ctx):
         size = len(beats) // frames
@@ -64,8 +65,7 @@ def busy(graph: Graph, part: str, *, frames: int = 4, seed: int = 0) -> dict[str
                 if offered and taken:
                     events[name].append(cycle)
             if valid:
-                bits = len(core.m_axis_tdata)
-                values.append(data - (1 << bits) if core.framer.shape.signed and data >> (bits - 1) else data)
+                results.append(data.to_bytes(core.framer.bytes, "little"))
                 if last:
                     ends.append(cycle)
 
@@ -74,7 +74,8 @@ def busy(graph: Graph, part: str, *, frames: int = 4, seed: int = 0) -> dict[str
     simulator.add_testbench(feed, background=True)
     simulator.add_testbench(watch)
     simulator.run()
-    assert (np.array(values).reshape(frames, -1) == wanted).all(), "the hardware differs from the reference"
+    found = unpack_results(np.frombuffer(b"".join(results), np.uint8).reshape(frames, -1, core.framer.bytes), signed=core.framer.shape.signed)
+    assert (found == wanted).all(), "the hardware differs from the reference"
     first, last = ends[-2:]
     return {"cycles": plan.cycles, "measured": last - first, "layers": {
         name: sum(first < cycle <= last for cycle in seen) / (last - first) for name, seen in events.items()}}

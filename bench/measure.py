@@ -9,6 +9,8 @@ from pathlib import Path
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 
+from hwq.boards.families import ICE40
+from hwq.boards.registry import find_device
 from hwq.emit import SYNTH_PRELUDE
 from hwq.errors import ToolError
 from hwq.toolchain import find, run, run_yosys
@@ -17,8 +19,7 @@ from .netlist import Netlist
 
 __all__ = ["measure"]
 
-_PARTS = {"up5k": ("u", ["--up5k", "--package", "sg48"]), "hx8k": ("hx", ["--hx8k", "--package", "ct256"])}
-_CELLS = {"lc": "ICESTORM_LC", "ebr": "ICESTORM_RAM", "dsp": "ICESTORM_DSP"}
+_PACKED = ("lc", "ebr", "dsp")
 
 
 def measure(block: wiring.Component | dict[str, str], part: str, *, place: bool = True, seed: int = 1, freq_mhz: float = 60,
@@ -37,7 +38,7 @@ def measure(block: wiring.Component | dict[str, str], part: str, *, place: bool 
     check
         Called with the netlist.
     """
-    family, arguments = _PARTS[part]
+    device = find_device(part)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if isinstance(block, dict):
@@ -48,7 +49,7 @@ def measure(block: wiring.Component | dict[str, str], part: str, *, place: bool 
             (folder / "accel.il").write_text(rtlil.convert(block, name="accel", emit_src=False))
             prelude = SYNTH_PRELUDE
         dsp = "-dsp" if part == "up5k" else ""
-        run_yosys(prelude + f"synth_ice40 {options} -device {family} {dsp} -top accel -json accel.json\ntee -o stat.json stat -json\n",
+        run_yosys(prelude + f"synth_ice40 {options} -device {device.yosys_device} {dsp} -top accel -json accel.json\ntee -o stat.json stat -json\n",
                   folder / "yosys.log", folder)
         if check:
             check(Netlist(json.loads((folder / "accel.json").read_text())["modules"]["accel"]))
@@ -57,15 +58,15 @@ def measure(block: wiring.Component | dict[str, str], part: str, *, place: bool 
         result = {"lut": cells.get("SB_LUT4", 0), "ff": sum(n for kind, n in cells.items() if kind.startswith("SB_DFF")),
                   "carry": cells.get("SB_CARRY", 0), "lc": None, "ebr": cells.get("SB_RAM40_4K", 0), "dsp": cells.get("SB_MAC16", 0),
                   "fmax": None}
-        options = [*arguments, "--json", "accel.json", "--report", "report.json", "--seed", str(seed), "--freq", f"{freq_mhz:g}"]
+        options = [*device.nextpnr, "--json", "accel.json", "--report", "report.json", "--seed", str(seed), "--freq", f"{freq_mhz:g}"]
         log = folder / "nextpnr.log"
         try:
             run(find("nextpnr-ice40"), [*options, *([] if place else ["--pack-only"])], log, folder)
         except ToolError:
             pass                                         # too big, or too slow for the wish: what was packed is in the log
         text = log.read_text(errors="replace")
-        for key, cell in _CELLS.items():
-            if found := re.search(rf"{cell}:\s+(\d+)/", text):
+        for key in _PACKED:
+            if found := re.search(rf"{ICE40.used[key]}:\s+(\d+)/", text):
                 result[key] = int(found[1])
         if (folder / "report.json").exists():
             report = json.loads((folder / "report.json").read_text())

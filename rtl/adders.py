@@ -8,6 +8,7 @@ what it should (and gives the complement): with good phases hardly any item is n
 an inverter a bit.
 """
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,15 +19,20 @@ from hwq.arith import width_of
 
 from .common import check
 
-__all__ = ["Node", "AdderGraph", "digits", "segments"]
+__all__ = ["Node", "AdderGraph", "check_vector", "digits", "registers", "segments"]
 
 
-def digits(value: int) -> list[tuple[int, int]]:
-    """Return the canonical signed digits of an integer as (shift, +-1): no two neighbours, the fewest there are."""
+def digits(value: int, rng: random.Random | None = None) -> list[tuple[int, int]]:
+    """Return signed digits of an integer as (shift, +-1), the fewest there are: the canonical ones, no two of them neighbours.
+
+    With ``rng`` chance decides where others are as few.
+    """
     result, shift = [], 0
     while value:
         if value & 1:
             sign = 2 - (value & 3)
+            if rng and abs(value) > 1 and len(digits(value + sign)) + 1 == len(digits(value)) and rng.random() < 0.5:
+                sign = -sign
             result.append((shift, sign))
             value -= sign
         value >>= 1
@@ -37,6 +43,11 @@ def digits(value: int) -> list[tuple[int, int]]:
 def segments(level: int, every: int) -> int:
     """Return the register stage in which an adder of that level (1, 2, ...) works; registers after ``every`` levels (0: none)."""
     return (level - 1) // every if every else 0
+
+
+def registers(depth: int, every: int) -> int:
+    """Return the registers from inputs to outputs of a graph of that depth, if one follows each ``every`` levels (0: none at all)."""
+    return max(1, -(-depth // every)) if every else 0
 
 
 @dataclass(frozen=True)
@@ -87,20 +98,28 @@ class AdderGraph:
     @cached_property
     def coefficients(self) -> np.ndarray:
         """Every item as integers (items, inputs)."""
-        rows = [*np.eye(len(self.ranges), dtype=np.int64)]
+        return np.array(self._items(np.eye(len(self.ranges), dtype=np.int64)))
+
+    def _items(self, inputs: np.ndarray) -> list[np.ndarray]:
+        """Return all items (n,) of inputs (inputs, n), adder by adder."""
+        items = [*inputs]
         for node in self.nodes:
-            b = rows[node.b] << node.shift
-            total = rows[node.a] - b if node.minus else rows[node.a] + b
+            b = items[node.b] << node.shift
+            total = items[node.a] - b if node.minus else items[node.a] + b
             total = -total if node.swap else total
             check(not (total & ((1 << node.drop) - 1)).any(), "Bits left out of an adder's sum must be 0")
-            rows.append(total >> node.drop)
-        return np.array(rows)
+            items.append(total >> node.drop)
+        return items
+
+    def _outputs(self, items: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+        """Return the outputs (outputs, n) of items (n,)."""
+        zero = np.zeros_like(items[0])
+        return np.array([zero if o is None else o[2] * (items[o[0]] << o[1]) for o in self.outputs])
 
     @cached_property
     def matrix(self) -> np.ndarray:
         """The matrix (outputs, inputs)."""
-        zero = np.zeros(len(self.ranges), np.int64)
-        return np.array([zero if o is None else o[2] * (self.coefficients[o[0]] << o[1]) for o in self.outputs])
+        return self._outputs(self.coefficients)
 
     @cached_property
     def bounds(self) -> np.ndarray:
@@ -122,17 +141,11 @@ class AdderGraph:
 
     def stages(self, every: int) -> int:
         """Return the registers from inputs to outputs, if one follows each ``every`` levels (0: none at all)."""
-        return max(1, -(-self.depth // every)) if every else 0
+        return registers(self.depth, every)
 
     def model(self, x: np.ndarray) -> np.ndarray:
         """Return vectors (n, inputs) times the matrix, adder by adder: (n, outputs)."""
-        items = list(x.astype(np.int64).T)
-        for node in self.nodes:
-            b = items[node.b] << node.shift
-            total = items[node.a] - b if node.minus else items[node.a] + b
-            items.append((-total if node.swap else total) >> node.drop)
-        zero = np.zeros(len(x), np.int64)
-        return np.stack([zero if o is None else o[2] * (items[o[0]] << o[1]) for o in self.outputs], axis=1)
+        return self._outputs(self._items(x.astype(np.int64).T)).T
 
     def wants(self, every: int) -> dict[int, dict[int, set[bool]]]:
         """Return for each item, for each register stage that reads it, in which polarities (True: complemented).
@@ -149,9 +162,9 @@ class AdderGraph:
                 wanted.setdefault(out[0], {}).setdefault(self.stages(every), set()).add(out[2] < 0)
         return wanted
 
-    def chain(self, node: Node) -> int:
-        """Return the bits of a node's carry chain; 0 where its operands stand side by side."""
-        k = self.nodes.index(node) + len(self.ranges)
+    def chain(self, number: int) -> int:
+        """Return the bits of the carry chain of ``nodes[number]``; 0 where its operands stand side by side."""
+        node, k = self.nodes[number], number + len(self.ranges)
         low, high = self.bounds[node.a]
         if not node.minus and low >= 0 and high < 1 << node.shift:
             return 0
@@ -159,12 +172,12 @@ class AdderGraph:
 
     def cells(self, every: int) -> int:
         """Return the logic cells: carry chains, inverters, registers that share no cell with an adder."""
-        total, wanted, stages = 0, self.wants(every), self.stages(every)
+        total, wanted = 0, self.wants(every)
         n = len(self.ranges)
         for item, (width, _) in enumerate(self.widths):
             reads = wanted.get(item, {})
             node = self.nodes[item - n] if item >= n else None
-            chain = self.chain(node) if node else 0
+            chain = self.chain(item - n) if node else 0
             born = segments(node.level, every) if node else 0
             last = max(reads, default=born)
             total += chain + width * (last - born)
@@ -172,7 +185,6 @@ class AdderGraph:
                 total -= chain                           # the adder's cells hold the first register
             for stage, polarities in reads.items():
                 total += width * (len(polarities) == 2 or (item < n and stage == 0 and True in polarities))
-        assert stages or not every
         return total
 
 

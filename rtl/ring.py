@@ -1,4 +1,4 @@
-"""Keep the last words of a stream in a ring of block RAM and read them by nested loops: windows, repeated rows."""
+"""Keep the last words of a stream in a ring of block RAM and read them by nested loops."""
 
 from collections.abc import Sequence
 from math import prod
@@ -36,8 +36,8 @@ class Ring(Block):
         What is read of each block, outermost first.
     span : int
         Words from a block's first to its last one.
-    mark : int or None
-        ``last`` of the payload marks the last word of the loops ``loops[mark:]``; None: the payload has no mark.
+    mark : int
+        ``last`` of the payload marks the last word of the loops ``loops[mark:]``.
     depth : int or None
         Words of the ring, a power of two; `min_depth` works, `full_depth` never waits for a source that is fast enough.
     technology : Technology
@@ -45,7 +45,7 @@ class Ring(Block):
     Members
     -------
     i : stream of ``lanes`` codes
-    o : stream of `window_layout`, or of ``lanes`` codes without a mark
+    o : stream of `window_layout`
 
     Cycles a frame: `cycles`, without a bubble if the ring is deep enough for what comes before and behind it
     (`hwq.rtl.schedule` tells).
@@ -54,7 +54,7 @@ class Ring(Block):
     latency = 3                                          # cycles from the word that completes a block to its first word
 
     def __init__(self, shape: Shape, lanes: int, *, frame: int, outer: Sequence[tuple[int, int]], loops: Sequence[tuple[int, int]],
-                 span: int, mark: int | None, depth: int | None, technology: Technology):
+                 span: int, mark: int, depth: int | None, technology: Technology):
         self.shape, self.lanes, self.span, self.technology = shape, lanes, span, technology
         self._frame, self._outer, self._loops, self._mark = frame, tuple(outer), tuple(loops), mark
         (rows, down), (cols, right) = self._outer
@@ -68,8 +68,7 @@ class Ring(Block):
         check_int("Depth", self.depth, self.min_depth)
         check(self.depth & (self.depth - 1) == 0, f"Depth must be a power of two, not {depth!r}")
         self.capacity = span + self._room_of(self.depth)
-        payload = lanes_layout(shape, lanes) if mark is None else window_layout(shape, lanes)
-        super().__init__({"i": In(lanes_stream(shape, lanes)), "o": Out(stream.Signature(payload))})
+        super().__init__({"i": In(lanes_stream(shape, lanes)), "o": Out(stream.Signature(window_layout(shape, lanes)))})
 
     def _room_of(self, depth: int) -> int:
         """Return the words beyond a block's at which the ring counts as full: rounded down, so that three bits tell."""
@@ -136,9 +135,6 @@ class Ring(Block):
             m.d.sync += write.addr.eq(write.addr + 1)
         m.d.comb += [read.en.eq(step), read.addr.eq(loops.addr)]
         with m.If(self.o.ready | ~self.o.valid):
-            m.d.sync += self.o.valid.eq(active)
-            if self._mark is not None:
-                m.d.sync += self.o.p.last.eq(loops.last[2 + self._mark])
-        codes = self.o.payload if self._mark is None else self.o.p.x
-        m.d.comb += codes.as_value().eq(read.data)
+            m.d.sync += [self.o.valid.eq(active), self.o.p.last.eq(loops.last[2 + self._mark])]
+        m.d.comb += self.o.p.x.as_value().eq(read.data)
         return m

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .adders import digits
-from .terms import Items, State, Term, recode, tidy
+from .terms import Items, State, Term, tidy
 
 __all__ = ["ruin"]
 
@@ -93,7 +93,7 @@ def ruin(state: State, items: Items, matrix: np.ndarray, rng: random.Random) -> 
             if best:
                 terms = [best[1]]
                 row = row - best[1][2] * (items.coefficients(best[1][0]) << best[1][1])
-        terms += [(i, shift, sign) for i, c in enumerate(row) for shift, sign in recode(int(c), rng)]
+        terms += [(i, shift, sign) for i, c in enumerate(row) for shift, sign in digits(int(c), rng)]
         if matrix[j].any():
             forms[-1 - j] = terms
     for key, terms in forms.items():

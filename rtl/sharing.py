@@ -15,18 +15,17 @@ from itertools import combinations
 
 import numpy as np
 
-from .adders import AdderGraph, Node, check_vector, segments
+from .adders import AdderGraph, Node, check_vector, digits, registers, segments
 from .common import check_int
 from .phases import choose_phases
 from .ruin import ruin
-from .terms import Items, Pool, State, Term, how_made, recode
+from .terms import Items, Pool, State, Term, how_made
 
 __all__ = ["Effort", "share"]
 
 _HEAT = 6.0                                              # logic cells; of the annealing's begin
 _LOST = 40                                               # so much worse than the best, go back to it
 _PAIRS = 60_000                                          # pairs of terms that are looked at together
-
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class _Search:
         rng, n = self.rng, self.n
         state = State({}, [None] * len(self.matrix))
         taste = _Taste.draw(rng, self.every)
-        rows = [{i: recode(int(c), rng) for i, c in enumerate(row) if c} for row in self.matrix]
+        rows = [{i: digits(int(c), rng) for i, c in enumerate(row) if c} for row in self.matrix]
         forms: dict[int, list[Term]] = {-1 - j: [] for j, row in enumerate(rows) if row}
         size = sum((sum(map(len, row.values()))) ** 2 for row in rows) // 2
         parts = max(1, -(-size // _PAIRS))               # what is shared is looked for among some of the inputs at a time
@@ -254,7 +253,7 @@ class _Search:
         if total > limit:
             return None
         stage = {item: segments(level[item], every) for item in order}
-        ends = max(1, -(-depth // every)) if every else 0
+        ends = registers(depth, every)
         place = {item: k for k, item in enumerate([*range(n), *order])}
         reads = [[(place[made[i][0]], stage[i], kinds[i][1]), (place[made[i][1]], stage[i], kinds[i][0] != kinds[i][1])] for i in order]
         fixed: list[list[tuple[int, bool]]] = [[] for _ in place]
@@ -276,7 +275,7 @@ class _Search:
                 depth: int) -> int:
         """Move nodes to later levels where that saves registers; return the registers that share no cell with an adder."""
         every, made = self.every, state.made
-        ends = max(1, -(-depth // every))
+        ends = registers(depth, every)
         read: dict[int, list[int]] = {}                  # stages that read an item
         first: dict[int, int] = {}                       # least level that reads it
         for out in state.outs:

@@ -20,7 +20,7 @@ from .ring import Ring
 from .schedule import Actor, Filter, Gear, RingActor, ShiftActor
 from .serializer import Serializer
 from .shapers import Cropper, Padder, StreamBuffer, WidthConverter
-from .window import MemoryWindow, ShiftWindow
+from .window import MemoryWindow, ShiftWindow, reach
 
 __all__ = ["Folding", "Requant", "ConvStage", "PoolStage", "GlobalPoolStage", "ArgMaxStage", "deep", "gears", "gear_actors",
            "groups_at_once", "trimmed_width"]
@@ -35,7 +35,7 @@ class Folding:
     Attributes
     ----------
     pe, simd : int
-        Outputs side by side, products a sum and cycle. A pooling or an `Upsample` has ``pe`` channels side by side.
+        Outputs side by side, products a sum and cycle.
     source : str
         ``"memory"`` or ``"shift"`` window.
     lanes : int
@@ -159,7 +159,7 @@ class ConvStage(Chain):
         check(parts == 1 or fold.simd == per_group, f"Simd must be {per_group} where pe spans groups, not {fold.simd!r}")
         sends = outputs // fold.pe // (groups // parts)  # of each window, or of each part of it
         fused = pool if fold.source == "memory" else (1, 1)
-        (height, width), pads, keep = _trim((height, width), pads, _reach((kh, kw), dilation), stride, pool)
+        (height, width), pads, keep = _trim((height, width), pads, reach((kh, kw), dilation), stride, pool)
         in_shape = shape_of(*x_range)
         if any(pads):                                    # the border's code may lie outside what comes in
             x_range = min(x_range[0], pad_value), max(x_range[1], pad_value)
@@ -279,10 +279,6 @@ def deep(depth: int, make: Callable[[int | None], Deep]) -> Deep:
     while found < ring.full_depth and ring.technology.blocks(bits, 2 * found) == ring.technology.blocks(bits, found):
         found *= 2
     return make(found)
-
-
-def _reach(kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
-    return (kernel[0] - 1) * dilation[0] + 1, (kernel[1] - 1) * dilation[1] + 1
 
 
 def trimmed_width(size: tuple[int, int], pads: tuple[int, int, int, int], kernel: tuple[int, int], stride: tuple[int, int],

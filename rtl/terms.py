@@ -10,7 +10,7 @@ from hwq.arith import width_of
 
 from .adders import digits
 
-__all__ = ["Items", "Made", "Pool", "State", "Term", "how_made", "recode", "tidy"]
+__all__ = ["Items", "Made", "Pool", "State", "Term", "how_made", "tidy"]
 
 _CANDIDATES = 200                                        # items that are weighed at a time
 
@@ -111,7 +111,12 @@ class Pool:
 
     def is_open(self, key: int) -> bool:
         """Return whether a form is still too long."""
-        return len(self.forms[key]) > (1 if key < 0 else 2)
+        return self._too_long(key, len(self.forms[key]))
+
+    @staticmethod
+    def _too_long(key: int, terms: int) -> bool:
+        """Return whether a form must get shorter: an output (negative key) to one term, an item to two."""
+        return terms > (1 if key < 0 else 2)
 
     def candidates(self, least: int) -> list[int]:
         """Return items that cost nothing, and those that occur most often, but at least so often."""
@@ -193,7 +198,7 @@ class Pool:
             for other in terms:
                 self.forget(key, old, other)
         self.forget(key, p, q)
-        if len(terms) + 1 > (1 if key < 0 else 2):
+        if self._too_long(key, len(terms) + 1):
             for other in terms:
                 self._add(key, other, fresh)
         else:
@@ -208,32 +213,17 @@ def how_made(p: Term, q: Term) -> Made:
     return p[0], q[0], q[1] - p[1], p[2] * q[2]
 
 
-def recode(value: int, rng: random.Random | None) -> list[tuple[int, int]]:
-    """Return signed digits of a number, as few as can be; which of them by chance, or canonical ones."""
-    result, shift = [], 0
-    while value:
-        if value & 1:
-            sign = 2 - (value & 3)
-            if rng and abs(value) > 1 and len(digits(value + sign)) + 1 == len(digits(value)) and rng.random() < 0.5:
-                sign = -sign
-            result.append((shift, sign))
-            value -= sign
-        value >>= 1
-        shift += 1
-    return result
-
-
 def tidy(terms: Sequence[Term], rng: random.Random | None) -> list[Term]:
     """Return the same sum with the fewest digits for each item."""
     totals: dict[int, int] = {}
     for item, shift, sign in terms:
         totals[item] = totals.get(item, 0) + (sign << shift)
-    return [(item, shift, sign) for item, total in totals.items() for shift, sign in recode(total, rng)]
+    return [(item, shift, sign) for item, total in totals.items() for shift, sign in digits(total, rng)]
 
 
 @dataclass
 class State:
-    """Items that are made, and the outputs as terms; how often each item is read."""
+    """Items that are made, and the outputs as terms."""
 
     made: dict[int, Made]
     outs: list[Term | None]

@@ -16,7 +16,12 @@ from .loops import LoopNest
 from .memory import make_ram
 from .ring import Ring, window_layout
 
-__all__ = ["WindowSource", "MemoryWindow", "ShiftWindow", "window_layout"]
+__all__ = ["WindowSource", "MemoryWindow", "ShiftWindow", "reach"]
+
+
+def reach(kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
+    """Return the pixels from a kernel's first to its last tap, vertical and horizontal."""
+    return (kernel[0] - 1) * dilation[0] + 1, (kernel[1] - 1) * dilation[1] + 1
 
 
 class WindowSource(Protocol):
@@ -84,8 +89,8 @@ class MemoryWindow(Ring):
             check_int(name, number)
         check(channels % parts == 0, f"Parts must divide the {channels} channels, not {parts!r}")
         check(channels // parts % simd == 0, f"Simd must divide the {channels // parts} channels, not {simd!r}")
-        reach = (kernel[0] - 1) * dilation[0] + 1, (kernel[1] - 1) * dilation[1] + 1
-        rows, cols = _sizes(height, width, reach, stride)
+        taps = reach(kernel, dilation)
+        rows, cols = _sizes(height, width, taps, stride)
         check(rows >= pool[0] and cols >= pool[1], f"Pool {pool!r} must fit the {rows}x{cols} windows")
         self.simd, self.height, self.width, self.channels = simd, height, width, channels
         self.kernel, self.stride, self.dilation, self.groups, self.parts, self.pool = kernel, stride, dilation, groups, parts, pool
@@ -94,7 +99,7 @@ class MemoryWindow(Ring):
         self.words, self.sends = kernel[0] * kernel[1] * part, parts * groups
         pitch = width * pixel
         down, right = stride[0] * pitch, stride[1] * pixel
-        block_h, block_w = ((p - 1) * s + k for p, s, k in zip(pool, stride, reach, strict=True))
+        block_h, block_w = ((p - 1) * s + k for p, s, k in zip(pool, stride, taps, strict=True))
         # Columns and channels of one kernel row are neighbours in the ring, if nothing is left out: one loop with stride 1.
         row = [(kernel[1] * pixel, 1)] if parts == 1 and dilation[1] == 1 else [(kernel[1], dilation[1] * pixel), (part, 1)]
         super().__init__(shape, simd, frame=height * pitch, outer=((self.rows, pool[0] * down), (self.cols, pool[1] * right)),

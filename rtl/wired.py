@@ -7,8 +7,8 @@ from amaranth.lib.wiring import In, Out
 
 from .adders import AdderGraph, Node, digits, segments
 from .common import Block, Cost, check, check_int, lanes_stream, shape_of
+from .ring import window_layout
 from .sharing import Effort, share
-from .window import window_layout
 
 __all__ = ["AdderNetwork", "WiredMatVec"]
 
@@ -95,7 +95,7 @@ class AdderNetwork(Block):
         for i in range(n):
             carry_on(i, 0, getattr(self, f"x{i}").as_unsigned(), False)
         for k, node in enumerate(graph.nodes):
-            carry_on(n + k, segments(node.level, self.every), self._sum(m, n + k, node, fetch), node.phase)
+            carry_on(n + k, segments(node.level, self.every), self._sum(m, k, node, fetch), node.phase)
         for j, out in enumerate(graph.outputs):
             if out is None:
                 continue
@@ -107,11 +107,12 @@ class AdderNetwork(Block):
             m.d.comb += getattr(self, f"y{j}").eq(Cat(Const(0, shift), value))
         return m
 
-    def _sum(self, m: Module, item: int, node: Node, fetch):
-        """Return a node's value in the polarity of its phase."""
-        graph, stage, phase = self.graph, segments(node.level, self.every), node.phase
+    def _sum(self, m: Module, number: int, node: Node, fetch):
+        """Return the value of ``nodes[number]`` in the polarity of its phase."""
+        graph, item = self.graph, number + len(self.graph.ranges)
+        stage, phase = segments(node.level, self.every), node.phase
         width = graph.widths[item][0] + node.drop
-        if not graph.chain(node):                        # side by side
+        if not graph.chain(number):                        # side by side
             return Cat(fetch(node.a, stage, phase, node.shift), fetch(node.b, stage, phase, width - node.shift))[node.drop:]
         if node.swap:
             low, upper = Const(0, 0), width

@@ -185,7 +185,7 @@ def test_netlist_adds_the_same_in_the_cells_promised(every):
     got = measure(dut, "hx8k", place=False, check=check)
     assert checked
     assert abs(dut.cost.lc / got["lc"] - 1) < 0.05
-    assert got["carry"] > 0.8 * sum(dut.graph.chain(node) - 1 for node in dut.graph.nodes)      # not merged into compressors
+    assert got["carry"] > 0.8 * sum(dut.graph.chain(k) - 1 for k in range(len(dut.graph.nodes)))      # not merged into compressors
 
 
 @pytest.mark.parametrize("stall", STALLS)
