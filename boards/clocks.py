@@ -242,17 +242,14 @@ class Ice40Pll(wiring.Component):
         else:
             m.submodules.buffer = buffer = io.Buffer("i", self._port)
             source = ("i", "REFERENCECLK", buffer.i)
-        locked, lock = Signal(), Signal()
+        locked = Signal()
         s = self.settings
         m.submodules.pll = Instance(
             "SB_PLL40_PAD" if self._pad else "SB_PLL40_CORE", source, p_FEEDBACK_PATH="SIMPLE",
             p_DIVR=Const(s.divr, 4), p_DIVF=Const(s.divf, 7), p_DIVQ=Const(s.divq, 3),
             p_FILTER_RANGE=Const(s.filter_range, 3), i_RESETB=Const(1), i_BYPASS=Const(0),
             o_PLLOUTGLOBAL=self.clk, o_LOCK=locked)
-        m.domains += ClockDomain("pll", reset_less=True, local=True)
-        m.d.comb += ClockSignal("pll").eq(self.clk)
-        m.submodules.lock = FFSynchronizer(locked, lock, o_domain="pll")
-        _reset(m, self, lock)
+        _reset_until_locked(m, self, locked)
         return m
 
 
@@ -286,7 +283,7 @@ class Ecp5Pll(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.buffer = buffer = io.Buffer("i", self._port)
-        locked, lock, feedback = Signal(), Signal(), Signal()
+        locked, feedback = Signal(), Signal()
         s = self.settings
         # Only CLKOS leaves the PLL: CLKOP is the feedback, so that the oscillator can be any multiple of the phase detector's.
         m.submodules.pll = Instance(
@@ -298,10 +295,7 @@ class Ecp5Pll(wiring.Component):
             i_CLKI=buffer.i, i_CLKFB=feedback, i_RST=Const(0), i_STDBY=Const(0), i_PHASESEL0=Const(0), i_PHASESEL1=Const(0),
             i_PHASEDIR=Const(0), i_PHASESTEP=Const(0), i_PHASELOADREG=Const(0), i_PLLWAKESYNC=Const(0), i_ENCLKOP=Const(0),
             i_ENCLKOS=Const(0), o_CLKOP=feedback, o_CLKOS=self.clk, o_LOCK=locked)
-        m.domains += ClockDomain("pll", reset_less=True, local=True)
-        m.d.comb += ClockSignal("pll").eq(self.clk)
-        m.submodules.lock = FFSynchronizer(locked, lock, o_domain="pll")
-        _reset(m, self, lock)
+        _reset_until_locked(m, self, locked)
         return m
 
 
@@ -310,6 +304,15 @@ def board_pll(board: Board, port, out_hz: float) -> Ice40Pll | Ecp5Pll:
     if board.device.family is ECP5:
         return Ecp5Pll(port, in_hz=board.clock_hz, out_hz=out_hz)
     return Ice40Pll(port, in_hz=board.clock_hz, out_hz=out_hz, pad=board.pll_pad)
+
+
+def _reset_until_locked(m: Module, component, locked: Signal) -> None:
+    """Add the reset of a PLL: ``locked`` comes from outside of its clock."""
+    lock = Signal()
+    m.domains += ClockDomain("pll", reset_less=True, local=True)
+    m.d.comb += ClockSignal("pll").eq(component.clk)
+    m.submodules.lock = FFSynchronizer(locked, lock, o_domain="pll")
+    _reset(m, component, lock)
 
 
 def _reset(m: Module, component, run) -> None:

@@ -23,6 +23,10 @@ class Family:
         Tools that place and route, and that pack the bitstream.
     pins, config : str
         Endings of the pin constraints and of what place and route write; ``config_option`` is nextpnr's option for the latter.
+    unpinned : tuple of str
+        nextpnr's options where the router chooses the pins.
+    pack_words : str
+        Arguments of the tool that packs; ``{source}`` and ``{result}`` stand for the files.
     used : dict of str to str
         Resources of the report: name -> nextpnr's cell class. ``lc`` is what the plan counts as logic cells.
     cells : dict of str to str
@@ -41,6 +45,8 @@ class Family:
     pins: str
     config: str
     config_option: str
+    unpinned: tuple[str, ...]
+    pack_words: str
     used: dict[str, str]
     cells: dict[str, str]
     max_mhz: float
@@ -48,6 +54,7 @@ class Family:
 
 ICE40 = Family(
     "ice40", "synth_ice40 -device {device}", "-dsp", "", "+/ice40/cells_sim.v", "nextpnr-ice40", "icepack", "pcf", "asc", "--asc",
+    unpinned=(), pack_words="{source} {result}",
     used={"lc": "ICESTORM_LC", "ebr": "ICESTORM_RAM", "spram": "ICESTORM_SPRAM", "dsp": "ICESTORM_DSP"},
     cells={"SB_LUT4": "lut", "SB_CARRY": "carry", "SB_RAM40_4K": "ebr", "SB_SPRAM256KA": "spram", "SB_MAC16": "dsp",
            "SB_DFF": "ff", **{f"SB_DFF{kind}": "ff" for kind in ("E", "SR", "R", "SS", "S", "ESR", "ER", "ESS", "ES")}},
@@ -55,7 +62,7 @@ ICE40 = Family(
 # One CCU2C takes two of the look-up tables.
 ECP5 = Family(
     "ecp5", "synth_ecp5", "", "-nodsp", "+/lattice/cells_sim_ecp5.v +/lattice/cells_bb_ecp5.v", "nextpnr-ecp5", "ecppack", "lpf", "config",
-    "--textcfg",
+    "--textcfg", unpinned=("--lpf-allow-unconstrained",), pack_words="--compress --input {source} --bit {result}",
     used={"lc": "TRELLIS_COMB", "ff": "TRELLIS_FF", "ebr": "DP16KD", "dsp": "MULT18X18D"},
     cells={"LUT4": "lut", "CCU2C": "carry", "TRELLIS_FF": "ff", "DP16KD": "ebr", "MULT18X18D": "dsp", "TRELLIS_DPR16X4": "lutram"},
     max_mhz=400.0)

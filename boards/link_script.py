@@ -42,17 +42,14 @@ def nextpnr_arguments(device: Device, freq_hz: float, *, json: str = "top.json",
                       config: str | None = None, report: str = "report.json", seed: int = 1) -> list[str]:
     """Return nextpnr's arguments; without ``pins`` no bitstream text is written, for the pins are the router's."""
     family = device.family
-    fixed = [f"--{family.pins}", f"top.{family.pins}", family.config_option, config or f"top.{family.config}"] if pins else []
-    if not pins and family.name == "ecp5":
-        fixed = ["--lpf-allow-unconstrained"]
-    return [*device.nextpnr, "--json", json, *fixed, "--report", report, "--freq", f"{freq_hz / 1e6:.6g}",
+    pinned = (f"--{family.pins}", f"top.{family.pins}", family.config_option, config or f"top.{family.config}")
+    return [*device.nextpnr, "--json", json, *(pinned if pins else family.unpinned), "--report", report, "--freq", f"{freq_hz / 1e6:.6g}",
             "--seed", str(seed)]
 
 
 def pack_arguments(device: Device, result: str = "top.bin") -> list[str]:
     """Return the arguments of the tool that packs."""
-    source = f"top.{device.family.config}"
-    return ["--compress", "--input", source, "--bit", result] if device.family.name == "ecp5" else [source, result]
+    return [word.format(source=f"top.{device.family.config}", result=result) for word in device.family.pack_words.split()]
 
 
 def _synth(device: Device, top: str, options: str = "") -> str:

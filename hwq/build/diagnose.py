@@ -11,11 +11,12 @@ from .pins import unknown_pin
 __all__ = ["ClockError", "diagnose", "utilization"]
 
 
-
 class ClockError(FitError):
-    """Place and route succeed, but no seed reaches the clock; ``reached_hz`` is what the fastest reached."""
+    """Place and route succeed, but no seed reaches the clock; ``reached_hz`` is what was reached."""
 
-    reached_hz: float = 0.0
+    def __init__(self, message: str, reached_hz: float = 0.0) -> None:
+        super().__init__(message)
+        self.reached_hz = reached_hz
 
 
 _NAMES = {"ICESTORM_LC": "logic cells", "ICESTORM_RAM": "block RAMs", "ICESTORM_DSP": "DSP", "ICESTORM_SPRAM": "SPRAM",
@@ -60,10 +61,8 @@ def diagnose(log: str, plan: Plan, hz: int, seeds: int, error: ToolError) -> Hwq
     reached = re.findall(r"Max frequency for clock\s+'[^']*':\s+([\d.]+) MHz \(FAIL", log)
     if reached:
         slowest = min(float(value) for value in reached)
-        slow = ClockError(f"The clock of {hz / 1e6:g} MHz is not reached: {slowest:g} MHz. Type --freq {int(slowest)}"
-                          + ("" if seeds > 1 else ", or --seeds 8 to try several placements") + ".")
-        slow.reached_hz = slowest * 1e6
-        return slow
+        return ClockError(f"The clock of {hz / 1e6:g} MHz is not reached: {slowest:g} MHz. Type --freq {int(slowest)}"
+                          + ("" if seeds > 1 else ", or --seeds 8 to try several placements") + ".", slowest * 1e6)
     return error
 
 

@@ -84,7 +84,7 @@ def check_pins(part: Device, pcf: str, work: Path) -> None:
     (folder / "top.pcf").write_text(pcf)
     log = folder / "nextpnr.log"
     try:
-        run("nextpnr-ice40", [*part.nextpnr, "--json", "top.json", "--pcf", "top.pcf", "--pack-only"], log, folder)
+        run(part.family.nextpnr, [*part.nextpnr, "--json", "top.json", "--pcf", "top.pcf", "--pack-only"], log, folder)
     except ToolError as error:
         raise unknown_pin(log.read_text(errors="replace"), part.name) or error from None
     for file in folder.iterdir():
