@@ -8,7 +8,7 @@ import torch
 
 from ..errors import FormatError, ModelError
 from ..formats import FixedPoint, Spec
-from .grid import Grid
+from .grid import Grid, round_half_up_
 
 __all__ = ["ActivationQuantizer", "float_activations"]
 
@@ -24,7 +24,7 @@ class _Levels(torch.autograd.Function):
         scaled = x * 2.0 ** grid.frac_bits
         codes = scaled.clamp(grid.lo, grid.hi)
         ctx.save_for_backward(codes == scaled)
-        return codes.add_(0.5).floor_().mul_(2.0 ** -grid.frac_bits)
+        return round_half_up_(codes).mul_(2.0 ** -grid.frac_bits)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
@@ -102,7 +102,7 @@ class ActivationQuantizer(torch.nn.Module):
         lo, hi = FixedPoint(self.spec.width, 0, self.signed).range
         errors = torch.zeros(len(_SEARCH), dtype=torch.float64)
         for part in x.flatten().split(_PIECE if x.device.type == "cpu" else x.numel()):
-            off = ((part * 2.0 ** fl).add_(0.5).floor_().clamp_(lo, hi).mul_(2.0 ** -fl).sub_(part) for fl in _SEARCH)
+            off = (round_half_up_(part * 2.0 ** fl).clamp_(lo, hi).mul_(2.0 ** -fl).sub_(part) for fl in _SEARCH)
             errors += torch.stack([each.square_().sum(dtype=torch.float64) for each in off]).cpu()
         return errors
 

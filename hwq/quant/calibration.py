@@ -88,7 +88,6 @@ def freeze(model: QuantizedModel) -> None:
     for module in model.modules():
         if isinstance(module, ActivationQuantizer):
             _ = module.grid                            # raises where not calibrated
-    for stage in model.weighted:
-        stage.quantizer.fix()
+    model.fix_scales()
     model.frozen.fill_(True)
     model.train(model.training)

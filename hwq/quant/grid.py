@@ -6,7 +6,7 @@ import torch
 
 from ..errors import ModelError
 
-__all__ = ["Grid", "round_half_up", "require_exact"]
+__all__ = ["Grid", "round_half_up", "round_half_up_", "require_exact"]
 
 EXACT = 1 << 53          # float64 holds every integer below
 
@@ -32,6 +32,11 @@ class Grid:
 def round_half_up(x: torch.Tensor) -> torch.Tensor:
     """Round to the nearest integer, ties towards plus infinity: `hwq.arith.round_half_up` on tensors."""
     return torch.floor(x + 0.5)
+
+
+def round_half_up_(x: torch.Tensor) -> torch.Tensor:
+    """Do as `round_half_up`, in place."""
+    return x.add_(0.5).floor_()
 
 
 def require_exact(bound: float, name: str) -> None:

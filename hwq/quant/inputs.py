@@ -54,11 +54,6 @@ class InputSpec:
         # cloned: with one channel the strides left by the permutation make torch compute channels last, and `view` fail
         return codes.to(torch.float32).clone(memory_format=torch.contiguous_format) * 2.0 ** -self.bits
 
-    def _odd(self, x: torch.Tensor, codes: torch.Tensor) -> float:
-        """Return the first value of ``x`` that is no code."""
-        wrong = (codes != torch.floor(codes)) | (codes < 0) | (codes > self.grid.hi)
-        return float(x[wrong][0])
-
     def codes(self, x: torch.Tensor) -> torch.Tensor:
         """Return the integer codes (float64) of what torch is fed.
 
@@ -68,8 +63,9 @@ class InputSpec:
             A value that is no code times ``2**-bits``: the hardware could not receive it.
         """
         codes = x.detach().to(torch.float64) * 2.0 ** self.bits
-        if not bool((codes == torch.floor(codes)).all()) or bool((codes < 0).any()) or bool((codes > self.grid.hi).any()):
+        wrong = (codes != torch.floor(codes)) | (codes < 0) | (codes > self.grid.hi)
+        if bool(wrong.any()):
             raise ModelError(f"Input must hold multiples of 2**-{self.bits} from 0 to {self.grid.hi}*2**-{self.bits}, which is what the hardware "
-                             f"receives, but holds values such as {self._odd(x, codes):.8g}; make it from uint8 images with "
+                             f"receives, but holds values such as {float(x[wrong][0]):.8g}; make it from uint8 images with "
                              "hwq.InputSpec().tensor(images), not by dividing by 255")
         return codes

@@ -37,7 +37,7 @@ class QuantizedModel(nn.Module):
     float_weights : bool
         In training mode, compute with the float weights instead of their levels; false by default.
     scales_fixed : bool
-        `fix_scales` was called.
+        `fix_scales` was called, by `hwq.quant.freeze` or before it.
     """
 
     frozen: torch.Tensor

@@ -1,6 +1,6 @@
 """What decides the outcome of a training: the setting of an experiment, one job of it, and the images, split."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from ..data import Dataset, open_dataset
 from ..errors import ModelError
 from ..quant import InputSpec, Penalty, Phase
 
-__all__ = ["Setting", "Job", "Parts", "parts_of", "test_images"]
+__all__ = ["Setting", "Job", "Parts", "parts_of", "shortened", "test_images"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,11 @@ class Job:
     penalty: Penalty = Penalty()
     all_data: bool = False
     score: tuple[str, ...] = ("search",)
+
+
+def shortened(phase: Phase, epochs: int) -> Phase:
+    """Return a phase of so many epochs, whose scales follow the weights for half of them at most, but at the start of the first."""
+    return replace(phase, epochs=epochs, calibrate_until=min(phase.calibrate_until, max(1, epochs // 2)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import ModelError
 from ..quant import Penalty, Phase, Recipe
 from .experiment import Store
-from .jobs import Job, Setting
+from .jobs import Job, Setting, shortened
 from .log import Log
 from .pool import run_jobs
 from .scaling import Options, search, setting_of
@@ -210,7 +210,7 @@ class Experiment:
     def _choose(self, name: str, weights: dict[str, str], variant: str) -> tuple[Phase, Penalty, float]:
         """Return phase and penalty of the variant's best trial on the first seed; every variant has equally many."""
         plan, seed = self.plan, self.seeds[0]
-        short = replace(plan.tune, epochs=plan.trial_epochs, calibrate_until=min(plan.tune.calibrate_until, max(1, plan.trial_epochs // 2)))
+        short = shortened(plan.tune, plan.trial_epochs)
         values = {"plain": plan.rates, "qr": plan.qr, "wqr": plan.wqr}[variant]
 
         def made(value: float, phase: Phase) -> tuple[Phase, Penalty]:

@@ -8,7 +8,7 @@ last is its answer.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Score", "Evaluate", "RULES", "admissible", "greedy", "fast", "path", "product"]
+__all__ = ["Score", "Evaluate", "RULES", "within", "admissible", "greedy", "fast", "path", "product"]
 
 _EASY = 1e-4             # cross-entropy: added loss below it counts as this much, so that gains do not divide by nothing
 
@@ -43,12 +43,17 @@ class Score:
 Evaluate = Callable[[Score, Sequence[dict[str, int]], str], list[Score]]
 
 
-def admissible(score: Score, reference: float, allowed: float) -> bool:
-    """Return whether the accuracy is at most ``allowed`` below ``reference``; just as much is.
+def within(drop: float, allowed: float) -> bool:
+    """Return whether a drop is at most the allowed one; just as much is.
 
     Accuracies are counts over at most some hundred thousand images, so what is smaller than a billionth is rounding.
     """
-    return reference - score.accuracy <= allowed + 1e-9
+    return drop <= allowed + 1e-9
+
+
+def admissible(score: Score, reference: float, allowed: float) -> bool:
+    """Return whether the accuracy is at most ``allowed`` below ``reference``."""
+    return within(reference - score.accuracy, allowed)
 
 
 def _lower(bits: dict[str, int], layer: str, by: int = 1) -> dict[str, int]:

@@ -16,10 +16,10 @@ from ..quant.patterns import assign
 from ..quant.run import Run, save_run
 from ..quant.tracing import trace
 from .experiment import Store
-from .jobs import Job, Setting, parts_of, test_images
+from .jobs import Job, Setting, parts_of, shortened, test_images
 from .log import Log
 from .pool import run_jobs
-from .rules import RULES, Score, admissible
+from .rules import RULES, Score, admissible, within
 from .stats import paired_drop
 
 __all__ = ["Options", "setting_of", "specs_of", "search"]
@@ -81,7 +81,7 @@ class _Search:
     def __init__(self, store: Store, recipe: Recipe, options: Options, specs: dict[str, Spec], log: Log, processes: int) -> None:
         self.store, self.recipe, self.options, self.specs, self.log, self.processes = store, recipe, options, specs, log, processes
         self.tune = recipe.tune
-        self.brief = replace(self.tune, epochs=options.epochs, lr=self.tune.lr * options.rate, calibrate_until=min(self.tune.calibrate_until, max(1, options.epochs // 2)))
+        self.brief = shortened(replace(self.tune, lr=self.tune.lr * options.rate), options.epochs)
         self.reference, self.root = 0.0, ""
 
     def score(self, bits: dict[str, int], result: dict[str, Any]) -> Score:
@@ -182,7 +182,7 @@ def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, 
         "bits": found.bits, "met": met, "mean_bits": final["bits"] / total, "ratio": 32 * total / final["bits"],
         "ratio_everything": 32 * _parameters(store, base["key"]) / final["stored_bits"],
         "search_drop": 100 * (run.reference - found.accuracy), "confirm_drop": drops["confirm"], "test_drop": drops["test"],
-        "confirmed": drops["confirm"][0] <= options.allowed + 1e-9, "accuracy": {part: final[part]["accuracy"] for part in every[1:]},
+        "confirmed": within(drops["confirm"][0], options.allowed), "accuracy": {part: final[part]["accuracy"] for part in every[1:]},
         "float_activations": final["test_float_activations"]["accuracy"],
         "reference": {part: fair[part]["accuracy"] for part in every[1:]}, "weight_bits": final["bits"], "start_weight_bits": start.size,
         "path": [asdict(score) for score in path], "seed": seed, "rule": options.rule,
