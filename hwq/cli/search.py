@@ -70,6 +70,11 @@ def command(factory: str = typer.Argument(..., help="Function that makes the flo
     (confirm, confirm_error), (test, test_error) = result["confirm_drop"], result["test_drop"]
     if not result["met"]:
         typer.echo(f"No network met the allowed drop of {drop} points, not even with {start} bits: this is the best found")
+    tried = len(result["confirmations"])
+    if result["confirmed"] and tried > 1:
+        typer.echo(f"Fewer bits met the drop on the search images alone; the confirmation images confirmed network {tried} of those tried")
+    elif not result["confirmed"]:
+        typer.echo(f"The confirmation images confirmed none of {tried} networks: this is the one with the least drop there")
     typer.echo(f"{bits}: {result['mean_bits']:.2f} bits a weight, ratio {result['ratio']:.2f}\n"
                f"drop against the float network with the same extra training: confirmation {confirm:+.2f} +- {confirm_error:.2f}, "
                f"test {test:+.2f} +- {test_error:.2f} points (standard error)\n"

@@ -131,6 +131,35 @@ def test_an_interrupted_search_loses_nothing(whole, data, tmp_path):
         row["key"] for row in read_log(folder / "log.jsonl") if row["event"] == "candidate")
 
 
+@pytest.mark.parametrize("drops, kept", [((5.1, 4.9), 1), ((5.1, 9.0, 5.2, 8.0), 0), ((5.0,), 0)])
+def test_what_is_not_confirmed_gives_way_to_more_bits(drops, kept, whole, data, tmp_path, monkeypatch):
+    folder, _ = whole
+    asked = []
+
+    def drop(store, reference, key, part):
+        if part == "confirm" and key not in asked:
+            asked.append(key)
+        return (drops[asked.index(key)] if part == "confirm" else 1.25, 0.5)
+    monkeypatch.setattr("hwq.search.scaling._drop", drop)
+    monkeypatch.setattr("hwq.search.scaling._BACK", 0.3)
+    result = search(setting(data, block_ram_device="up5k"), RECIPE, Options(allowed=5.0, start=4), tmp_path / "s", jobs=folder / "jobs")
+    sizes = [score["size"] for score in result["path"]]
+    backwards = [sizes[-1]]
+    for size in reversed(sizes[:-1]):
+        if size >= 1.3 * backwards[-1] or size == sizes[0]:
+            backwards.append(size)
+    assert len(drops) == 1 or len(asked) > 1
+    tried = [sum(bits * {"0": 36, "5": 108}[layer] for layer, bits in row["bits"].items()) for row in result["confirmations"]]
+    assert tried == backwards[:len(asked)] and [row["drop"][0] for row in result["confirmations"]] == [*drops[:len(asked)]]
+    assert result["bits"] == result["confirmations"][kept]["bits"] and result["confirm_drop"][0] == drops[kept]
+    assert result["confirmed"] is (drops[kept] <= 5.0)
+    # The test images are asked once, for the network that is kept.
+    scored = {key for key in asked if "test" in json.loads((folder / "jobs" / key / "result.json").read_text())}
+    assert asked[kept] in scored
+    log = [row for row in read_log(tmp_path / "s" / "log.jsonl") if row["event"] == "confirmation"]
+    assert [row["confirmed"] for row in log] == [drop <= 5.0 for drop in drops[:len(asked)]]
+
+
 @pytest.mark.parametrize("rule", ["fast", "product"])
 def test_the_other_rules(rule, whole, data, tmp_path):
     folder, _ = whole
