@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def _with_bits(specs: dict[str, Spec], bits: dict[str, int]) -> dict[str, str]:
 class _Search:
     """State of one search: jobs, log, and the function that the rule calls."""
 
-    def __init__(self, store: Store, recipe: Recipe, options: Options, specs: dict[str, Spec], log: Log, processes: int) -> None:
+    def __init__(self, store: Store, recipe: Recipe, options: Options, specs: dict[str, Spec], log: Log, processes: int | Executor) -> None:
         self.store, self.recipe, self.options, self.specs, self.log, self.processes = store, recipe, options, specs, log, processes
         self.tune = recipe.tune
         self.brief = shortened(replace(self.tune, lr=self.tune.lr * options.rate), options.epochs)
@@ -165,7 +166,7 @@ def _claim(folder: Path, facts: dict[str, Any], resume: bool) -> None:
         raise ModelError(f"{folder} holds another search: {', '.join(differ)} differ; name another folder")
 
 
-def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, processes: int = 1, resume: bool = False,
+def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, processes: int | Executor = 1, resume: bool = False,
            jobs: Path | None = None, report: Callable[[dict[str, Any]], None] = lambda row: None) -> dict[str, Any]:
     """Search the width of every layer and train the network found.
 
@@ -178,8 +179,8 @@ def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, 
     ----------
     folder : path
         Of the search; jobs lie in its ``jobs/``, or in ``jobs`` to share them with others of the same setting.
-    processes : int
-        Candidates trained side by side.
+    processes : int or Executor
+        Candidates trained side by side, or what runs them elsewhere: see `hwq.search.pool.run_jobs`.
     resume : bool
         Go on with an interrupted search.
     report : row -> None
