@@ -29,7 +29,7 @@ _GENERIC_LANES = 16
 
 @dataclass(frozen=True, eq=False)
 class PlannedLayer:
-    """A layer, its folding (None where it has none) and what it costs."""
+    """A layer, its folding (None where it has neither weights nor a ring) and what it costs."""
 
     layer: Layer
     fold: Folding | None
@@ -238,8 +238,7 @@ def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, tuple[int, in
     """
     search = _Search(graph, device, dict(folds or {}), reserve)
     if not search.options:
-        plain = search.assemble({})
-        return _promise(plain, lambda more: plain)
+        return _promise(search.assemble({}), search.assemble)
     if max_cycles is not None:
         found = search.best(max_cycles)
         if found is None or found.cycles > max_cycles:

@@ -11,8 +11,10 @@ from hwq.rtl.common import GENERIC, ICE40
 from hwq.rtl.deduct import Deduct
 from hwq.rtl.loops import LoopNest, Sweep
 from hwq.rtl.matvec import MatVec
+from hwq.rtl.pooling import WindowReduce
 from hwq.rtl.reduce import ArgMax, Reduce
 from hwq.rtl.requantizer import Requantizer
+from hwq.rtl.reshape import Repeat
 from hwq.rtl.serializer import Serializer
 from hwq.rtl.shapers import Cropper, Padder, StreamBuffer, WidthConverter
 from hwq.rtl.window import MemoryWindow, ShiftWindow
@@ -329,6 +331,39 @@ def test_reduce(op, in_range, lanes, counts, over, stall):
     x = np.random.default_rng(3).integers(in_range[0], in_range[1] + 1, (2 * int(np.prod(counts)), lanes))
     want = dut.model(x).reshape(-1, lanes)
     check_block(dut, x, want, in_shape=dut.in_shape, out_shape=dut.out_shape, stall=stall)
+
+
+@pytest.mark.parametrize("op, in_range, lanes, words", [("max", (-9, -2), 2, 6), ("sum", (-8, 7), 1, 9), ("sum", (3, 15), 3, 4), ("max", (0, 15), 1, 1)])
+@pytest.mark.parametrize("stall", STALLS)
+def test_window_reduce(op, in_range, lanes, words, stall):
+    dut = WindowReduce(op, in_range, lanes=lanes, words=words)
+    x = np.random.default_rng(4).integers(in_range[0], in_range[1] + 1, (5 * words, lanes))
+    x[:words], x[words:2 * words] = in_range[1], in_range[0]
+    want = dut.model(x)
+    assert want.shape == (5, lanes) and (want.max(), want.min()) == (dut.out_range[1], dut.out_range[0])
+    beats = [pack(dut.in_shape, beat) | int(i % words == words - 1) << dut.in_shape.width * lanes for i, beat in enumerate(x)]
+    got, cycles = run_stream(dut, beats, len(want), stall=stall)
+    np.testing.assert_array_equal(np.array([unpack(dut.out_shape, lanes, w) for w in got]), want)
+    if stall == (0.0, 0.0):
+        assert cycles == [words * (k + 1) - 1 + dut.latency for k in range(5)]
+
+
+@pytest.mark.parametrize("shape, lanes, factor", [((3, 4, 2), 2, (2, 3)), ((2, 5, 1), 1, (1, 2)), ((3, 1, 3), 1, (4, 1)), ((2, 3, 2), 1, (1, 3))])
+@pytest.mark.parametrize("stall", STALLS)
+@pytest.mark.parametrize("full", [False, True])
+def test_repeat(shape, lanes, factor, stall, full):
+    height, width, words = shape
+    geometry = dict(height=height, width=width, words=words, factor=factor, technology=ICE40)
+    dut = Repeat(U4, lanes, **geometry)
+    if full:
+        dut = Repeat(U4, lanes, depth=dut.full_depth, **geometry)
+    x = codes(U4, (3 * height * width * words, lanes))
+    want = dut.model(x).reshape(-1, lanes)
+    assert len(want) == 3 * dut.cycles
+    got, cycles = run_stream(dut, [pack(U4, beat) for beat in x], len(want), stall=stall)
+    np.testing.assert_array_equal(np.array([unpack(U4, lanes, w & ((1 << U4.width * lanes) - 1)) for w in got]), want)
+    if stall == (0.0, 0.0) and full:
+        assert cycles[2 * dut.cycles] - cycles[dut.cycles] == dut.cycles
 
 
 @pytest.mark.parametrize("stall", STALLS)
