@@ -87,6 +87,11 @@ class Repeat(Ring):
         super().__init__(shape, lanes, frame=height * row, outer=outer, loops=loops, span=row if factor[0] > 1 else words, mark=len(loops),
                          depth=depth, technology=technology)
 
+    @property
+    def cost(self) -> Cost:
+        """Logic cells of the counters and addresses; the ring's blocks."""
+        return Cost(lc=20 + 5 * self.depth.bit_length() + 8 * self._extra_loops, ebr=self.technology.blocks(self.shape.width * self.lanes, self.depth))
+
     def model(self, x: np.ndarray) -> np.ndarray:
         """Return frames of beats (n, height * width * words, lanes) enlarged."""
         image = x.reshape(-1, self.height, self.width, self.words * self.lanes)

@@ -1,7 +1,7 @@
 """Stages: the chains of blocks that layers become. A stage takes and gives one stream in raster order."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import gcd
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from .ring import Ring
 from .schedule import Actor, Filter, Gear, RingActor, ShiftActor
 from .serializer import Serializer
 from .shapers import Cropper, StreamBuffer, WidthConverter
+from .thresholds import Thresholder
 from .window import MemoryWindow, ShiftWindow, reach
 
 __all__ = ["Folding", "Requant", "ConvStage", "RequantStage", "deep", "gears", "gear_actors", "groups_at_once", "pool_actor", "pool_blocks"]
@@ -59,7 +60,7 @@ class Folding:
 
 @dataclass(frozen=True, eq=False)
 class Requant:
-    """Parameters of a `Requantizer` that come from the network; see there."""
+    """Parameters of a `Requantizer`, or of a `Thresholder` if there are thresholds, that come from the network; see there."""
 
     mult: np.ndarray
     offset: np.ndarray
@@ -68,10 +69,14 @@ class Requant:
     lo: int
     hi: int
     half_even: bool = False
+    thresholds: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
 
     def block(self, in_range: tuple[int, int], channels: int, lanes: int, order: tuple[int, int, int],
-              technology: Technology, too_much: np.ndarray | None = None, ranges: np.ndarray | None = None) -> Requantizer:
+              technology: Technology, too_much: np.ndarray | None = None, ranges: np.ndarray | None = None) -> Requantizer | Thresholder:
         """Return the block for accumulators of ``in_range``, each too large by its channel's ``too_much``."""
+        if self.thresholds.size:
+            limits = self.thresholds if too_much is None else self.thresholds + too_much[:, None]
+            return Thresholder(in_range, thresholds=limits, lo=self.lo, channels=channels, lanes=lanes, order=order, technology=technology)
         offset = self.offset
         if too_much is not None and too_much.any():
             offset = offset - too_much * self.mult

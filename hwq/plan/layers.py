@@ -92,7 +92,8 @@ class Layer:
     def _requant(self) -> Requant | None:
         for node in self.nodes:
             if isinstance(node, n.Requantize):
-                return Requant(node.mult, node.offset, node.offset_neg, node.shift, node.lo, node.hi, node.half_even)
+                by_sign = node.offset_neg[:0] if node.thresholds.size else node.offset_neg
+                return Requant(node.mult, node.offset, by_sign, node.shift, node.lo, node.hi, node.half_even, node.thresholds)
         return None
 
     @property
@@ -154,15 +155,6 @@ def _refuse(node: Node, what: str) -> None:
     raise ModelError(f"{node.op} '{node.name}': {what}")
 
 
-def _check(node: Node, x: Edge) -> None:
-    """Refuse what the stages cannot do exactly."""
-    if isinstance(node, n.Requantize):
-        if node.thresholds.size:
-            _refuse(node, "thresholds have no hardware yet; supported: the scale form (mult, offset, shift)")
-    elif isinstance(node, n.Add | n.Concat):
-        _refuse(node, "this operator has no hardware yet; supported: all but Add and Concat")
-
-
 def _tight(node: n.Requantize, graph: Graph) -> n.Requantize:
     """Return the node with the range that can occur, not the one asked for: what follows is sized by it."""
     edge = graph.edges[node.name]
@@ -186,7 +178,8 @@ def split(graph: Graph) -> list[Layer]:
     layers: list[Layer] = []
     nodes = [node for node in graph if not isinstance(node, n.Input | n.Output)]
     for node in graph:
-        _check(node, graph.edges[node.inputs[0]] if node.inputs else graph.edges[node.name])
+        if isinstance(node, n.Add | n.Concat):
+            _refuse(node, "this operator has no hardware yet; supported: all but Add and Concat")
         if len(graph.readers(node.name)) > 1:
             _refuse(node, f"its result is read by {', '.join(r.name for r in graph.readers(node.name))}; "
                           "branches have no hardware yet")

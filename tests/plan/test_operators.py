@@ -4,7 +4,8 @@
 import numpy as np
 import pytest
 
-from hwq.ir import AvgPool2d, Flatten, Graph, Input, MaxPool2d, Output, Pad, Requantize, Upsample
+from hwq.formats import FixedPoint
+from hwq.ir import AvgPool2d, Flatten, GlobalAvgPool2d, Graph, Input, Linear, MaxPool2d, Output, Pad, Requantize, Upsample
 from hwq.passes import apply_passes
 from hwq.plan import device, make_plan, plan_of, plan_record
 
@@ -23,6 +24,7 @@ def pooled(kind, shape, *geometry, lo=-8, hi=7, requant=None):
     return signed(pool, *([Requantize("q", ("p",), **requant)] if requant else []), shape=shape, lo=lo, hi=hi)
 
 
+RNG = np.random.default_rng(0)
 NINTH = dict(mult=np.array([57]), offset=np.array([256]), shift=9, lo=-8, hi=7)
 SCALES = dict(mult=np.array([3, -5]), offset=np.array([8, 40]), shift=4, lo=-4, hi=9)
 NETWORKS = {
@@ -43,6 +45,16 @@ NETWORKS = {
     "scales in a row": signed(Requantize("q", ("in",), **SCALES), Requantize("r", ("q",), offset=np.array([1, 0]), shift=1, lo=-1, hi=3)),
     "ties to even, offset by sign": signed(Requantize("q", ("in",), mult=np.array([3]), half_even=True, shift=3, lo=-8, hi=7),
                                            Requantize("r", ("q",), mult=np.array([5]), offset=np.array([3]), offset_neg=np.array([4]), shift=3, lo=-2, hi=2)),
+    "thresholds": signed(Requantize("q", ("in",), thresholds=np.array([[-5, -1, 2, 2, 6]]), lo=-2, hi=3)),
+    "thresholds per channel": signed(Requantize("q", ("in",), thresholds=np.array([[-5, -1, 2], [0, 0, 9]]), lo=0, hi=3)),
+    "thresholds behind sums": signed(Linear("fc", ("in",), weight=RNG.integers(-8, 8, (4, 12)), bias=RNG.integers(-50, 50, 4), weight_format=FixedPoint(4, 0)),
+                                     Requantize("q", ("fc",), thresholds=np.sort(RNG.integers(-200, 200, (4, 15)), axis=1), lo=-8, hi=7),
+                                     shape=(12,)),
+    "thresholds of a convolution, pooled": signed(*conv("a", "in", 4, (3, 3), 2, pads=(1, 1, 1, 1))[:1],
+                                                  Requantize("q", ("a",), thresholds=np.sort(RNG.integers(-90, 90, (4, 6)), axis=1), lo=0, hi=6),
+                                                  MaxPool2d("p", ("q",))),
+    "thresholds of means": signed(GlobalAvgPool2d("g", ("in",)), Requantize("q", ("g",), thresholds=np.arange(-60, 61, 8)[None], lo=-8, hi=8),
+                                  AvgPool2d("s", ("q",), (1, 1), (1, 1), (0, 1, 0, 1)), Requantize("r", ("s",), thresholds=np.array([[-3], [1]]), lo=0, hi=1)),
     "border": signed(Pad("b", ("in",), (1, 2, 0, 3), 5)),
     "border of a code outside": signed(Pad("b", ("in",), (0, 0, 2, 1), 99), shape=(3, 3, 1), lo=0, hi=15),
     "border, pooled": signed(Pad("b", ("in",), (1, 1, 2, 0), -8), MaxPool2d("p", ("b",), (2, 2), (2, 2))),

@@ -17,6 +17,7 @@ from hwq.rtl.requantizer import Requantizer
 from hwq.rtl.reshape import Repeat
 from hwq.rtl.serializer import Serializer
 from hwq.rtl.shapers import Cropper, Padder, StreamBuffer, WidthConverter
+from hwq.rtl.thresholds import Thresholder
 from hwq.rtl.window import MemoryWindow, ShiftWindow
 
 from .util import STALLS, pack, run_stream, unpack
@@ -313,6 +314,43 @@ def test_requantizer(parameters, fold, stall):
         assert cycles[0] - dut.latency in (0, 1)         # a ROM reads ahead, once after reset
 
 
+def limits(n, rows, reach=320, seed=0):
+    return np.sort(np.random.default_rng(seed).integers(-reach, reach + 100, (rows, n)), axis=1)
+
+
+THRESHOLDS = {
+    "one": (limits(1, 1), -1, None), "three": (limits(3, 1), 0, True), "three, per channel": (limits(3, 6), -2, True),
+    "seven, per channel": (limits(7, 6), 0, None), "fifteen": (limits(15, 1), 0, None), "twelve, per channel": (limits(12, 6), 5, None),
+    "forty": (limits(40, 1), 0, False),
+    "255": (limits(255, 1), -128, False), "255, per channel": (limits(255, 6), 0, False), "twice the same": (np.array([[0, 0]]), -1, None),
+    "some never, some always": (np.array([[-900, -300, 0, 3, 411, 412, 2000]] * 3 + [[-2000, -299, 1, 1, 1, 411, 9999]] * 3), -4, None),
+    "all or none": (np.array([[-400, -300, 500]]), 3, None),
+}
+
+
+@pytest.mark.parametrize("name", THRESHOLDS)
+@pytest.mark.parametrize("fold", [(1, (6, 1, 1)), (2, (3, 1, 1)), (1, (3, 4, 2)), (6, (1, 2, 1))])
+@pytest.mark.parametrize("stall", STALLS[::3])
+def test_thresholder(name, fold, stall):
+    (table, lo, parallel), (lanes, order), in_range = THRESHOLDS[name], fold, (-300, 411)
+    dut = Thresholder(in_range, thresholds=table, lo=lo, channels=6, lanes=lanes, order=order, technology=ICE40)
+    assert dut.parallel == parallel or parallel is None or lanes == 6
+    x = np.random.default_rng(2).integers(in_range[0], in_range[1] + 1, (8 * order[1], 6))
+    x[0], x[1] = in_range
+    near = np.clip(np.resize(table, (6, table.shape[1])), -300, 411)
+    x[2], x[3] = near[:, table.shape[1] // 2], np.maximum(near[:, table.shape[1] // 2] - 1, -300)
+    y = dut.model(x)
+    assert y.min() >= lo and y.max() <= lo + table.shape[1]
+
+    def ordered(values):
+        return values.reshape(-1, order[1], order[0], order[2] * lanes).transpose(0, 2, 1, 3).reshape(-1, lanes)
+
+    from hwq.rtl.common import shape_of
+    cycles = check_block(dut, ordered(x), ordered(y), in_shape=shape_of(*in_range), out_shape=dut.out_shape, stall=stall)
+    if stall == (0.0, 0.0):
+        assert cycles == list(range(dut.latency, dut.latency + len(cycles)))
+
+
 REDUCES = [
     ("max", (0, 15), 1, (4, 2), (True, False)),
     ("sum", (-8, 7), 2, (9, 3), (True, False)),
@@ -394,6 +432,8 @@ def test_argmax_ties_go_to_the_lowest_index(stall):
      r"^Mult must have 1 or 3 values, not \(2,\)$"),
     (lambda: Requantizer((0, 9), mult=[1], offset=[0], shift=63, lo=0, hi=1, channels=3, technology=GENERIC),
      r"^Shift must lie in -32\.\.62, not 63$"),
+    (lambda: Thresholder((0, 9), thresholds=np.array([[3, 2]]), lo=0, channels=2, technology=GENERIC), r"^Thresholds must ascend$"),
+    (lambda: Thresholder((0, 9), thresholds=np.zeros((3, 1), int), lo=0, channels=2, technology=GENERIC), r"^Thresholds must have 1 or 2 rows, not the shape \(3, 1\)$"),
     (lambda: Reduce("min", (0, 1), counts=[2], over=[True], technology=GENERIC), r"^Op must be 'max' or 'sum', not 'min'$"),
     (lambda: ArgMax((0, 1), 1), r"^Count must be an integer of at least 2, not 1$"),
 ])
