@@ -37,7 +37,7 @@ def exact(graph, target="generic", folds=None, count=3):
     pitch = 8 * core.guard.bytes // core.guard.lanes
     beats = [[sum((int(v) & (1 << pitch) - 1) << (pitch * i) for i, v in enumerate(beat)) for beat in frame.reshape(-1, core.guard.lanes)]
              for frame in x]
-    want = run(graph, x)["out"].reshape(count, -1).tolist()
+    want = run(graph, x)[graph.output.name].reshape(count, -1).tolist()
     assert drive(core, beats, count, stall=(0.2, 0.2)) == [(values, 0) for values in want]
     return plan, core
 
