@@ -22,6 +22,7 @@ from hwq.ir import (
     Output,
     Pad,
     Requantize,
+    TopK,
     Upsample,
 )
 from hwq.ir.infer import infer
@@ -126,7 +127,7 @@ class _Chain:
                 if self.int(0, 1):
                     self.requantize()
             if len(self.edge.shape) == 1 and self.edge.shape[0] > 1 and not self.int(0, 3):
-                self.add(ArgMax)
+                self.add(TopK, k=self.int(1, self.edge.shape[0])) if self.int(0, 1) else self.add(ArgMax)
 
 
 def random_network(seed: int) -> Graph:

@@ -8,7 +8,7 @@ from hwq.rtl.accelerator import CORE_NAMES
 from hwq.rtl.border import Border
 from hwq.rtl.common import Technology
 from hwq.rtl.pooling import GlobalPoolStage, PoolStage
-from hwq.rtl.ranking import ArgMaxStage
+from hwq.rtl.ranking import RankStage
 from hwq.rtl.reshape import PadStage, UpsampleStage
 from hwq.rtl.stage import ConvStage, Folding, Requant, RequantStage
 
@@ -21,7 +21,7 @@ from ..ir.nodes import Edge, Node
 
 __all__ = ["Layer", "split"]
 
-Stage = ConvStage | PoolStage | GlobalPoolStage | RequantStage | PadStage | UpsampleStage | ArgMaxStage
+Stage = ConvStage | PoolStage | GlobalPoolStage | RequantStage | PadStage | UpsampleStage | RankStage
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,8 +136,8 @@ class Layer:
             return PadStage(x_range, **image, pads=main.pads, value=main.value)
         if isinstance(main, n.Upsample):
             return UpsampleStage(x_range, **image, factor=main.factor, depth=fold.depth, technology=technology)
-        if isinstance(main, n.ArgMax):
-            return ArgMaxStage(x_range, lanes=in_lanes, count=channels)
+        if isinstance(main, n.ArgMax | n.TopK):
+            return RankStage(x_range, lanes=in_lanes, count=channels, k=main.k if isinstance(main, n.TopK) else 1)
         assert requant is not None                       # `split` has seen to it
         if isinstance(main, n.Conv2d):
             return ConvStage(self.weight, self.weight_format, x_range, height=height, width=width, stride=main.stride,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hwq.formats import FixedPoint
-from hwq.ir import AvgPool2d, Flatten, GlobalAvgPool2d, Graph, Input, Linear, MaxPool2d, Output, Pad, Requantize, Upsample
+from hwq.ir import AvgPool2d, Flatten, GlobalAvgPool2d, Graph, Input, Linear, MaxPool2d, Output, Pad, Requantize, TopK, Upsample
 from hwq.passes import apply_passes
 from hwq.plan import device, make_plan, plan_of, plan_record
 
@@ -55,6 +55,9 @@ NETWORKS = {
                                                   MaxPool2d("p", ("q",))),
     "thresholds of means": signed(GlobalAvgPool2d("g", ("in",)), Requantize("q", ("g",), thresholds=np.arange(-60, 61, 8)[None], lo=-8, hi=8),
                                   AvgPool2d("s", ("q",), (1, 1), (1, 1), (0, 1, 0, 1)), Requantize("r", ("s",), thresholds=np.array([[-3], [1]]), lo=0, hi=1)),
+    "the largest two": signed(TopK("t", ("in",), 2), shape=(9,)),
+    "the largest three behind sums": signed(Linear("fc", ("in",), weight=RNG.integers(-8, 8, (6, 8)), bias=np.zeros(6), weight_format=FixedPoint(4, 0)),
+                                            TopK("t", ("fc",), 3), shape=(8,)),
     "border": signed(Pad("b", ("in",), (1, 2, 0, 3), 5)),
     "border of a code outside": signed(Pad("b", ("in",), (0, 0, 2, 1), 99), shape=(3, 3, 1), lo=0, hi=15),
     "border, pooled": signed(Pad("b", ("in",), (1, 1, 2, 0), -8), MaxPool2d("p", ("b",), (2, 2), (2, 2))),

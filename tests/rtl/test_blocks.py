@@ -12,7 +12,8 @@ from hwq.rtl.deduct import Deduct
 from hwq.rtl.loops import LoopNest, Sweep
 from hwq.rtl.matvec import MatVec
 from hwq.rtl.pooling import WindowReduce
-from hwq.rtl.reduce import ArgMax, Reduce
+from hwq.rtl.ranking import TopK
+from hwq.rtl.reduce import Reduce
 from hwq.rtl.requantizer import Requantizer
 from hwq.rtl.reshape import Repeat
 from hwq.rtl.serializer import Serializer
@@ -406,9 +407,23 @@ def test_repeat(shape, lanes, factor, stall, full):
 
 @pytest.mark.parametrize("stall", STALLS)
 def test_argmax_ties_go_to_the_lowest_index(stall):
-    dut = ArgMax((-8, 7), 5)
+    dut = TopK((-8, 7), 5)
     x = np.array([[1, 7, 7, -3, 0], [-8] * 5, [-1, -2, -3, -4, 7], [0, 0, 1, 1, 0]])
     check_block(dut, x.reshape(-1, 1), dut.model(x), in_shape=Shape(4, True), out_shape=dut.out_shape, stall=stall)
+
+
+@pytest.mark.parametrize("in_range, count, k", [((-8, 7), 5, 3), ((0, 1), 6, 6), ((0, 200), 9, 2), ((-3, -3), 4, 2), ((0, 15), 2, 2)])
+@pytest.mark.parametrize("stall", STALLS)
+def test_top_k(in_range, count, k, stall):
+    from hwq.rtl.common import shape_of
+    dut = TopK(in_range, count, k)
+    x = np.random.default_rng(6).integers(in_range[0], in_range[1] + 1, (12, count))
+    x[1], x[2] = np.sort(x[1]), -np.sort(-x[2])
+    want = np.array([[i for _, i in sorted((-v, i) for i, v in enumerate(row))[:k]] for row in x.tolist()])
+    np.testing.assert_array_equal(dut.model(x), want)
+    cycles = check_block(dut, x.reshape(-1, 1), want, in_shape=shape_of(*in_range), out_shape=dut.out_shape, stall=stall)
+    if stall == (0.0, 0.0):
+        assert cycles == [count * (i + 1) - 1 + dut.latency for i in range(12)]
 
 
 @pytest.mark.parametrize("make, text", [
@@ -435,7 +450,8 @@ def test_argmax_ties_go_to_the_lowest_index(stall):
     (lambda: Thresholder((0, 9), thresholds=np.array([[3, 2]]), lo=0, channels=2, technology=GENERIC), r"^Thresholds must ascend$"),
     (lambda: Thresholder((0, 9), thresholds=np.zeros((3, 1), int), lo=0, channels=2, technology=GENERIC), r"^Thresholds must have 1 or 2 rows, not the shape \(3, 1\)$"),
     (lambda: Reduce("min", (0, 1), counts=[2], over=[True], technology=GENERIC), r"^Op must be 'max' or 'sum', not 'min'$"),
-    (lambda: ArgMax((0, 1), 1), r"^Count must be an integer of at least 2, not 1$"),
+    (lambda: TopK((0, 1), 3, 4), r"^K must be at most the 3 values, not 4$"),
+    (lambda: TopK((0, 1), 1), r"^Count must be an integer of at least 2, not 1$"),
 ])
 def test_bad_parameters_are_refused(make, text):
     with pytest.raises(ModelError, match=text):
