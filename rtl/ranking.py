@@ -45,7 +45,7 @@ class TopK(Block):
     @property
     def cost(self) -> Cost:
         """Logic cells."""
-        return Cost(lc=10 + 2 * self.out_shape.width + self.k * (2 * shape_of(*self.in_range).width + self.out_shape.width))
+        return Cost(lc=10 + 2 * self.out_shape.width + self.k * (3 * shape_of(*self.in_range).width + 2 * self.out_shape.width))
 
     def model(self, x: np.ndarray) -> np.ndarray:
         """Return frames of values (n, count) as indices (n, k)."""
