@@ -64,7 +64,7 @@ def design(graph: Graph, part: str, folds: dict[str, tuple[int, int]], what: str
         assert planned.fold is not None
         block = planned.layer.stage(planned.fold, planned.fold.simd, plan.device.technology)       # type: ignore[assignment]
     got = measure(block, part, place=place)
-    shown = ", ".join(f"{p.layer.name} {p.fold.pe}x{p.fold.simd}" for p in plan.layers if p.fold)
+    shown = ", ".join(f"{p.layer.name} {p.fold.pe}x{p.fold.simd}" for p in plan.layers if p.fold and p.layer.folds)
     return {"net": graph.name, "who": f"hwq {what}: {shown}", "cycles": plan.cycles, "part": part, "lut": got["lut"], "ff": got["ff"],
             "ram": got["ebr"], "dsp": got["dsp"], "lc": got["lc"], "fmax": got["fmax"], "estimate": round(block.cost.lc)}
 

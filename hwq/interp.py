@@ -85,6 +85,7 @@ _RULES: dict[type[Node], Callable[..., np.ndarray]] = {
     n.Upsample: lambda node, e, x: x.repeat(node.factor[0], axis=1).repeat(node.factor[1], axis=2),
     n.Flatten: lambda node, e, x: x.reshape(x.shape[0], -1),
     n.ArgMax: lambda node, e, x: x.argmax(axis=-1)[..., None],
+    n.TopK: lambda node, e, x: np.argsort(-x, axis=-1, kind="stable")[..., :node.k],
     n.Output: lambda node, e, x: x,
 }
 
@@ -154,9 +155,9 @@ def encode_images(graph: Graph, images: np.ndarray) -> np.ndarray:
 
 
 def predict(graph: Graph, output: np.ndarray) -> np.ndarray:
-    """Return the class of each result: its ArgMax if the network has one, else the largest logit (ties: lowest)."""
+    """Return the class of each result: the first of its ArgMax or TopK if the network has one, else the largest logit (ties: lowest)."""
     flat = output.reshape(len(output), -1)
-    return flat[:, 0] if any(node.op == "ArgMax" for node in graph) else flat.argmax(axis=1)
+    return flat[:, 0] if graph.ranks else flat.argmax(axis=1)
 
 
 def check_labels(graph: Graph, labels: np.ndarray, name: str) -> None:
@@ -167,7 +168,7 @@ def check_labels(graph: Graph, labels: np.ndarray, name: str) -> None:
     ModelError
         A label lies outside; the message names the first.
     """
-    last = next((node for node in graph if node.op == "ArgMax"), graph.output)
+    last = next((node for node in graph if isinstance(node, n.ArgMax | n.TopK)), graph.output)
     count = int(np.prod(graph.edges[last.inputs[0]].shape))
     wrong = np.flatnonzero((labels < 0) | (labels >= count))
     if len(wrong):

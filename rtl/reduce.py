@@ -1,17 +1,16 @@
-"""Maximum or sum over beats of a stream: max pooling, global average pooling (the sum), argmax."""
+"""Maximum or sum over beats of a stream: max pooling, global average pooling (the sum)."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from amaranth.hdl import Cat, Module, Mux, Shape, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import In, Out
 
 from .common import Block, Cost, Technology, check, check_int, lanes_stream, shape_of
 from .loops import LoopNest
 from .memory import make_ram
-from .schedule import Actor, Filter
 
-__all__ = ["Reduce", "ArgMax"]
+__all__ = ["Reduce"]
 
 # Up to this many bits of state rotate through registers; more go into block RAM.
 ROTATE_BITS = 64
@@ -155,58 +154,3 @@ class Reduce(Block):
             m.d.sync += recent.eq(now)
         with m.If(en):
             m.d.sync += [self.o.valid.eq(valid & held_last), self.o.payload.as_value().eq(now)]
-
-
-class ArgMax(Block):
-    """Index of the largest of ``count`` values that come one a beat; ties go to the lowest index.
-
-    Parameters
-    ----------
-    in_range : (int, int)
-        Inclusive range of the values.
-    count : int
-        Values a frame, at least 2.
-
-    Members
-    -------
-    i : stream of one value
-    o : stream of one index, one beat a frame
-    """
-
-    latency = 1
-
-    def __init__(self, in_range: tuple[int, int], count: int):
-        check_int("Count", count, 2)
-        check(in_range[0] <= in_range[1], f"Input range must not be empty, not {in_range!r}")
-        self.in_range, self.count = in_range, count
-        self.out_shape = Shape((count - 1).bit_length())
-        super().__init__({"i": In(lanes_stream(shape_of(*in_range), 1)), "o": Out(lanes_stream(self.out_shape, 1))})
-
-    @property
-    def cost(self) -> Cost:
-        """Logic cells."""
-        return Cost(lc=10 + 2 * shape_of(*self.in_range).width + 3 * self.out_shape.width)
-
-    def model(self, x: np.ndarray) -> np.ndarray:
-        """Return frames of values (n, count) as indices (n, 1)."""
-        return x.argmax(axis=1)[:, None]
-
-    def actor(self, after: Actor) -> Actor:
-        """Return the event model of the block in front of ``after``."""
-        return Filter(after, [False] * (self.count - 1) + [True], self.latency)
-
-    def elaborate(self, platform):
-        m = Module()
-        m.submodules.loops = loops = LoopNest([self.count])
-        best, index = Signal(shape_of(*self.in_range), reset_less=True), Signal(self.out_shape)
-        wins = Signal()
-        value = self.i.payload[0]
-        m.d.comb += [self.i.ready.eq(~self.o.valid | self.o.ready), loops.en.eq(self.i.valid & self.i.ready),
-                     wins.eq(loops.first[0] | (value > best))]
-        with m.If(self.i.ready):
-            m.d.sync += self.o.valid.eq(self.i.valid & loops.last[0])
-        with m.If(loops.en):
-            m.d.sync += index.eq(Mux(loops.last[0], 0, index + 1))
-            with m.If(wins):
-                m.d.sync += [best.eq(value), self.o.payload[0].eq(index)]
-        return m

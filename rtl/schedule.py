@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-__all__ = ["Actor", "Sink", "Gear", "Filter", "Bordered", "RingActor", "ShiftActor", "steady_state"]
+__all__ = ["Actor", "Sink", "Gear", "Filter", "Bordered", "PadActor", "RingActor", "ShiftActor", "steady_state"]
 
 # Cycles that a beat may wait inside a block beyond its latency, by the one-cycle-stale flags of rings and buffers.
 _SLACK = 2
@@ -33,9 +33,10 @@ class Actor:
 
 
 class Sink(Actor):
-    """Takes everything at once."""
+    """Takes everything at once: ``beats`` a frame."""
 
-    def __init__(self):
+    def __init__(self, beats: int = 1):
+        self.beats = beats
         self._times: list[int] = []
 
     def push(self, t: int) -> int:
@@ -43,7 +44,7 @@ class Sink(Actor):
         return t
 
     def times(self, frames: int) -> list[int]:
-        return self._times[:len(self._times) // frames * frames]
+        return self._times[:frames * self.beats]         # those of a border that comes before its frame are left out
 
 
 class Gear(Actor):
@@ -114,8 +115,24 @@ class Bordered(Actor):
         raise NotImplementedError
 
 
+class PadActor(Bordered):
+    """`Padder` with a buffer behind it."""
+
+    def __init__(self, after: Actor, real: Sequence[bool]):
+        super().__init__(real)
+        self.after, self._taken = after, -1
+
+    def _word(self, t: int) -> int:
+        t = max(t, self._taken)
+        self._taken = self.after.push(max(t, self._taken) + 1)
+        return t
+
+    def flush(self) -> None:
+        self.after.flush()
+
+
 class RingActor(Bordered):
-    """`MemoryWindow` with the blocks behind it.
+    """`Ring` with the blocks behind it.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Stages: the chains of blocks that layers become. A stage takes and gives one stream in raster order."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import gcd
 from typing import TypeVar
 
@@ -11,19 +11,20 @@ from amaranth.lib import wiring
 from hwq.formats import Format
 
 from .accelerator import Chain
+from .border import Border
 from .common import Technology, check, check_int, shape_of
 from .deduct import Deduct
 from .matvec import MatVec
-from .reduce import ArgMax, Reduce
+from .reduce import Reduce
 from .requantizer import Requantizer
 from .ring import Ring
 from .schedule import Actor, Filter, Gear, RingActor, ShiftActor
 from .serializer import Serializer
-from .shapers import Cropper, Padder, StreamBuffer, WidthConverter
+from .shapers import Cropper, StreamBuffer, WidthConverter
+from .thresholds import Thresholder
 from .window import MemoryWindow, ShiftWindow, reach
 
-__all__ = ["Folding", "Requant", "ConvStage", "PoolStage", "GlobalPoolStage", "ArgMaxStage", "deep", "gears", "gear_actors",
-           "groups_at_once", "trimmed_width"]
+__all__ = ["Folding", "Requant", "ConvStage", "RequantStage", "deep", "gears", "gear_actors", "groups_at_once", "pool_actor", "pool_blocks"]
 
 Deep = TypeVar("Deep", bound=Ring)
 
@@ -45,7 +46,7 @@ class Folding:
     style : str
         How `MatVec` multiplies.
     depth : int
-        Words of the ring (`MemoryWindow`), a power of two; 0: as many as the least blocks hold.
+        Words of the ring (`Ring`), a power of two; 0: as many as the least blocks hold. All that layers without weights have.
     """
 
     pe: int = 1
@@ -59,7 +60,7 @@ class Folding:
 
 @dataclass(frozen=True, eq=False)
 class Requant:
-    """Parameters of a `Requantizer` that come from the network; see there."""
+    """Parameters of a `Requantizer`, or of a `Thresholder` if there are thresholds, that come from the network; see there."""
 
     mult: np.ndarray
     offset: np.ndarray
@@ -68,10 +69,14 @@ class Requant:
     lo: int
     hi: int
     half_even: bool = False
+    thresholds: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
 
     def block(self, in_range: tuple[int, int], channels: int, lanes: int, order: tuple[int, int, int],
-              technology: Technology, too_much: np.ndarray | None = None, ranges: np.ndarray | None = None) -> Requantizer:
+              technology: Technology, too_much: np.ndarray | None = None, ranges: np.ndarray | None = None) -> Requantizer | Thresholder:
         """Return the block for accumulators of ``in_range``, each too large by its channel's ``too_much``."""
+        if self.thresholds.size:
+            limits = self.thresholds if too_much is None else self.thresholds + too_much[:, None]
+            return Thresholder(in_range, thresholds=limits, lo=self.lo, channels=channels, lanes=lanes, order=order, technology=technology)
         offset = self.offset
         if too_much is not None and too_much.any():
             offset = offset - too_much * self.mult
@@ -100,10 +105,11 @@ def gear_actors(after: Actor, lanes_in: int, lanes_out: int) -> list[Actor]:
     return actors
 
 
-def _pool_actor(after: Actor, height: int, width: int, words: int, kernel: tuple[int, int]) -> Actor:
+def pool_actor(after: Actor, height: int, width: int, words: int, kernel: tuple[int, int], latency: int = 4) -> Actor:
+    """Return the event model of `pool_blocks`, and of what follows within ``latency`` cycles, in front of ``after``."""
     gives = [y % kernel[0] == kernel[0] - 1 and x % kernel[1] == kernel[1] - 1 and x < width // kernel[1] * kernel[1]
              for y in range(height) for x in range(width) for _ in range(words)]
-    return Filter(after, gives, 4)
+    return Filter(after, gives, latency)
 
 
 class ConvStage(Chain):
@@ -159,14 +165,14 @@ class ConvStage(Chain):
         check(parts == 1 or fold.simd == per_group, f"Simd must be {per_group} where pe spans groups, not {fold.simd!r}")
         sends = outputs // fold.pe // (groups // parts)  # of each window, or of each part of it
         fused = pool if fold.source == "memory" else (1, 1)
-        (height, width), pads, keep = _trim((height, width), pads, reach((kh, kw), dilation), stride, pool)
+        beat = fold.simd * parts if fold.source == "memory" else channels
+        self._border = border = Border.trimmed((height, width), pads, reach((kh, kw), dilation), stride, pool, channels // beat)
         in_shape = shape_of(*x_range)
-        if any(pads):                                    # the border's code may lie outside what comes in
+        if any(border.pads):                             # the border's code may lie outside what comes in
             x_range = min(x_range[0], pad_value), max(x_range[1], pad_value)
         x_shape = shape_of(*x_range)
-        beat = fold.simd * parts if fold.source == "memory" else channels
-        geometry = dict(height=keep[0] + pads[0] + pads[2], width=keep[1] + pads[1] + pads[3], channels=channels,
-                        kernel=(kh, kw), stride=stride, groups=sends, technology=technology)
+        geometry = dict(height=border.height, width=border.width, channels=channels, kernel=(kh, kw), stride=stride, groups=sends,
+                        technology=technology)
         self.window: MemoryWindow | ShiftWindow
         if fold.source == "memory":
             self.window = deep(fold.depth, lambda depth: MemoryWindow(
@@ -177,12 +183,8 @@ class ConvStage(Chain):
             check(fold.simd == self.window.simd, f"Simd of a shift window must be {self.window.simd}, not {fold.simd!r}")
         repeat = fused[0] * fused[1]
         blocks: list[tuple[str, wiring.Component]] = gears(in_shape, in_lanes, beat)
-        if keep != (height, width):
-            blocks.append(("crop", Cropper(in_shape, beat, height=height, width=width, words=channels // beat, keep=keep)))
-        if any(pads):
-            blocks.append(("padder", Padder(in_shape, beat, height=keep[0], width=keep[1], words=channels // beat, pads=pads,
-                                            value=pad_value, out_shape=x_shape)))
-        self._input = (height, width, channels // beat), keep, pads, (in_lanes, beat), pool
+        blocks += border.blocks(in_shape, beat, pad_value, x_shape)
+        self._lanes, self._pool = (in_lanes, beat), pool
         arranged = weight.reshape(outputs, self.window.words, self.window.simd // parts)
         self.matvec = MatVec(arranged, weight_format, x_range, pe=fold.pe, parts=parts, repeat=repeat, block_rom=fold.block_rom,
                              style=fold.style, technology=technology)
@@ -204,7 +206,7 @@ class ConvStage(Chain):
             blocks.append(("pool", Reduce("max", out_range, lanes=fold.lanes, counts=(repeat, order[2]), over=(True, False),
                                           technology=technology)))
         elif pool != (1, 1):
-            blocks += pool_blocks(out_range, fold.lanes, self.window.rows, self.window.cols, outputs, pool, technology)
+            blocks += pool_blocks("max", out_range, fold.lanes, self.window.rows, self.window.cols, outputs, pool, technology)
         self.out_shape, self.out_lanes, self.fold = self.requantizer.out_shape, fold.lanes, fold
         blocks.append(("buffer", StreamBuffer(self.out_shape, fold.lanes)))
         super().__init__(blocks)
@@ -214,34 +216,27 @@ class ConvStage(Chain):
         """Cycles a frame that the stage itself needs: the most of window, requantizer and input."""
         results = self.window.rows * self.window.cols * self.matvec.outputs // self.fold.lanes
         results *= self.matvec.repeat
-        (height, width, words), keep, pads, _, _ = self._input
-        border = (keep[0] + pads[0] + pads[2]) * (keep[1] + pads[1] + pads[3]) * words
-        return max(self.window.cycles, results, height * width * words, border)
+        return max(self.window.cycles, results, self._border.cycles)
+
+    @property
+    def ring(self) -> Ring | None:
+        """The memory window, None for a shift window."""
+        return self.window if isinstance(self.window, MemoryWindow) else None
 
     @property
     def frames(self) -> int:
         """Frames that can be under way in the stage."""
-        if not isinstance(self.window, MemoryWindow):
-            return 2
-        return 2 + self.window.frames
+        return 2 + (self.ring.frames if self.ring else 0)
 
     @property
     def eager(self) -> bool:
         """Whether the first windows of a frame lie in the border, so that their results need nothing of the frame."""
         first = self.window.span if isinstance(self.window, MemoryWindow) else self.window.ends.index(True) + 1
-        return not any(self._inside[:first])
-
-    @property
-    def _inside(self) -> list[bool]:
-        """Whether each beat of the image with its border comes from outside."""
-        (_, _, words), keep, pads, _, _ = self._input
-        return [pads[0] <= y < pads[0] + keep[0] and pads[1] <= x < pads[1] + keep[1]
-                for y in range(keep[0] + pads[0] + pads[2]) for x in range(keep[1] + pads[1] + pads[3]) for _ in range(words)]
+        return not any(self._border.inside[:first])
 
     def actors(self, after: Actor) -> list[Actor]:
         """Return the event model of the stage in front of ``after``, first actor first."""
-        (height, width, words), keep, _, lanes, pool = self._input
-        inside = self._inside
+        inside, pool = self._border.inside, self._pool
         beats = self.fold.pe // self.fold.lanes
         latency = self.window.latency + self.matvec.latency + self.requantizer.latency + 5
         actors: list[Actor] = []
@@ -253,13 +248,11 @@ class ConvStage(Chain):
                                 gap=1 + self._relaxed)]
         else:
             if pool != (1, 1):
-                actors = [_pool_actor(after, self.window.rows, self.window.cols, self.matvec.outputs // self.fold.lanes, pool)]
+                actors = [pool_actor(after, self.window.rows, self.window.cols, self.matvec.outputs // self.fold.lanes, pool)]
             actors.insert(0, ShiftActor(actors[0] if actors else after, inside, windows=self.window.ends,
                                         groups=self.window.groups, beats=beats, latency=latency))
-        if keep != (height, width):
-            actors.insert(0, Filter(actors[0], [y < keep[0] and x < keep[1] for y in range(height) for x in range(width)
-                                                for _ in range(words)], 0))
-        return gear_actors(actors[0], *lanes) + actors
+        actors = self._border.actors(actors[0]) + actors
+        return gear_actors(actors[0], *self._lanes) + actors
 
 
 def groups_at_once(pe: int, outputs: int, groups: int) -> int:
@@ -281,44 +274,9 @@ def deep(depth: int, make: Callable[[int | None], Deep]) -> Deep:
     return make(found)
 
 
-def trimmed_width(size: tuple[int, int], pads: tuple[int, int, int, int], kernel: tuple[int, int], stride: tuple[int, int],
-                  pool: tuple[int, int]) -> int:
-    """Return the pixels of a row that reach the window source of a `ConvStage`; a shift window needs two."""
-    _, pads, keep = _trim(size, pads, kernel, stride, pool)
-    return keep[1] + pads[1] + pads[3]
-
-
-def _window_fits(size: tuple[int, int], pads: tuple[int, int, int, int], kernel: tuple[int, int], stride: tuple[int, int],
-                pool: tuple[int, int]) -> bool:
-    """Return whether at least one block of windows fits the image with its border."""
-    return all((n + p + q - k) // s + 1 >= m and n + p + q >= k for n, p, q, k, s, m in
-               zip(size, pads[:2], pads[2:], kernel, stride, pool, strict=True))
-
-
-def _trim(size: tuple[int, int], pads: tuple[int, int, int, int], kernel: tuple[int, int], stride: tuple[int, int],
-          pool: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int, int, int], tuple[int, int]]:
-    """Return (size, pads, keep): without the border, and the part of the image, that no window reaches.
-
-    What is never read needs no place in the ring.
-    """
-    if not _window_fits(size, pads, kernel, stride, pool):
-        return size, pads, size                          # the window says what is wrong
-    after, keep = list(pads[2:]), list(size)
-    for i in range(2):
-        whole = size[i] + pads[i] + pads[i + 2]
-        windows = (whole - kernel[i]) // stride[i] + 1
-        excess = whole - (windows // pool[i] * pool[i] - 1) * stride[i] - kernel[i]
-        cut = min(after[i], excess)
-        after[i] -= cut
-        keep[i] -= excess - cut
-    if min(keep) < 1:                                    # a border that covers everything: nothing to gain
-        return size, pads, size
-    return size, (pads[0], pads[1], after[0], after[1]), (keep[0], keep[1])
-
-
-def pool_blocks(in_range: tuple[int, int], lanes: int, height: int, width: int, channels: int, kernel: tuple[int, int],
+def pool_blocks(op: str, in_range: tuple[int, int], lanes: int, height: int, width: int, channels: int, kernel: tuple[int, int],
                 technology: Technology) -> list[tuple[str, wiring.Component]]:
-    """Return the blocks of a max pooling whose stride is its kernel, rows and columns beyond whole windows left out."""
+    """Return the blocks of a pooling whose stride is its kernel, rows and columns beyond whole windows left out."""
     shape = shape_of(*in_range)
     rows, cols = height // kernel[0], width // kernel[1]
     check(rows >= 1 and cols >= 1, f"Pool {kernel!r} must fit the image of {height}x{width}")
@@ -328,98 +286,34 @@ def pool_blocks(in_range: tuple[int, int], lanes: int, height: int, width: int, 
     if (rows * kernel[0], cols * kernel[1]) != (height, width):
         blocks.append(("crop", Cropper(shape, lanes, height=height, width=width, words=words,
                                        keep=(rows * kernel[0], cols * kernel[1]))))
-    blocks.append(("pool", Reduce("max", in_range, lanes=lanes, counts=(rows, kernel[0], cols, kernel[1], words),
+    blocks.append(("pool", Reduce(op, in_range, lanes=lanes, counts=(rows, kernel[0], cols, kernel[1], words),
                                   over=(False, True, False, True, False), technology=technology)))
     return blocks
 
 
-class PoolStage(Chain):
-    """Max pooling with stride = kernel as a stage of its own.
+class RequantStage(Chain):
+    """Requantization as a stage of its own.
 
     Parameters
     ----------
-    in_range, lanes, height, width, channels, kernel, technology
-        Inclusive range of the codes, lanes of the stream, the image, the kernel.
-
-    Members
-    -------
-    i, o : streams of ``lanes`` codes
-
-    Cycles a frame: one a beat of the input.
-    """
-
-    def __init__(self, in_range: tuple[int, int], *, lanes: int = 1, height: int, width: int, channels: int,
-                 kernel: tuple[int, int], technology: Technology):
-        self.cycles = height * width * channels // lanes
-        self._pool = height, width, channels // lanes, kernel
-        self.out_lanes, self.out_shape = lanes, shape_of(*in_range)
-        super().__init__([*pool_blocks(in_range, lanes, height, width, channels, kernel, technology),
-                          ("buffer", StreamBuffer(self.out_shape, lanes))])
-
-    def actors(self, after: Actor) -> list[Actor]:
-        """Return the event model of the stage in front of ``after``."""
-        return [_pool_actor(after, *self._pool)]
-
-
-class GlobalPoolStage(Chain):
-    """Global average pooling: sums over the image, then the requantizer that divides.
-
-    Parameters
-    ----------
-    in_range, lanes, pixels, channels, requant, technology
-        Inclusive range of the codes, lanes of the stream, pixels of the image, channels, the division.
-
-    Members
-    -------
-    i : stream of ``lanes`` codes
-    o : stream of ``lanes`` results
-
-    Cycles a frame: one a beat of the input.
-    """
-
-    def __init__(self, in_range: tuple[int, int], *, lanes: int = 1, pixels: int, channels: int, requant: Requant,
-                 technology: Technology):
-        check(channels % lanes == 0, f"Lanes must divide the {channels} channels, not {lanes!r}")
-        self.cycles = pixels * channels // lanes
-        reduce = Reduce("sum", in_range, lanes=lanes, counts=(pixels, channels // lanes), over=(True, False),
-                        technology=technology)
-        requantizer = requant.block(reduce.out_range, channels, lanes, (channels // lanes, 1, 1), technology)
-        self.out_lanes, self.out_shape = lanes, requantizer.out_shape
-        super().__init__([("sum", reduce), ("requantizer", requantizer), ("buffer", StreamBuffer(self.out_shape, lanes))])
-        self._loops = pixels, channels // lanes
-        self._latency = reduce.latency + requantizer.latency + 1
-
-    def actors(self, after: Actor) -> list[Actor]:
-        """Return the event model of the stage in front of ``after``."""
-        pixels, beats = self._loops
-        return [Filter(after, [False] * (pixels - 1) * beats + [True] * beats, self._latency)]
-
-
-class ArgMaxStage(Chain):
-    """Index of the largest of a frame's values, which come ``lanes`` a beat.
-
-    Parameters
-    ----------
-    in_range, lanes, count
-        Inclusive range of the values, lanes of the stream, values a frame.
+    x_range, lanes, pixels, channels, requant, technology
+        Inclusive range of the values, lanes of the stream, pixels of the image (1 for a flat tensor), channels, the function.
 
     Members
     -------
     i : stream of ``lanes`` values
-    o : stream of one index
+    o : stream of ``lanes`` codes
 
-    Cycles a frame: one a value.
+    Cycles a frame: one a beat.
     """
 
-    out_lanes = 1
-
-    def __init__(self, in_range: tuple[int, int], *, lanes: int = 1, count: int):
-        self.cycles, self._lanes = count, lanes
-        self._largest = ArgMax(in_range, count)
-        self.out_shape = self._largest.out_shape
-        super().__init__([*gears(shape_of(*in_range), lanes, 1), ("largest", self._largest)])
+    def __init__(self, x_range: tuple[int, int], *, lanes: int = 1, pixels: int, channels: int, requant: Requant, technology: Technology):
+        check(channels % lanes == 0, f"Lanes must divide the {channels} channels, not {lanes!r}")
+        self.cycles = pixels * channels // lanes
+        self.requantizer = requant.block(x_range, channels, lanes, (channels // lanes, 1, 1), technology)
+        self.out_lanes, self.out_shape = lanes, self.requantizer.out_shape
+        super().__init__([("requantizer", self.requantizer), ("buffer", StreamBuffer(self.out_shape, lanes))])
 
     def actors(self, after: Actor) -> list[Actor]:
         """Return the event model of the stage in front of ``after``."""
-        largest = self._largest.actor(after)
-        return [*gear_actors(largest, self._lanes, 1), largest]
+        return [Filter(after, [True], self.requantizer.latency + 1)]

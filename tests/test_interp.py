@@ -89,6 +89,17 @@ def test_linear_and_argmax(seed, inputs, outputs):
     np.testing.assert_array_equal(best[:, 0], want.argmax(1))
 
 
+@given(seed=st.integers(0, 99), count=st.integers(1, 9), k=st.integers(1, 9))
+@QUICK
+def test_top_k(seed, count, k):
+    assume(k <= count)
+    x = np.random.default_rng(seed).integers(-3, 4, (5, count))
+    want = [[i for _, i in sorted((-v, i) for i, v in enumerate(row))[:k]] for row in x.tolist()]
+    assert _run(n.TopK("t", ("x",), k), x).tolist() == want
+    with pytest.raises(ModelError, match=f"k must lie in 1..{count}, not {count + 1}"):
+        _run(n.TopK("t", ("x",), count + 1), x)
+
+
 def test_add_and_concat():
     x = np.random.default_rng(0).integers(-8, 8, (2, 3, 3, 2))
     pool = n.MaxPool2d("p", ("x",), (1, 1), (1, 1))

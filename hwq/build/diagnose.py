@@ -68,7 +68,7 @@ def diagnose(log: str, plan: Plan, hz: int, seeds: int, error: ToolError) -> Hwq
 
 def _advice(plan: Plan, over: set[str]) -> str:
     """Say what to type: a smaller folding of the layer that takes most, or what else helps."""
-    folded = [planned for planned in plan.layers if planned.fold]
+    folded = [planned for planned in plan.layers if planned.layer.folds]
     larger = _LARGER.get(plan.device.name)
     other = f" Or take a larger device: {larger}." if larger else ""
     if over in _BLOCKS or not folded:

@@ -17,7 +17,7 @@ def _row(planned: Any, technology: Any) -> dict[str, Any]:
     row: dict[str, Any] = {"layer": planned.layer.name, "op": planned.layer.main.op, "cycles": planned.cycles,
                            "lc": round(cost.lc), "ebr": cost.ebr, "dsp": cost.dsp}
     fold = planned.fold
-    if fold:
+    if fold and planned.layer.folds:
         stage = planned.layer.stage(fold, planned.in_lanes, technology)
         assert isinstance(stage, ConvStage)
         depth, width = stage.matvec.rom

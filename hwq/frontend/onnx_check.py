@@ -234,7 +234,7 @@ def _excused(imported: Imported, edge: str, check: QuantCheck, ours: dict[str, n
 def _output(tally: Tally, graph: ir.Graph, out: View, ours: dict[str, np.ndarray], free: np.ndarray, tensor: np.ndarray) -> int:
     """Compare the output's reals, and return for how many inputs the largest is another one."""
     last = ours[graph.output.name]
-    if out.integer and not out.dims or graph.by_name[graph.output.inputs[0]].op == "ArgMax":
+    if out.integer and not out.dims or graph.by_name[graph.output.inputs[0]].op in ("ArgMax", "TopK"):
         found = tensor.reshape(last.shape).astype(np.int64)
         tally.add(last, found)
         return int((free != found).any(axis=tuple(range(1, free.ndim))).sum())

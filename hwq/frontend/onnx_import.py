@@ -37,6 +37,7 @@ _RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
     "Resize": (shapes.resize, ("mode", "nearest_mode", "coordinate_transformation_mode", "antialias", "axes", "keep_aspect_ratio_policy",
                                "cubic_coeff_a", "exclude_outside", "extrapolation_value")),
     "Upsample": (shapes.resize, ("mode", "scales")), "Concat": (shapes.concat, ("axis",)), "ArgMax": (shapes.argmax, ("axis", "keepdims", "select_last_index")),
+    "TopK": (shapes.top_k, ("axis", "k", "largest", "sorted")),
     "Reshape": (shapes.reshape, ("allowzero",)), "Flatten": (shapes.reshape, ("axis",)), "Transpose": (shapes.transpose, ("perm",)),
     "Squeeze": (shapes.squeeze, ("axes",)), "Unsqueeze": (shapes.unsqueeze, ("axes",)), "Identity": (shapes.same, ()),
     "Dropout": (shapes.same, ("ratio", "seed")),
@@ -96,7 +97,7 @@ class _Importer:
         view = out if out.dims == () else self.ctx.common(last, self.ctx.plain(last, out))
         assert view.edge is not None
         graph = self.ctx.finish(view)
-        output = self.tail[0].inputs[0] if self.tail else self.file.output
+        output = self.tail[0].inputs[0] if self.tail and not graph.ranks else self.file.output
         tensors = {edge: check.tensor for edge, check in self.ctx.checks.items() if edge in graph.edges}
         x = self.values_in()
         return Imported(graph, "onnx", tuple(self.ctx.b.notes), dict(tensors), x, _meaning(view),
@@ -129,7 +130,12 @@ class _Importer:
             inputs.append(self.values[name] if name else None)
         if not node.outputs or not node.outputs[0]:
             refuse(node, "it has no output")
-        self.values[node.outputs[0]] = self.value(node, inputs)
+        made = node.outputs[0]
+        if node.domain == "" and node.op == "TopK":
+            if made == self.file.output or any(made in other.inputs for other in self.file.nodes) or len(node.outputs) < 2:
+                refuse(node, "the largest values are not supported; supported: their indices")
+            made = node.outputs[1]
+        self.values[made] = self.value(node, inputs)
 
     def value(self, node: OnnxNode, inputs: list[Value | None]) -> Value:
         if node.domain == "" and node.op in ("Softmax", "LogSoftmax"):
@@ -190,7 +196,7 @@ class _Importer:
 
     def softmax(self, node: OnnxNode, inputs: list[Value | None]) -> View:
         view = inputs[0]
-        readers = [n for n in self.file.nodes if node.outputs[0] in n.inputs and n.op not in ("ArgMax", "Identity")]
+        readers = [n for n in self.file.nodes if node.outputs[0] in n.inputs and n.op not in ("ArgMax", "TopK", "Identity")]
         if not isinstance(view, View) or readers or len(view.dims) != 1:
             refuse(node, "in the middle of a network is not supported; supported: as the last operator, over a flat tensor")
         assert isinstance(view, View)

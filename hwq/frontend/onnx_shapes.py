@@ -13,7 +13,7 @@ from .onnx_linear import image, window
 from .onnx_values import ULP, Const, View
 
 __all__ = ["reshape", "transpose", "squeeze", "unsqueeze", "same", "max_pool", "average_pool", "global_average", "reduce_mean", "pad", "resize",
-           "concat", "argmax"]
+           "concat", "argmax", "top_k"]
 
 Values = Sequence["Const | View | None"]
 
@@ -353,3 +353,20 @@ def argmax(ctx: Context, node: OnnxNode, values: Values) -> View:
         refuse(node, "its input has its elements in another order than the hardware's")
     edge = ctx.b.add(ir.ArgMax(ctx.b.unique(node.name or node.outputs[0]), (ctx.edge(node, view),)))
     return View(edge, ((1, 0),) if node.attributes.get("keepdims", 1) else (), integer=True)
+
+
+def top_k(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """TopK over a flat tensor of one scale: the indices, of equals the lowest first."""
+    view, count = values[0], _ints(node, values, 1, "k")
+    assert isinstance(view, View)
+    a = node.attributes
+    axis, largest, ordered = (int(a.get(key, default)) for key, default in (("axis", -1), ("largest", 1), ("sorted", 1)))
+    if len(view.dims) != 1 or axis % len(view.shape) != 1 or not largest or not ordered or count is None or len(count) != 1:
+        refuse(node, f"axis = {axis} of {view.shape}, largest = {largest}, sorted = {ordered}, k = {count} is not supported; "
+                     "supported: the only axis behind the batch, largest = 1, sorted = 1, a constant k")
+    assert count is not None
+    view = ctx.common(node, ctx.plain(node, view))
+    if view.order is not None:
+        refuse(node, "its input has its elements in another order than the hardware's")
+    edge = ctx.b.add(ir.TopK(ctx.b.unique(node.name or node.outputs[1]), (ctx.edge(node, view),), count[0]))
+    return View(edge, ((count[0], 0),), integer=True)

@@ -19,6 +19,7 @@ from .nodes import (
     Output,
     Pad,
     Requantize,
+    TopK,
     Upsample,
 )
 from .storage import content_hash, dumps, load, loads, save
@@ -27,5 +28,5 @@ from .text import to_text
 __all__ = [
     "Graph", "Preprocess", "infer", "channel_ranges", "window_size", "NODE_TYPES", "Node", "Edge", "Input", "Conv2d",
     "Linear", "Add", "Concat", "MaxPool2d", "AvgPool2d", "GlobalAvgPool2d", "Pad", "Upsample", "Flatten", "Requantize",
-    "ArgMax", "Output", "save", "load", "dumps", "loads", "content_hash", "to_text",
+    "ArgMax", "TopK", "Output", "save", "load", "dumps", "loads", "content_hash", "to_text",
 ]

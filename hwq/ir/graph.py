@@ -95,13 +95,14 @@ class Graph:
                    if node.name not in read and not isinstance(node, Output)]
         if faults:
             raise type(faults[0])("\n".join(str(fault) for fault in faults))
-        if self.classes and len(self.classes) != edges[self.output.inputs[0]].shape[-1] and not self._argmax:
+        if self.classes and len(self.classes) != edges[self.output.inputs[0]].shape[-1] and not self.ranks:
             raise ModelError(f"{len(self.classes)} class names do not match the output {edges[self.output.name].shape}")
         return edges
 
     @property
-    def _argmax(self) -> bool:
-        return any(node.op == "ArgMax" for node in self.nodes)
+    def ranks(self) -> bool:
+        """Whether the results are indices of the largest, from ArgMax or TopK."""
+        return any(node.op in ("ArgMax", "TopK") for node in self.nodes)
 
     @cached_property
     def by_name(self) -> dict[str, Node]:

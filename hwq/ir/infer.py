@@ -177,10 +177,16 @@ def _argmax(node: n.ArgMax, x: Edge) -> Edge:
     return Edge((1,), 0, x.shape[0] - 1, 0)
 
 
+def _top_k(node: n.TopK, x: Edge) -> Edge:
+    _need(len(x.shape) == 1, node, f"input must be flat, not {x.shape}")
+    _need(1 <= node.k <= x.shape[0], node, f"k must lie in 1..{x.shape[0]}, not {node.k}")
+    return Edge((node.k,), 0, x.shape[0] - 1, 0)
+
+
 _RULES: dict[type[Node], Callable[..., Edge]] = {
     n.Input: _input, n.Conv2d: _conv, n.Linear: _linear, n.Add: _add, n.Concat: _concat, n.MaxPool2d: _max_pool,
     n.AvgPool2d: _avg_pool, n.GlobalAvgPool2d: _global_avg_pool, n.Pad: _pad, n.Upsample: _upsample,
-    n.Flatten: _flatten, n.Requantize: _requantize, n.ArgMax: _argmax, n.Output: lambda node, x: x,
+    n.Flatten: _flatten, n.Requantize: _requantize, n.ArgMax: _argmax, n.TopK: _top_k, n.Output: lambda node, x: x,
 }
 
 

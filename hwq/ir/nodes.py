@@ -13,7 +13,7 @@ from ..formats import Format
 from .checks import checked
 
 __all__ = ["Node", "Input", "Conv2d", "Linear", "Add", "Concat", "MaxPool2d", "AvgPool2d", "GlobalAvgPool2d", "Pad",
-           "Upsample", "Flatten", "Requantize", "ArgMax", "Output", "NODE_TYPES", "Edge"]
+           "Upsample", "Flatten", "Requantize", "ArgMax", "TopK", "Output", "NODE_TYPES", "Edge"]
 
 Pads = tuple[int, int, int, int]
 
@@ -218,10 +218,17 @@ class ArgMax(Node):
 
 
 @dataclass(frozen=True, eq=False)
+class TopK(Node):
+    """Indices of the ``k`` largest elements of a flat tensor, largest first; ties go to the lowest index. Shape (k,)."""
+
+    k: int = 1
+
+
+@dataclass(frozen=True, eq=False)
 class Output(Node):
     """The network's result."""
 
 
 NODE_TYPES: dict[str, type[Node]] = {t.__name__: t for t in (
     Input, Conv2d, Linear, Add, Concat, MaxPool2d, AvgPool2d, GlobalAvgPool2d, Pad, Upsample, Flatten, Requantize,
-    ArgMax, Output)}
+    ArgMax, TopK, Output)}

@@ -5,8 +5,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hwq.rtl.accelerator import CORE_NAMES
+from hwq.rtl.border import Border
 from hwq.rtl.common import Technology
-from hwq.rtl.stage import ArgMaxStage, ConvStage, Folding, GlobalPoolStage, PoolStage, Requant, trimmed_width
+from hwq.rtl.pooling import GlobalPoolStage, PoolStage
+from hwq.rtl.ranking import RankStage
+from hwq.rtl.reshape import PadStage, UpsampleStage
+from hwq.rtl.stage import ConvStage, Folding, Requant, RequantStage
 
 from ..arith import width_of
 from ..errors import ModelError
@@ -17,7 +21,7 @@ from ..ir.nodes import Edge, Node
 
 __all__ = ["Layer", "split"]
 
-Stage = ConvStage | PoolStage | GlobalPoolStage | ArgMaxStage
+Stage = ConvStage | PoolStage | GlobalPoolStage | RequantStage | PadStage | UpsampleStage | RankStage
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +33,7 @@ class Layer:
     name : str
         Name of its first node with ``_`` for ``.``, numbered where that is taken; the name of its module.
     nodes : tuple of Node
-        In order: the operator, its `Requantize`, a fused `MaxPool2d`.
+        In order: the operator (a `Requantize` may be one), its `Requantize`, a fused `MaxPool2d`.
     x, y : Edge
         What it reads and makes.
     """
@@ -82,12 +86,15 @@ class Layer:
 
     @property
     def _pool(self) -> tuple[int, int]:
-        return next((node.kernel for node in self.nodes if isinstance(node, n.MaxPool2d)), (1, 1))
+        return next((node.kernel for node in self.nodes[1:] if isinstance(node, n.MaxPool2d)), (1, 1))
 
     @property
-    def _requant(self) -> Requant:
-        node = next(node for node in self.nodes if isinstance(node, n.Requantize))
-        return Requant(node.mult, node.offset, node.offset_neg, node.shift, node.lo, node.hi, node.half_even)
+    def _requant(self) -> Requant | None:
+        for node in self.nodes:
+            if isinstance(node, n.Requantize):
+                by_sign = node.offset_neg[:0] if node.thresholds.size else node.offset_neg
+                return Requant(node.mult, node.offset, by_sign, node.shift, node.lo, node.hi, node.half_even, node.thresholds)
+        return None
 
     @property
     def shifts(self) -> bool:
@@ -97,7 +104,7 @@ class Layer:
         if not isinstance(main, n.Conv2d) or (kh, kw) == (1, 1) or main.groups != 1 or main.dilation != (1, 1):
             return False
         height, width, _ = self.x.shape
-        return trimmed_width((height, width), main.pads, (kh, kw), main.stride, self._pool) >= 2
+        return Border.trimmed((height, width), main.pads, (kh, kw), main.stride, self._pool).width >= 2
 
     def styles(self, technology: Technology) -> tuple[str, ...]:
         """Return the styles of arithmetic that the layer can have, see `MatVec`."""
@@ -120,39 +127,38 @@ class Layer:
         x_range = (self.x.lo, self.x.hi)
         main = self.main
         height, width, channels = self.x.shape if len(self.x.shape) == 3 else (1, 1, self.x.shape[0])
+        image = dict(lanes=in_lanes, height=height, width=width, channels=channels)
+        requant = self._requant
+        if isinstance(main, n.MaxPool2d | n.AvgPool2d):
+            return PoolStage("max" if isinstance(main, n.MaxPool2d) else "sum", x_range, **image, kernel=main.kernel, stride=main.stride,
+                             pads=main.pads, requant=requant, depth=fold.depth, technology=technology)
+        if isinstance(main, n.Pad):
+            return PadStage(x_range, **image, pads=main.pads, value=main.value)
+        if isinstance(main, n.Upsample):
+            return UpsampleStage(x_range, **image, factor=main.factor, depth=fold.depth, technology=technology)
+        if isinstance(main, n.ArgMax | n.TopK):
+            return RankStage(x_range, lanes=in_lanes, count=channels, k=main.k if isinstance(main, n.TopK) else 1)
+        assert requant is not None                       # `split` has seen to it
         if isinstance(main, n.Conv2d):
             return ConvStage(self.weight, self.weight_format, x_range, height=height, width=width, stride=main.stride,
-                             dilation=main.dilation, groups=main.groups, pads=main.pads, pad_value=main.pad_value, bias=main.bias, requant=self._requant, pool=self._pool,
+                             dilation=main.dilation, groups=main.groups, pads=main.pads, pad_value=main.pad_value, bias=main.bias, requant=requant, pool=self._pool,
                              in_lanes=in_lanes, fold=fold, technology=technology)
         if isinstance(main, n.Linear):
             return ConvStage(self.weight, self.weight_format, x_range, height=1, width=1, bias=main.bias,
-                             requant=self._requant, in_lanes=in_lanes, fold=fold, technology=technology)
-        if isinstance(main, n.MaxPool2d):
-            return PoolStage(x_range, lanes=in_lanes, height=height, width=width, channels=channels, kernel=main.kernel,
-                             technology=technology)
+                             requant=requant, in_lanes=in_lanes, fold=fold, technology=technology)
         if isinstance(main, n.GlobalAvgPool2d):
-            return GlobalPoolStage(x_range, lanes=in_lanes, pixels=height * width, channels=channels,
-                                   requant=self._requant, technology=technology)
-        assert isinstance(main, n.ArgMax)
-        return ArgMaxStage(x_range, lanes=in_lanes, count=channels)
+            return GlobalPoolStage(x_range, lanes=in_lanes, pixels=height * width, channels=channels, requant=requant, technology=technology)
+        return RequantStage(x_range, lanes=in_lanes, pixels=height * width, channels=channels, requant=requant, technology=technology)
 
 
 def _refuse(node: Node, what: str) -> None:
     raise ModelError(f"{node.op} '{node.name}': {what}")
 
 
-def _check(node: Node, x: Edge) -> None:
-    """Refuse what the stages cannot do exactly."""
-    if isinstance(node, n.MaxPool2d):
-        if node.stride != node.kernel or any(node.pads):
-            _refuse(node, f"kernel {node.kernel}, stride {node.stride}, pads {node.pads} has no hardware yet; "
-                          "supported: stride = kernel, no padding")
-    elif isinstance(node, n.Requantize):
-        if node.thresholds.size:
-            _refuse(node, "thresholds have no hardware yet; supported: the scale form (mult, offset, shift)")
-    elif not isinstance(node, n.Conv2d | n.Linear | n.GlobalAvgPool2d | n.Flatten | n.ArgMax | n.Input | n.Output):
-        _refuse(node, "this operator has no hardware yet; supported: Conv2d, Linear, MaxPool2d, GlobalAvgPool2d, "
-                      "Flatten, Requantize, ArgMax")
+def _tight(node: n.Requantize, graph: Graph) -> n.Requantize:
+    """Return the node with the range that can occur, not the one asked for: what follows is sized by it."""
+    edge = graph.edges[node.name]
+    return replace(node, lo=edge.lo, hi=edge.hi)
 
 
 def _free(name: str, taken: list[str]) -> str:
@@ -172,7 +178,8 @@ def split(graph: Graph) -> list[Layer]:
     layers: list[Layer] = []
     nodes = [node for node in graph if not isinstance(node, n.Input | n.Output)]
     for node in graph:
-        _check(node, graph.edges[node.inputs[0]] if node.inputs else graph.edges[node.name])
+        if isinstance(node, n.Add | n.Concat):
+            _refuse(node, "this operator has no hardware yet; supported: all but Add and Concat")
         if len(graph.readers(node.name)) > 1:
             _refuse(node, f"its result is read by {', '.join(r.name for r in graph.readers(node.name))}; "
                           "branches have no hardware yet")
@@ -184,18 +191,16 @@ def split(graph: Graph) -> list[Layer]:
             continue
         group = [node]
         x = graph.edges[node.inputs[0]]
-        if isinstance(node, n.Conv2d | n.Linear | n.GlobalAvgPool2d):
-            follower = nodes[i + 1] if i + 1 < len(nodes) else None
-            if not isinstance(follower, n.Requantize):
-                _refuse(node, "no Requantize follows; run hwq.passes.apply_passes first")
-            # The range that can occur, not the one asked for: what follows is sized by it.
-            edge = graph.edges[nodes[i + 1].name]
-            group.append(replace(follower, lo=edge.lo, hi=edge.hi))       # type: ignore[type-var, arg-type]
-            after = nodes[i + 2] if i + 2 < len(nodes) else None
-            if isinstance(node, n.Conv2d) and isinstance(after, n.MaxPool2d):
-                group.append(after)
-        elif isinstance(node, n.Requantize):
-            _refuse(node, "a Requantize of its own has no hardware yet; supported: after Conv2d, Linear, GlobalAvgPool2d")
+        after = nodes[i + 1] if i + 1 < len(nodes) else None
+        if isinstance(node, n.Conv2d | n.Linear | n.GlobalAvgPool2d) and not isinstance(after, n.Requantize):
+            _refuse(node, "no Requantize follows; run hwq.passes.apply_passes first")
+        if isinstance(node, n.Requantize):
+            group = [_tight(node, graph)]
+        elif isinstance(node, n.Conv2d | n.Linear | n.GlobalAvgPool2d | n.AvgPool2d) and isinstance(after, n.Requantize):
+            group.append(_tight(after, graph))
+            pool = nodes[i + 2] if i + 2 < len(nodes) else None
+            if isinstance(node, n.Conv2d) and isinstance(pool, n.MaxPool2d) and pool.stride == pool.kernel and not any(pool.pads):
+                group.append(pool)
         layers.append(Layer(_free(node.name.replace(".", "_"), [layer.name for layer in layers]), tuple(group), x, graph.edges[group[-1].name]))
         i += len(group)
     if not layers:

@@ -29,7 +29,7 @@ _GENERIC_LANES = 16
 
 @dataclass(frozen=True, eq=False)
 class PlannedLayer:
-    """A layer, its folding (None where it has none) and what it costs."""
+    """A layer, its folding (None where it has neither weights nor a ring) and what it costs."""
 
     layer: Layer
     fold: Folding | None
@@ -238,14 +238,14 @@ def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, tuple[int, in
     """
     search = _Search(graph, device, dict(folds or {}), reserve)
     if not search.options:
-        plain = search.assemble({})
-        return _promise(plain, lambda more: plain)
+        return _promise(search.assemble({}), search.assemble)
     if max_cycles is not None:
         found = search.best(max_cycles)
+        if found is None or found.cycles > max_cycles:   # no rings keep the cheapest to its cycles: a faster one may be there
+            found = search.fastest()
         if found is None or found.cycles > max_cycles:
-            fastest = search.fastest()
             raise FitError(f"Nothing that fits {device.name} takes at most {max_cycles} cycles a frame; "
-                           + (f"the fastest plan takes {fastest.cycles}" if fastest else "not even the smallest plan fits"))
+                           + (f"the fastest plan takes {found.cycles}" if found else "not even the smallest plan fits"))
         return found
     return search.fastest() or _least(search.layers, search.options, device, reserve)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING
 
 from hwq.rtl.common import Technology
+from hwq.rtl.ring import Ring
 from hwq.rtl.schedule import Actor, Sink, steady_state
-from hwq.rtl.stage import ConvStage, Folding, gear_actors
-from hwq.rtl.window import MemoryWindow
+from hwq.rtl.stage import Folding, gear_actors
 
 if TYPE_CHECKING:
     from .layers import Stage
@@ -36,7 +37,7 @@ def _simulate(plan: Plan) -> tuple[int, int]:
     stages = _stages(plan)
 
     def make() -> list[Actor]:
-        actors: list[Actor] = [Sink()]
+        actors: list[Actor] = [Sink(prod(plan.layers[-1].layer.y.shape))]
         actors = gear_actors(actors[0], getattr(stages[-1], "out_lanes", 1), 1) + actors
         for stage in reversed(stages):
             actors = stage.actors(actors[0]) + actors
@@ -48,17 +49,15 @@ def _simulate(plan: Plan) -> tuple[int, int]:
     return steady_state(make, beats // plan.in_lanes)
 
 
-def _levels(window: MemoryWindow, technology: Technology) -> list[int]:
-    """Return the depths worth trying, the cheapest first: of those that take the same blocks, the deepest."""
-    width, most = window.shape.width * window.simd, 4 * window.full_depth
-    by_blocks: dict[int, int] = {}
-    depth = window.min_depth
+def _levels(ring: Ring, technology: Technology) -> list[int]:
+    """Return the depths worth trying, the cheapest first: of those that take the same blocks, the deepest up to `Ring.full_depth` and beyond."""
+    width, most = ring.shape.width * ring.lanes, 4 * ring.full_depth
+    deepest: dict[tuple[int, bool], int] = {}
+    depth = ring.min_depth
     while depth <= most:
-        blocks = technology.blocks(width, depth) or depth
-        if blocks not in by_blocks or depth <= window.full_depth:
-            by_blocks[blocks] = depth
+        deepest[technology.blocks(width, depth) or depth, depth > ring.full_depth] = depth
         depth *= 2
-    return [depth for _, depth in sorted(by_blocks.items())]
+    return [depth for _, depth in sorted(deepest.items())]
 
 
 def settle(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Plan | None:
@@ -69,10 +68,11 @@ def settle(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Pla
     """
     rings: dict[str, tuple[Folding, list[int], int]] = {}
     for planned, stage in zip(plan.layers, _stages(plan), strict=True):
-        if isinstance(stage, ConvStage) and isinstance(stage.window, MemoryWindow) and planned.fold:
-            levels = _levels(stage.window, plan.device.technology)
-            enough = next(i for i, d in enumerate(levels) if d >= stage.window.full_depth)
-            rings[planned.layer.name] = planned.fold, levels, enough
+        ring = getattr(stage, "ring", None)
+        if ring is not None:
+            levels = _levels(ring, plan.device.technology)
+            enough = next(i for i, d in enumerate(levels) if d >= ring.full_depth)
+            rings[planned.layer.name] = planned.fold or Folding(), levels, enough
 
     def at(choice: Mapping[str, int]) -> Plan:
         return assemble({name: replace(rings[name][0], depth=rings[name][1][k]) for name, k in choice.items()})

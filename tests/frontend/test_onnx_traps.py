@@ -209,6 +209,17 @@ def pool(op, kernel=(2, 2), zero=3, out_zero=3, scales=(0.05, 0.05), **attribute
     return net.add(op, kernel_shape=list(kernel), **attributes).qdq(scales[1], np.int8(out_zero)).bytes()
 
 
+def top_k(softmax=False, place=1, **attributes):
+    net = flat().qdq()
+    net.add("MatMul", net.weights(20, 6, axis=1)).qdq(0.1)
+    if softmax:
+        net.add("Softmax", axis=1)
+    net.add("TopK", np.array([3], np.int64), outputs=2, **attributes)
+    if place:
+        net.last += "_1"
+    return net.bytes(kind=TensorProto.INT64 if place else TensorProto.FLOAT)
+
+
 def final_scales():
     net = flat().qdq()
     return net.add("MatMul", net.weights(20, 6, axis=1)).bytes()
@@ -318,6 +329,14 @@ TRAPS = {
     "softmax_last": ((lambda t: t.add("MatMul", t.weights(20, 6, axis=1)).qdq(0.1).add("Softmax", axis=1).bytes())(flat().qdq()), EXACT),
     "softmax_in_the_middle": (end(flat().qdq().add("Softmax", axis=1)), "in the middle"),
     "argmax_last": ((lambda t: t.add("MatMul", t.weights(20, 6, axis=1)).qdq(0.1).add("ArgMax", axis=1).bytes(kind=TensorProto.INT64))(flat().qdq()), EXACT),
+    "argmax_behind_softmax": ((lambda t: t.add("MatMul", t.weights(20, 6, axis=1)).qdq(0.1).add("Softmax", axis=1).add("ArgMax", axis=1)
+                               .bytes(kind=TensorProto.INT64))(flat().qdq()), EXACT),
+    "top_k": (top_k(), EXACT),
+    "top_k_behind_softmax": (top_k(softmax=True), EXACT),
+    "top_k_smallest": (top_k(largest=0), "largest = 0"),
+    "top_k_unsorted": (top_k(sorted=0), "sorted = 0"),
+    "top_k_values": (top_k(place=0), "the largest values are not supported"),
+    "top_k_of_channels": (end(start().add("TopK", np.array([2], np.int64), outputs=2, axis=1)), "the largest values"),
     "blocked_scale": (end(Net().add("QuantizeLinear", np.full((1, 2, 7, 6), 0.05, np.float32), np.zeros((1, 2, 7, 6), np.int8), axis=1)), "blocked"),
     "float8": ((lambda t: t.add("QuantizeLinear", np.float32(0.1), t.const([0.0], TensorProto.FLOAT8E4M3FN)).bytes())(Net(opset=19)), "not supported"),
     "scale_zero": (end(Net().qdq(0.0)), "scale must be positive"),

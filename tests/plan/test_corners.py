@@ -7,7 +7,7 @@ from amaranth.sim import Simulator
 
 from hwq.formats import FixedPoint
 from hwq.interp import run
-from hwq.ir import ArgMax, Conv2d, Flatten, GlobalAvgPool2d, Graph, Input, Linear, MaxPool2d, Output, Requantize
+from hwq.ir import ArgMax, AvgPool2d, Conv2d, Flatten, GlobalAvgPool2d, Graph, Input, Linear, MaxPool2d, Output, Pad, Requantize
 from hwq.lower import lower
 from hwq.passes import apply_passes
 from hwq.plan import device, make_plan
@@ -37,7 +37,7 @@ def exact(graph, target="generic", folds=None, count=3):
     pitch = 8 * core.guard.bytes // core.guard.lanes
     beats = [[sum((int(v) & (1 << pitch) - 1) << (pitch * i) for i, v in enumerate(beat)) for beat in frame.reshape(-1, core.guard.lanes)]
              for frame in x]
-    want = run(graph, x)["out"].reshape(count, -1).tolist()
+    want = run(graph, x)[graph.output.name].reshape(count, -1).tolist()
     assert drive(core, beats, count, stall=(0.2, 0.2)) == [(values, 0) for values in want]
     return plan, core
 
@@ -150,6 +150,8 @@ EARLY = {
     "shift": (network((3, 3, 1), conv("c", "in", 2, 2, 2, 1, pads=(2, 2, 2, 2))), {"c": (2, 4)}),
     "second": (network((3, 3, 1), conv("a", "in", 2, 2, 2, 1), Requantize("q", ("a",), shift=4, lo=0, hi=15),
                        conv("c", "q", 1, 1, 1, 2, pads=(2, 1, 1, 1))), {}),
+    "border of its own": (network((3, 3, 1), Pad("b", ("in",), (2, 1, 1, 1), 3)), {}),
+    "pooled border": (network((2, 2, 1), AvgPool2d("s", ("in",), (1, 1), (1, 1), (3, 1, 1, 1))), {}),
     "one beat": (network((1, 1, 1), conv("c", "in", 1, 1, 1, 1, pads=(1, 1, 1, 1))), {}),
 }
 

@@ -11,6 +11,7 @@ from hwq.lower import lower
 from hwq.passes import apply_passes
 from hwq.plan import device, make_plan
 
+from ..networks import random_network
 from ..test_accelerator import random_graph
 
 
@@ -91,3 +92,12 @@ def test_cycles_by_shape(name, target):
 @pytest.mark.parametrize("seed", range(20, 32))
 def test_cycles_of_random_networks(seed):
     check(random_graph(seed), "generic" if seed % 2 else "up5k")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 340))
+def test_random_networks_of_all_operators_take_no_more_cycles(seed):
+    ready = apply_passes(random_network(seed))
+    plan = make_plan(ready, device("generic" if seed % 2 else "up5k"))
+    found = steady(lower(ready, plan), 20, limit=28 * plan.cycles + 6000)
+    assert (found[-4:] <= plan.cycles).all(), (plan.cycles, found.tolist(), [(p.layer.name, p.fold, p.cycles) for p in plan.layers])

@@ -11,10 +11,14 @@ from hwq.rtl.common import GENERIC, ICE40
 from hwq.rtl.deduct import Deduct
 from hwq.rtl.loops import LoopNest, Sweep
 from hwq.rtl.matvec import MatVec
-from hwq.rtl.reduce import ArgMax, Reduce
+from hwq.rtl.pooling import WindowReduce
+from hwq.rtl.ranking import TopK
+from hwq.rtl.reduce import Reduce
 from hwq.rtl.requantizer import Requantizer
+from hwq.rtl.reshape import Repeat
 from hwq.rtl.serializer import Serializer
 from hwq.rtl.shapers import Cropper, Padder, StreamBuffer, WidthConverter
+from hwq.rtl.thresholds import Thresholder
 from hwq.rtl.window import MemoryWindow, ShiftWindow
 
 from .util import STALLS, pack, run_stream, unpack
@@ -311,6 +315,43 @@ def test_requantizer(parameters, fold, stall):
         assert cycles[0] - dut.latency in (0, 1)         # a ROM reads ahead, once after reset
 
 
+def limits(n, rows, reach=320, seed=0):
+    return np.sort(np.random.default_rng(seed).integers(-reach, reach + 100, (rows, n)), axis=1)
+
+
+THRESHOLDS = {
+    "one": (limits(1, 1), -1, None), "three": (limits(3, 1), 0, True), "three, per channel": (limits(3, 6), -2, True),
+    "seven, per channel": (limits(7, 6), 0, None), "fifteen": (limits(15, 1), 0, None), "twelve, per channel": (limits(12, 6), 5, None),
+    "forty": (limits(40, 1), 0, False),
+    "255": (limits(255, 1), -128, False), "255, per channel": (limits(255, 6), 0, False), "twice the same": (np.array([[0, 0]]), -1, None),
+    "some never, some always": (np.array([[-900, -300, 0, 3, 411, 412, 2000]] * 3 + [[-2000, -299, 1, 1, 1, 411, 9999]] * 3), -4, None),
+    "all or none": (np.array([[-400, -300, 500]]), 3, None),
+}
+
+
+@pytest.mark.parametrize("name", THRESHOLDS)
+@pytest.mark.parametrize("fold", [(1, (6, 1, 1)), (2, (3, 1, 1)), (1, (3, 4, 2)), (6, (1, 2, 1))])
+@pytest.mark.parametrize("stall", STALLS[::3])
+def test_thresholder(name, fold, stall):
+    (table, lo, parallel), (lanes, order), in_range = THRESHOLDS[name], fold, (-300, 411)
+    dut = Thresholder(in_range, thresholds=table, lo=lo, channels=6, lanes=lanes, order=order, technology=ICE40)
+    assert dut.parallel == parallel or parallel is None or lanes == 6
+    x = np.random.default_rng(2).integers(in_range[0], in_range[1] + 1, (8 * order[1], 6))
+    x[0], x[1] = in_range
+    near = np.clip(np.resize(table, (6, table.shape[1])), -300, 411)
+    x[2], x[3] = near[:, table.shape[1] // 2], np.maximum(near[:, table.shape[1] // 2] - 1, -300)
+    y = dut.model(x)
+    assert y.min() >= lo and y.max() <= lo + table.shape[1]
+
+    def ordered(values):
+        return values.reshape(-1, order[1], order[0], order[2] * lanes).transpose(0, 2, 1, 3).reshape(-1, lanes)
+
+    from hwq.rtl.common import shape_of
+    cycles = check_block(dut, ordered(x), ordered(y), in_shape=shape_of(*in_range), out_shape=dut.out_shape, stall=stall)
+    if stall == (0.0, 0.0):
+        assert cycles == list(range(dut.latency, dut.latency + len(cycles)))
+
+
 REDUCES = [
     ("max", (0, 15), 1, (4, 2), (True, False)),
     ("sum", (-8, 7), 2, (9, 3), (True, False)),
@@ -331,11 +372,58 @@ def test_reduce(op, in_range, lanes, counts, over, stall):
     check_block(dut, x, want, in_shape=dut.in_shape, out_shape=dut.out_shape, stall=stall)
 
 
+@pytest.mark.parametrize("op, in_range, lanes, words", [("max", (-9, -2), 2, 6), ("sum", (-8, 7), 1, 9), ("sum", (3, 15), 3, 4), ("max", (0, 15), 1, 1)])
+@pytest.mark.parametrize("stall", STALLS)
+def test_window_reduce(op, in_range, lanes, words, stall):
+    dut = WindowReduce(op, in_range, lanes=lanes, words=words)
+    x = np.random.default_rng(4).integers(in_range[0], in_range[1] + 1, (5 * words, lanes))
+    x[:words], x[words:2 * words] = in_range[1], in_range[0]
+    want = dut.model(x)
+    assert want.shape == (5, lanes) and (want.max(), want.min()) == (dut.out_range[1], dut.out_range[0])
+    beats = [pack(dut.in_shape, beat) | int(i % words == words - 1) << dut.in_shape.width * lanes for i, beat in enumerate(x)]
+    got, cycles = run_stream(dut, beats, len(want), stall=stall)
+    np.testing.assert_array_equal(np.array([unpack(dut.out_shape, lanes, w) for w in got]), want)
+    if stall == (0.0, 0.0):
+        assert cycles == [words * (k + 1) - 1 + dut.latency for k in range(5)]
+
+
+@pytest.mark.parametrize("shape, lanes, factor", [((3, 4, 2), 2, (2, 3)), ((2, 5, 1), 1, (1, 2)), ((3, 1, 3), 1, (4, 1)), ((2, 3, 2), 1, (1, 3))])
+@pytest.mark.parametrize("stall", STALLS)
+@pytest.mark.parametrize("full", [False, True])
+def test_repeat(shape, lanes, factor, stall, full):
+    height, width, words = shape
+    geometry = dict(height=height, width=width, words=words, factor=factor, technology=ICE40)
+    dut = Repeat(U4, lanes, **geometry)
+    if full:
+        dut = Repeat(U4, lanes, depth=dut.full_depth, **geometry)
+    x = codes(U4, (3 * height * width * words, lanes))
+    want = dut.model(x).reshape(-1, lanes)
+    assert len(want) == 3 * dut.cycles
+    got, cycles = run_stream(dut, [pack(U4, beat) for beat in x], len(want), stall=stall)
+    np.testing.assert_array_equal(np.array([unpack(U4, lanes, w & ((1 << U4.width * lanes) - 1)) for w in got]), want)
+    if stall == (0.0, 0.0) and full:
+        assert cycles[2 * dut.cycles] - cycles[dut.cycles] == dut.cycles
+
+
 @pytest.mark.parametrize("stall", STALLS)
 def test_argmax_ties_go_to_the_lowest_index(stall):
-    dut = ArgMax((-8, 7), 5)
+    dut = TopK((-8, 7), 5)
     x = np.array([[1, 7, 7, -3, 0], [-8] * 5, [-1, -2, -3, -4, 7], [0, 0, 1, 1, 0]])
     check_block(dut, x.reshape(-1, 1), dut.model(x), in_shape=Shape(4, True), out_shape=dut.out_shape, stall=stall)
+
+
+@pytest.mark.parametrize("in_range, count, k", [((-8, 7), 5, 3), ((0, 1), 6, 6), ((0, 200), 9, 2), ((-3, -3), 4, 2), ((0, 15), 2, 2)])
+@pytest.mark.parametrize("stall", STALLS)
+def test_top_k(in_range, count, k, stall):
+    from hwq.rtl.common import shape_of
+    dut = TopK(in_range, count, k)
+    x = np.random.default_rng(6).integers(in_range[0], in_range[1] + 1, (12, count))
+    x[1], x[2] = np.sort(x[1]), -np.sort(-x[2])
+    want = np.array([[i for _, i in sorted((-v, i) for i, v in enumerate(row))[:k]] for row in x.tolist()])
+    np.testing.assert_array_equal(dut.model(x), want)
+    cycles = check_block(dut, x.reshape(-1, 1), want, in_shape=shape_of(*in_range), out_shape=dut.out_shape, stall=stall)
+    if stall == (0.0, 0.0):
+        assert cycles == [count * (i + 1) - 1 + dut.latency for i in range(12)]
 
 
 @pytest.mark.parametrize("make, text", [
@@ -359,8 +447,11 @@ def test_argmax_ties_go_to_the_lowest_index(stall):
      r"^Mult must have 1 or 3 values, not \(2,\)$"),
     (lambda: Requantizer((0, 9), mult=[1], offset=[0], shift=63, lo=0, hi=1, channels=3, technology=GENERIC),
      r"^Shift must lie in -32\.\.62, not 63$"),
+    (lambda: Thresholder((0, 9), thresholds=np.array([[3, 2]]), lo=0, channels=2, technology=GENERIC), r"^Thresholds must ascend$"),
+    (lambda: Thresholder((0, 9), thresholds=np.zeros((3, 1), int), lo=0, channels=2, technology=GENERIC), r"^Thresholds must have 1 or 2 rows, not the shape \(3, 1\)$"),
     (lambda: Reduce("min", (0, 1), counts=[2], over=[True], technology=GENERIC), r"^Op must be 'max' or 'sum', not 'min'$"),
-    (lambda: ArgMax((0, 1), 1), r"^Count must be an integer of at least 2, not 1$"),
+    (lambda: TopK((0, 1), 3, 4), r"^K must be at most the 3 values, not 4$"),
+    (lambda: TopK((0, 1), 1), r"^Count must be an integer of at least 2, not 1$"),
 ])
 def test_bad_parameters_are_refused(make, text):
     with pytest.raises(ModelError, match=text):

@@ -9,10 +9,11 @@ from hwq.emit import SYNTH_PRELUDE, emit_core, write_vectors
 from hwq.errors import EnvironmentError_
 from hwq.formats import Bipolar, FixedPoint, PowerOfTwo
 from hwq.interp import run
-from hwq.ir import Conv2d, Flatten, Graph, Input, Linear, Output, Requantize
+from hwq.ir import AvgPool2d, Conv2d, Flatten, Graph, Input, Linear, MaxPool2d, Output, Pad, Requantize, Upsample
 from hwq.lower import lower
 from hwq.passes import apply_passes
 from hwq.plan import device, make_plan
+from hwq.rtl.stage import Folding
 from hwq.sim import verify
 from hwq.toolchain import find, run_yosys
 
@@ -49,19 +50,67 @@ def have(*names):
         return False
 
 
+def mixed():
+    """Return a network of grouped and depthwise convolutions and of every operator that is a stage of its own."""
+    rng = np.random.default_rng(8)
+    nodes = [Input("in", (), shape=(6, 6, 4), lo=-8, hi=7)]
+
+    def add(kind, **attributes):
+        nodes.append(kind(f"n{len(nodes)}", (nodes[-1].name,), **attributes))
+
+    def sums():
+        return run(Graph((*nodes, Output("out", (nodes[-1].name,)))), rng.integers(-8, 8, (30, 6, 6, 4)))["out"]
+
+    def thresholds(count, rows, lo):
+        table = np.sort(rng.integers(*np.percentile(sums(), (5, 95)).astype(int), (rows, count)), axis=1)
+        add(Requantize, thresholds=table, lo=lo, hi=lo + count)
+
+    add(Requantize, mult=np.array([3, 5, -3, 2]), offset=np.array([4]), shift=2, lo=-8, hi=7)
+    add(Pad, pads=(1, 0, 0, 1), value=3)
+    add(Conv2d, weight=rng.integers(-8, 8, (4, 3, 3, 1)), bias=rng.integers(-9, 9, 4), weight_format=FixedPoint(4, 0), groups=4, pads=(1, 1, 1, 1))
+    thresholds(15, 4, -8)
+    add(MaxPool2d, kernel=(3, 3), stride=(2, 2), pads=(1, 1, 1, 1))
+    add(Conv2d, weight=rng.integers(-4, 4, (8, 1, 1, 2)), bias=np.zeros(8), weight_format=FixedPoint(3, 0), groups=2)
+    thresholds(3, 1, 0)
+    add(Upsample)
+    add(AvgPool2d, kernel=(3, 2), stride=(2, 1), pads=(0, 1, 1, 0))
+    thresholds(15, 8, 0)
+    add(Flatten)
+    add(Linear, weight=rng.integers(-2, 2, (3, 256)), bias=rng.integers(-9, 9, 3), weight_format=FixedPoint(2, 0))
+    thresholds(63, 1, -32)
+    return Graph((*nodes, Output("out", (nodes[-1].name,))))
+
+
+def check_netlist(graph, x, folder, **folds):
+    """Synthesise the network, compare its results of the codes, and return the plan."""
+    ready = apply_passes(graph)
+    plan = make_plan(ready, device("hx8k"), **folds)
+    manifest = emit_core(graph, plan, lower(ready, plan), folder, target="ice40")
+    run_yosys(SYNTH_PRELUDE + "synth_ice40 -device hx -top accel\nwrite_verilog -noattr netlist.v\n", folder / "synth.log", folder)
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"files": {}}))
+    assert len(np.unique(run(graph, x)["out"].reshape(len(x), -1), axis=0)) > 10              # results that tell frames apart
+    write_vectors(graph, folder / "vectors", x, manifest)
+    report = verify(folder, level="netlist", stalls=1)
+    assert report.identical == len(x)
+    assert "SB_CARRY" in (folder / "netlist.v").read_text()
+    return plan
+
+
 @pytest.mark.skipif(not have("verilator", "c++"), reason="Verilator or a C++ compiler is missing")
 def test_lanes_are_exact_after_synthesis(tmp_path):
-    graph = network()
-    ready = apply_passes(graph)
-    plan = make_plan(ready, device("hx8k"), folds={f"c{k}": (pe, simd) for k, (_, pe, simd) in enumerate(LAYERS)})
-    assert {p.fold.style for p in plan.layers if p.fold} == {"lut"}
-    manifest = emit_core(graph, plan, lower(ready, plan), tmp_path, target="ice40")
-    run_yosys(SYNTH_PRELUDE + "synth_ice40 -device hx -top accel\nwrite_verilog -noattr netlist.v\n", tmp_path / "synth.log", tmp_path)
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"files": {}}))
     x = np.random.default_rng(6).integers(0, 16, (20, 4, 4, 4))
     x[0], x[1] = 15, 0
-    assert len(np.unique(run(graph, x)["out"], axis=0)) > 10              # results that tell frames apart
-    write_vectors(graph, tmp_path / "vectors", x, manifest)
-    report = verify(tmp_path, level="netlist", stalls=1)
-    assert report.identical == 20
-    assert "SB_CARRY" in (tmp_path / "netlist.v").read_text()
+    plan = check_netlist(network(), x, tmp_path, folds={f"c{k}": (pe, simd) for k, (_, pe, simd) in enumerate(LAYERS)})
+    assert {p.fold.style for p in plan.layers if p.fold} == {"lut"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not have("verilator", "c++"), reason="Verilator or a C++ compiler is missing")
+def test_operators_are_exact_after_synthesis(tmp_path):
+    x = np.random.default_rng(7).integers(-8, 8, (20, 6, 6, 4))
+    x[0], x[1] = 7, -8
+    plan = check_netlist(mixed(), x, tmp_path, max_cycles=2500)
+    stages = [p.layer.stage(p.fold or Folding(), p.in_lanes, plan.device.technology) for p in plan.layers]
+    assert [type(stage).__name__ for stage in stages] == ["RequantStage", "PadStage", "ConvStage", "PoolStage", "ConvStage", "UpsampleStage", "PoolStage", "ConvStage"]
+    searches = [stage.requantizer.parallel for stage in stages if hasattr(getattr(stage, "requantizer", None), "parallel")]
+    assert set(searches) == {True, False}                                 # both forms of thresholds

@@ -1,0 +1,156 @@
+"""Stages that move codes and compute nothing: a border, and enlargement."""
+
+
+import numpy as np
+from amaranth.hdl import Module, Shape
+from amaranth.lib import stream
+from amaranth.lib.wiring import In, Out
+
+from .accelerator import Chain
+from .border import Border, Pads
+from .common import Block, Cost, Technology, check, check_int, lanes_stream, shape_of
+from .ring import Ring, window_layout
+from .schedule import Actor, PadActor, RingActor
+from .shapers import StreamBuffer
+from .stage import deep
+
+__all__ = ["PadStage", "Repeat", "UpsampleStage"]
+
+
+class PadStage(Chain):
+    """A border of a constant code.
+
+    Parameters
+    ----------
+    x_range, lanes, height, width, channels
+        Inclusive range of the codes, lanes of the stream, the image.
+    pads : (top, left, bottom, right)
+    value : int
+        Code of the border; may lie outside ``x_range``.
+
+    Members
+    -------
+    i, o : streams of ``lanes`` codes
+
+    Cycles a frame: one a beat of the output.
+    """
+
+    def __init__(self, x_range: tuple[int, int], *, lanes: int = 1, height: int, width: int, channels: int, pads: Pads, value: int):
+        check(channels % lanes == 0, f"Lanes must divide the {channels} channels, not {lanes!r}")
+        check(any(pads), "Padding must not be empty")
+        self._border = Border((height, width), (height, width), pads, channels // lanes)
+        self.cycles, self.out_lanes = self._border.cycles, lanes
+        self.out_shape = shape_of(min(x_range[0], value), max(x_range[1], value))
+        super().__init__([*self._border.blocks(shape_of(*x_range), lanes, value, self.out_shape), ("buffer", StreamBuffer(self.out_shape, lanes))])
+
+    @property
+    def eager(self) -> bool:
+        """Whether the border comes before the first code of the frame."""
+        return not self._border.inside[0]
+
+    def actors(self, after: Actor) -> list[Actor]:
+        """Return the event model of the stage in front of ``after``."""
+        return [PadActor(after, self._border.inside)]
+
+
+class Repeat(Ring):
+    """Send every pixel ``factor[1]`` times in a row and every row ``factor[0]`` times: nearest-neighbour enlargement.
+
+    Parameters
+    ----------
+    shape : Shape
+        Of one code.
+    lanes, height, width, words : int
+        Codes a beat; the image in pixels; beats a pixel.
+    factor : (int, int)
+        Vertical, horizontal.
+    depth, technology
+        See `Ring`. It holds rows, or pixels where rows are sent once.
+
+    Members
+    -------
+    i : stream of ``lanes`` codes
+    o : stream of `window_layout`; ``last`` is always set
+
+    Cycles a frame: one a beat of the output.
+    """
+
+    def __init__(self, shape: Shape, lanes: int, *, height: int, width: int, words: int, factor: tuple[int, int], depth: int | None = None,
+                 technology: Technology):
+        for name, number in (("Lanes", lanes), ("Height", height), ("Width", width), ("Words", words), ("Factor", factor[0]), ("Factor", factor[1])):
+            check_int(name, number)
+        self.height, self.width, self.words, self.factor = height, width, words, factor
+        row = width * words
+        outer, loops = ((height, row), (width, words)), ((factor[1], 0), (words, 1))
+        if factor[0] > 1:
+            outer, loops = ((height, row), (1, 0)), ((factor[0], 0), (width, words), *loops)      # type: ignore[assignment]
+        super().__init__(shape, lanes, frame=height * row, outer=outer, loops=loops, span=row if factor[0] > 1 else words, mark=len(loops),
+                         depth=depth, technology=technology)
+
+    @property
+    def cost(self) -> Cost:
+        """Logic cells of the counters and addresses; the ring's blocks."""
+        return Cost(lc=20 + 5 * self.depth.bit_length() + 8 * self._extra_loops, ebr=self.technology.blocks(self.shape.width * self.lanes, self.depth))
+
+    def model(self, x: np.ndarray) -> np.ndarray:
+        """Return frames of beats (n, height * width * words, lanes) enlarged."""
+        image = x.reshape(-1, self.height, self.width, self.words * self.lanes)
+        return image.repeat(self.factor[0], axis=1).repeat(self.factor[1], axis=2).reshape(len(image), -1, self.lanes)
+
+
+class _Unmark(Block):
+    """Drop the mark of a window word."""
+
+    def __init__(self, shape: Shape, lanes: int):
+        super().__init__({"i": In(stream.Signature(window_layout(shape, lanes))), "o": Out(lanes_stream(shape, lanes))})
+
+    @property
+    def cost(self) -> Cost:
+        """Nothing."""
+        return Cost()
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += [self.o.payload.eq(self.i.p.x), self.o.valid.eq(self.i.valid), self.i.ready.eq(self.o.ready)]
+        return m
+
+
+class UpsampleStage(Chain):
+    """Nearest-neighbour enlargement by integer factors.
+
+    Parameters
+    ----------
+    x_range, lanes, height, width, channels
+        Inclusive range of the codes, lanes of the stream, the image.
+    factor : (int, int)
+    depth : int
+        Words of the ring; 0: as many as the least blocks hold.
+    technology : Technology
+
+    Members
+    -------
+    i, o : streams of ``lanes`` codes
+
+    Cycles a frame: one a beat of the output.
+    """
+
+    def __init__(self, x_range: tuple[int, int], *, lanes: int = 1, height: int, width: int, channels: int, factor: tuple[int, int],
+                 depth: int = 0, technology: Technology):
+        check(channels % lanes == 0, f"Lanes must divide the {channels} channels, not {lanes!r}")
+        self.out_lanes, self.out_shape = lanes, shape_of(*x_range)
+        self.ring = deep(depth, lambda depth: Repeat(self.out_shape, lanes, height=height, width=width, words=channels // lanes,
+                                                     factor=factor, depth=depth, technology=technology))
+        self.cycles = self.ring.cycles
+        super().__init__([("repeat", self.ring), ("unmark", _Unmark(self.out_shape, lanes)), ("buffer", StreamBuffer(self.out_shape, lanes))])
+
+    @property
+    def frames(self) -> int:
+        """Frames that can be under way in the stage."""
+        return 2 + self.ring.frames
+
+    def actors(self, after: Actor) -> list[Actor]:
+        """Return the event model of the stage in front of ``after``."""
+        ring = self.ring
+        words = ring.cycles // len(ring.starts)
+        return [RingActor(after, [True] * (ring.height * ring.width * ring.words), starts=ring.starts, span=ring.span,
+                          capacity=ring.capacity, groups=words, group_cycles=1, beats=1, latency=1, gap=1)]
