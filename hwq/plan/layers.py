@@ -1,11 +1,14 @@
 """Split a network into the layers that become stages, and refuse by name what has no hardware yet."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
 from hwq.rtl.accelerator import CORE_NAMES
 from hwq.rtl.common import Technology
+from hwq.rtl.joins import AddStage, ConcatStage, Joining, JoinStage
 from hwq.rtl.stage import ArgMaxStage, ConvStage, Folding, GlobalPoolStage, PoolStage, Requant, trimmed_width
 
 from ..arith import width_of
@@ -17,7 +20,7 @@ from ..ir.nodes import Edge, Node
 
 __all__ = ["Layer", "split"]
 
-Stage = ConvStage | PoolStage | GlobalPoolStage | ArgMaxStage
+Stage = ConvStage | PoolStage | GlobalPoolStage | ArgMaxStage | JoinStage
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +33,29 @@ class Layer:
         Name of its first node with ``_`` for ``.``, numbered where that is taken; the name of its module.
     nodes : tuple of Node
         In order: the operator, its `Requantize`, a fused `MaxPool2d`.
-    x, y : Edge
-        What it reads and makes.
+    xs : tuple of Edge
+        What it reads: one edge, a join several.
+    sources : tuple of str
+        Names of the layers that make them, ``""`` for the network's input.
+    y : Edge
+        What it makes.
     """
 
     name: str
     nodes: tuple[Node, ...]
-    x: Edge
+    xs: tuple[Edge, ...]
+    sources: tuple[str, ...]
     y: Edge
+
+    @property
+    def x(self) -> Edge:
+        """The edge it reads, the first one of a join."""
+        return self.xs[0]
+
+    @property
+    def joins(self) -> bool:
+        """Whether branches meet in it."""
+        return isinstance(self.main, n.Add | n.Concat)
 
     @property
     def main(self) -> Node:
@@ -109,12 +127,26 @@ class Layer:
         wide = bool(technology.dsp_min_width) and x_width + fmt.width >= technology.dsp_min_width
         return ("lut", "dsp") if products and wide else ("lut",)
 
-    def stage(self, fold: Folding, in_lanes: int, technology: Technology) -> Stage:
+    def stage(self, fold: Folding | Joining, in_lanes: Sequence[int], technology: Technology) -> Stage:
         """Return the layer's block tree; cheap: nothing is elaborated."""
         try:
-            return self._stage(fold, in_lanes, technology)
+            return self._join(fold, in_lanes, technology) if isinstance(fold, Joining) else self._stage(fold, in_lanes[0], technology)
         except ModelError as error:
             raise ModelError(f"Layer '{self.name}': {error}") from None
+
+    def joining(self, most: int) -> Joining:
+        """Return the join with as few lanes as need at most ``most`` cycles a frame, if any number does."""
+        channels = [x.shape[-1] for x in self.xs]
+        lanes = [d for d in range(1, channels[0] + 1) if all(count % d == 0 for count in channels)]
+        return Joining(next((d for d in lanes if prod(self.y.shape) // d <= most), lanes[-1]))
+
+    def _join(self, join: Joining, in_lanes: Sequence[int], technology: Technology) -> JoinStage:
+        main, ranges, pixels = self.main, [(x.lo, x.hi) for x in self.xs], prod(self.x.shape[:-1])
+        if isinstance(main, n.Concat):
+            return ConcatStage(ranges, pixels=pixels, channels=[x.shape[-1] for x in self.xs], in_lanes=in_lanes, join=join, technology=technology)
+        assert isinstance(main, n.Add)
+        return AddStage(ranges, mult=main.mult, requant=self._requant if len(self.nodes) > 1 else None, pixels=pixels,
+                        channels=self.x.shape[-1], in_lanes=in_lanes, join=join, technology=technology)
 
     def _stage(self, fold: Folding, in_lanes: int, technology: Technology) -> Stage:
         x_range = (self.x.lo, self.x.hi)
@@ -150,9 +182,9 @@ def _check(node: Node, x: Edge) -> None:
     elif isinstance(node, n.Requantize):
         if node.thresholds.size:
             _refuse(node, "thresholds have no hardware yet; supported: the scale form (mult, offset, shift)")
-    elif not isinstance(node, n.Conv2d | n.Linear | n.GlobalAvgPool2d | n.Flatten | n.ArgMax | n.Input | n.Output):
+    elif not isinstance(node, n.Conv2d | n.Linear | n.GlobalAvgPool2d | n.Flatten | n.ArgMax | n.Add | n.Concat | n.Input | n.Output):
         _refuse(node, "this operator has no hardware yet; supported: Conv2d, Linear, MaxPool2d, GlobalAvgPool2d, "
-                      "Flatten, Requantize, ArgMax")
+                      "Flatten, Requantize, ArgMax, Add, Concat")
 
 
 def _free(name: str, taken: list[str]) -> str:
@@ -162,42 +194,47 @@ def _free(name: str, taken: list[str]) -> str:
 
 
 def split(graph: Graph) -> list[Layer]:
-    """Return the layers of a chain of operators, each with its requantization (`hwq.passes.HARDWARE_PASSES` were run).
+    """Return the layers, each with its requantization and behind those that it reads (`hwq.passes.HARDWARE_PASSES` were run).
 
     Raises
     ------
     ModelError
-        A node or attribute without hardware, an edge read twice, an operator without `Requantize`.
+        A node or attribute without hardware, an operator without `Requantize`.
     """
     layers: list[Layer] = []
-    nodes = [node for node in graph if not isinstance(node, n.Input | n.Output)]
+    makers, done = {graph.input.name: ""}, set[str]()    # who makes an edge; nodes that a layer has taken
+
+    def follower(node: Node) -> Node | None:
+        """Return the only reader of a node's result."""
+        readers = graph.readers(node.name)
+        return readers[0] if len(readers) == 1 else None
+
     for node in graph:
         _check(node, graph.edges[node.inputs[0]] if node.inputs else graph.edges[node.name])
-        if len(graph.readers(node.name)) > 1:
-            _refuse(node, f"its result is read by {', '.join(r.name for r in graph.readers(node.name))}; "
-                          "branches have no hardware yet")
-    i = 0
-    while i < len(nodes):
-        node = nodes[i]
+    for node in graph:
+        if isinstance(node, n.Input | n.Output) or node.name in done:
+            continue
         if isinstance(node, n.Flatten):                  # raster order, channels last: nothing to do
-            i += 1
+            makers[node.name] = makers[node.inputs[0]]
             continue
         group = [node]
-        x = graph.edges[node.inputs[0]]
-        if isinstance(node, n.Conv2d | n.Linear | n.GlobalAvgPool2d):
-            follower = nodes[i + 1] if i + 1 < len(nodes) else None
-            if not isinstance(follower, n.Requantize):
-                _refuse(node, "no Requantize follows; run hwq.passes.apply_passes first")
+        after = follower(node)
+        if isinstance(node, n.Conv2d | n.Linear | n.GlobalAvgPool2d | n.Add) and isinstance(after, n.Requantize):
             # The range that can occur, not the one asked for: what follows is sized by it.
-            edge = graph.edges[nodes[i + 1].name]
-            group.append(replace(follower, lo=edge.lo, hi=edge.hi))       # type: ignore[type-var, arg-type]
-            after = nodes[i + 2] if i + 2 < len(nodes) else None
-            if isinstance(node, n.Conv2d) and isinstance(after, n.MaxPool2d):
-                group.append(after)
+            edge = graph.edges[after.name]
+            group.append(replace(after, lo=edge.lo, hi=edge.hi))
+            last = follower(after)
+            if isinstance(node, n.Conv2d) and isinstance(last, n.MaxPool2d):
+                group.append(last)
+        elif isinstance(node, n.Conv2d | n.Linear | n.GlobalAvgPool2d):
+            _refuse(node, "no Requantize follows; run hwq.passes.apply_passes first")
         elif isinstance(node, n.Requantize):
-            _refuse(node, "a Requantize of its own has no hardware yet; supported: after Conv2d, Linear, GlobalAvgPool2d")
-        layers.append(Layer(_free(node.name.replace(".", "_"), [layer.name for layer in layers]), tuple(group), x, graph.edges[group[-1].name]))
-        i += len(group)
+            _refuse(node, "a Requantize of its own has no hardware yet; supported: after Conv2d, Linear, GlobalAvgPool2d, Add")
+        name = _free(node.name.replace(".", "_"), [layer.name for layer in layers])
+        layers.append(Layer(name, tuple(group), tuple(graph.edges[source] for source in node.inputs),
+                            tuple(makers[source] for source in node.inputs), graph.edges[group[-1].name]))
+        makers[group[-1].name] = name
+        done.update(member.name for member in group)
     if not layers:
         raise ModelError(f"Network '{graph.name}' has no layer that computes anything")
     return layers
