@@ -1,12 +1,15 @@
 """The whole core: guard, stages, framer, held in reset until its memories are ready."""
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from amaranth.hdl import Module, ResetInserter, Shape, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from .branches import StreamFork
 from .common import Block, Cost, Technology, check
 from .frames import FlagQueue, InputGuard, OutputFramer
 from .shapers import StreamBuffer
@@ -44,7 +47,8 @@ class Chain(Block):
     def __init__(self, blocks: Sequence[tuple[str, wiring.Component]]):
         check(len(blocks) > 0, "Chain must have at least one block")
         self.blocks = [_Named(name, block) for name, block in blocks]
-        _check_joints(blocks)
+        for (name, block), (after, follower) in zip(blocks, blocks[1:], strict=False):
+            _check_joint(name, block, "o", after, follower, "i")
         first, last = self.blocks[0].block, self.blocks[-1].block
         super().__init__({"i": In(_signature(first, "i")),
                           "o": Out(_signature(last, "o"))})
@@ -65,11 +69,16 @@ class Chain(Block):
         return m
 
 
-def _check_joints(blocks) -> None:
+def _check_joint(name: str, block: wiring.Component, out: str, after: str, follower: wiring.Component, into: str) -> None:
     """Refuse neighbours of different payloads: assignments would truncate or lose a sign without a word."""
-    for (name, block), (after, follower) in zip(blocks, blocks[1:], strict=False):
-        out, into = (side.signature.members["payload"].shape for side in (block.members["o"], follower.members["i"]))
-        check(out == into, f"Block '{name}' gives {out!r}, but '{after}' takes {into!r}")
+    gives, takes = (side.signature.members["payload"].shape for side in (block.members[out], follower.members[into]))     # type: ignore[attr-defined]
+    check(gives == takes, f"Block '{name}' gives {gives!r}, but '{after}' takes {takes!r}")
+
+
+def _payload(block: wiring.Component) -> tuple[Shape, int]:
+    """Return the shape and number of the lanes that a block gives."""
+    layout = block.members["o"].signature.members["payload"].shape              # type: ignore[attr-defined]
+    return layout.elem_shape, layout.length
 
 
 def _signature(block, name):
@@ -83,7 +92,11 @@ class Accelerator(Block):
     Parameters
     ----------
     stages : sequence of (name, block)
-        From a stream of ``in_lanes`` codes to a stream of one result.
+        Each with an output ``o`` and one input ``i`` or several, ``i0``, ``i1``, ...; each behind those that it reads. The
+        last one gives the results.
+    sources : mapping of str to tuple of str, optional
+        For each stage the names of the stages that it reads, ``""`` for the input; without it each reads the one before. What is
+        read more than once gets a `StreamFork`.
     in_range, in_shape, in_lanes, in_beats
         Codes: inclusive range, shape, codes a beat, beats a frame.
     out_shape, out_beats
@@ -102,17 +115,25 @@ class Accelerator(Block):
         length. Every frame in gives exactly one frame out.
     """
 
-    def __init__(self, stages: Sequence[tuple[str, wiring.Component]], *, in_range: tuple[int, int], in_shape: Shape,
-                 in_lanes: int, in_beats: int, out_shape: Shape, out_beats: int, frames: int = 1, technology: Technology):
+    def __init__(self, stages: Sequence[tuple[str, wiring.Component]], sources: Mapping[str, tuple[str, ...]] | None = None, *,
+                 in_range: tuple[int, int], in_shape: Shape, in_lanes: int, in_beats: int, out_shape: Shape, out_beats: int,
+                 frames: int = 1, technology: Technology):
         self.guard = InputGuard(in_range, in_shape, in_lanes, in_beats)
         self.framer = OutputFramer(out_shape, out_beats)
         self.flags = FlagQueue(max(frames, 2 + sum(getattr(block, "frames", 1) for _, block in stages)))
         # Results of border alone would leave before their frame comes: the framer waits for its first beat, which the entry
         # buffer takes even while the first stage, full of border, takes none.
         self._eager = any(getattr(block, "eager", False) for _, block in stages)
-        entry = [("entry", StreamBuffer(in_shape, in_lanes))] if self._eager else []
-        self.stages, self.technology = [*entry, *stages], technology
-        _check_joints([("guard", self.guard), *self.stages, ("framer", self.framer)])
+        self.entry = StreamBuffer(in_shape, in_lanes) if self._eager else None
+        self.stages, self.technology = list(stages), technology
+        names = [name for name, _ in stages]
+        self._sources = dict(sources or zip(names, (("",), *((name,) for name in names[:-1])), strict=True)) | {"framer": (names[-1],)}
+        counts = Counter(source for each in self._sources.values() for source in each)
+        blocks = {"": self.guard, **dict(stages)}
+        self.forks = {source: StreamFork(*_payload(blocks[source]), count) for source, count in counts.items() if count > 1}
+        blocks = self._blocks()
+        for name, out, after, into in self._wires():
+            _check_joint(name, blocks[name], out, after, blocks[after], into)
         super().__init__({
             "s_axis_tdata": In(8 * self.guard.bytes), "s_axis_tvalid": In(1), "s_axis_tready": Out(1), "s_axis_tlast": In(1),
             "m_axis_tdata": Out(8 * self.framer.bytes), "m_axis_tvalid": Out(1), "m_axis_tready": In(1),
@@ -122,20 +143,40 @@ class Accelerator(Block):
     @property
     def cost(self) -> Cost:
         """Sum of all blocks."""
-        blocks = [self.guard, self.framer, self.flags, *(block for _, block in self.stages)]
-        return sum((block.cost for block in blocks), Cost(lc=15))
+        return sum((block.cost for block in self._blocks().values()), Cost(lc=15)) + self.flags.cost              # type: ignore[attr-defined]
+
+    def _fork_name(self, source: str) -> str:
+        name = f"{source or 'input'}_fork"
+        return name + "_" * sum(other == name for other, _ in self.stages)
+
+    def _blocks(self) -> dict[str, wiring.Component]:
+        """Return all blocks on the way from the input to the output by name."""
+        return {"guard": self.guard, **({"entry": self.entry} if self.entry else {}), **dict(self.stages),
+                **{self._fork_name(source): fork for source, fork in self.forks.items()}, "framer": self.framer}
+
+    def _wires(self) -> list[tuple[str, str, str, str]]:
+        """Return the streams: block and port that gives, block and port that takes."""
+        start = "entry" if self.entry else "guard"
+        wires = [("guard", "o", "entry", "i")] if self.entry else []
+        wires += [(source or start, "o", self._fork_name(source), "i") for source in self.forks]
+        taken: Counter[str] = Counter()
+        for name, block in [*self.stages, ("framer", self.framer)]:
+            ports = [port for port in block.members if re.fullmatch(r"i\d*", port)]          # type: ignore[attr-defined]
+            for source, port in zip(self._sources[name], ports, strict=True):
+                giver = (self._fork_name(source), f"o{taken[source]}") if source in self.forks else (source or start, "o")
+                wires.append((*giver, name, port))
+                taken[source] += 1
+        return wires
 
     def elaborate(self, platform):
         m = Module()
         inner = Module()
-        inner.submodules.guard, inner.submodules.flags, inner.submodules.framer = self.guard, self.flags, self.framer
-        chain = [self.guard.o]
-        for name, block in self.stages:
+        inner.submodules.flags = self.flags
+        blocks = self._blocks()
+        for name, block in blocks.items():
             inner.submodules[name] = block
-            chain += [block.i, block.o]                  # type: ignore[attr-defined]
-        chain.append(self.framer.i)
-        for source, sink in [*zip(chain[::2], chain[1::2], strict=True),
-                             (self.guard.flag, self.flags.i), (self.flags.o, self.framer.flag)]:
+        ends = [(getattr(blocks[name], out), getattr(blocks[after], into)) for name, out, after, into in self._wires()]
+        for source, sink in [*ends, (self.guard.flag, self.flags.i), (self.flags.o, self.framer.flag)]:
             inner.d.comb += [sink.payload.eq(source.payload), sink.valid.eq(source.valid), source.ready.eq(sink.ready)]
 
         inner.d.comb += self.framer.open.eq(self.flags.o.valid | self.guard.begun if self._eager else 1)

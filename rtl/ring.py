@@ -67,7 +67,7 @@ class Ring(Block):
         self.depth = self.min_depth if depth is None else depth
         check_int("Depth", self.depth, self.min_depth)
         check(self.depth & (self.depth - 1) == 0, f"Depth must be a power of two, not {depth!r}")
-        self.capacity = span + self._room_of(self.depth)
+        self.capacity = self.capacity_of(self.depth)
         super().__init__({"i": In(lanes_stream(shape, lanes)), "o": Out(stream.Signature(window_layout(shape, lanes)))})
 
     def _room_of(self, depth: int) -> int:
@@ -75,6 +75,10 @@ class Ring(Block):
         room = depth - 1 - self.span
         grain = max(0, room.bit_length() - 3)
         return room >> grain << grain
+
+    def capacity_of(self, depth: int) -> int:
+        """Return the words after which a ring of that depth counts as full."""
+        return self.span + self._room_of(depth)
 
     @property
     def starts(self) -> list[int]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-__all__ = ["Actor", "Sink", "Gear", "Filter", "Bordered", "PadActor", "RingActor", "ShiftActor", "steady_state"]
+__all__ = ["Actor", "Sink", "Gear", "Filter", "Bordered", "PadActor", "RingActor", "ShiftActor", "play", "distances", "steady_state"]
 
 # Cycles that a beat may wait inside a block beyond its latency, by the one-cycle-stale flags of rings and buffers.
 _SLACK = 2
@@ -174,6 +174,13 @@ class RingActor(Bordered):
         self._written.append(t)
         return t
 
+    @property
+    def held(self) -> int:
+        """Capacity that lets every word be written when it was."""
+        written = np.array(self._written)
+        free = np.array(self._freed)[np.searchsorted(self._ends, written - _SLACK, side="right")]
+        return int((np.arange(1, len(written) + 1) - free).max(initial=self.span))
+
     def _block(self) -> None:
         block = len(self._ends)
         t = max(self._ends[-1] if block else 0, self._written[self._start(block) + self.span - 1] + _SLACK)
@@ -222,7 +229,33 @@ class ShiftActor(Bordered):
         return self._times[:frames * len(self._real)]
 
 
-def steady_state(make: Callable[[], Sequence[Actor]], in_beats: int, frames: int = 48) -> tuple[int, int]:
+def play(actors: Sequence[Actor], in_beats: int, frames: int, pace: int = 0) -> list[int]:
+    """Offer frames of ``in_beats`` beats to the first actor; return the cycles in which the frames' last beats are taken.
+
+    ``pace``: cycles in which the source spreads a frame; 0: it never waits.
+    """
+    t, entered = 0, []
+    for frame in range(frames):
+        for k in range(in_beats):
+            t = actors[0].push(max(t, (frame * in_beats + k) * pace // in_beats)) + 1
+        entered.append(t)
+    actors[0].flush()
+    if not actors[-1].times(frames):
+        raise ValueError("The event model gives less than one result a frame")
+    return entered
+
+
+def distances(actors: Sequence[Actor], frames: int) -> set[int]:
+    """Return the distances of all events from those a frame before, over the last frames."""
+    found: set[int] = set()
+    for actor in actors:
+        events = actor.times(frames)
+        if events:
+            found.update(np.unique(np.diff(np.array(events).reshape(frames, -1)[-min(4, frames - 1):], axis=0)).tolist())
+    return found
+
+
+def steady_state(make: Callable[[], Sequence[Actor]], in_beats: int, frames: int = 48, pace: int = 0) -> tuple[int, int]:
     """Return (cycles a frame, frames under way) once every event of every actor comes in equal distance.
 
     Frames are under way from their last beat in to their last beat out; where no more may be, the cycles stay the same.
@@ -232,27 +265,17 @@ def steady_state(make: Callable[[], Sequence[Actor]], in_beats: int, frames: int
     make
         Gives the actors, the first one first.
     in_beats : int
-        Beats a frame that the source offers without a pause.
+        Beats a frame that the source offers.
     frames : int
         Limit of the frames tried; beyond it the mean of the second half is given, rounded up.
+    pace : int
+        See `play`.
     """
-    count = 6
+    count = 4 if pace else 6                             # evenly spread, nothing fills up first
     while True:
         actors = make()
-        t, entered = 0, []
-        for k in range(count * in_beats):
-            t = actors[0].push(t) + 1
-            if (k + 1) % in_beats == 0:
-                entered.append(t)
-        actors[0].flush()
-        if not actors[-1].times(count):
-            raise ValueError("The event model gives less than one result a frame")
-        shifts = set()
-        for actor in actors:
-            events = actor.times(count)
-            if events:
-                table = np.array(events).reshape(count, -1)
-                shifts.update(np.unique(np.diff(table[-4:], axis=0)).tolist())
+        entered = play(actors, in_beats, count, pace)
+        shifts = distances(actors, count)
         ends = np.array(actors[-1].times(count)).reshape(count, -1)[:, -1]
         cycles = 0
         if len(shifts) == 1:

@@ -2,7 +2,7 @@
 
 import re
 
-from hwq.rtl.stage import ConvStage
+from hwq.rtl.stage import ConvStage, Folding
 
 from ..errors import FitError, HwqError, ToolError
 from ..plan import Plan, PlannedLayer
@@ -68,7 +68,7 @@ def diagnose(log: str, plan: Plan, hz: int, seeds: int, error: ToolError) -> Hwq
 
 def _advice(plan: Plan, over: set[str]) -> str:
     """Say what to type: a smaller folding of the layer that takes most, or what else helps."""
-    folded = [planned for planned in plan.layers if planned.layer.folds]
+    folded = [planned for planned in plan.layers if planned.layer.folds and isinstance(planned.fold, Folding)]
     larger = _LARGER.get(plan.device.name)
     other = f" Or take a larger device: {larger}." if larger else ""
     if over in _BLOCKS or not folded:
@@ -85,8 +85,8 @@ def _advice(plan: Plan, over: set[str]) -> str:
 
 
 def _blocks(plan: Plan, planned: PlannedLayer) -> int:
-    stage = planned.layer.stage(planned.fold, planned.in_lanes, plan.device.technology) if planned.fold else None
-    if not isinstance(stage, ConvStage) or not planned.fold or not planned.fold.block_rom:
+    stage = planned.stage(plan.device.technology)
+    if not isinstance(stage, ConvStage) or not isinstance(planned.fold, Folding) or not planned.fold.block_rom:
         return 0
     depth, width = stage.matvec.rom
     return plan.device.technology.blocks(width, depth)
@@ -95,7 +95,7 @@ def _blocks(plan: Plan, planned: PlannedLayer) -> int:
 def _smaller(planned: PlannedLayer) -> str | None:
     """Return the next smaller folding as the text of ``--fold``; None where there is none."""
     fold, name = planned.fold, planned.layer.name
-    if fold is None:
+    if not isinstance(fold, Folding):
         return None
     if fold.pe > 1:
         return f"{name}={_less(fold.pe)},{fold.simd}"

@@ -109,9 +109,9 @@ def _layer_rows(plan: Plan) -> list[LayerRow]:
         layer, fold = planned.layer, planned.fold
         row: LayerRow = {"name": layer.name, "op": layer.main.op, "macs": layer.macs, "cycles": planned.cycles,
                          "shape": list(layer.y.shape)}
-        stage = layer.stage(fold or Folding(), planned.in_lanes, technology)
+        stage = planned.stage(technology)
         main = layer.main
-        if isinstance(stage, ConvStage) and fold and isinstance(main, Conv2d | Linear) and main.weight_format:
+        if isinstance(stage, ConvStage) and isinstance(fold, Folding) and isinstance(main, Conv2d | Linear) and main.weight_format:
             depth, width = stage.matvec.rom
             row.update({"pe": fold.pe, "simd": fold.simd, "source": fold.source, "format": main.weight_format.text,
                         "weight_bits": depth * width, "rom": [depth, width],

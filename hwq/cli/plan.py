@@ -11,20 +11,23 @@ __all__ = ["command", "step_text"]
 
 
 def _row(planned: Any, technology: Any) -> dict[str, Any]:
-    from hwq.rtl.stage import ConvStage
+    from hwq.rtl.joins import Joining
+    from hwq.rtl.stage import ConvStage, Folding
 
     cost = planned.cost
     row: dict[str, Any] = {"layer": planned.layer.name, "op": planned.layer.main.op, "cycles": planned.cycles,
                            "lc": round(cost.lc), "ebr": cost.ebr, "dsp": cost.dsp}
     fold = planned.fold
-    if fold and planned.layer.folds:
-        stage = planned.layer.stage(fold, planned.in_lanes, technology)
+    if isinstance(fold, Folding) and planned.layer.folds:
+        stage = planned.stage(technology)
         assert isinstance(stage, ConvStage)
         depth, width = stage.matvec.rom
         row |= {"pe": fold.pe, "simd": fold.simd, "window": fold.source, "style": fold.style,
                 "rom": [depth, width], "rom_in": "blocks" if fold.block_rom else "logic",
                 "rom_bits": depth * width, "rom_block_bits": technology.block_bits * technology.blocks(width, depth) * fold.block_rom,
                 "ring": getattr(stage.window, "depth", None), "macs": planned.layer.macs}
+    if isinstance(fold, Joining):
+        row |= {"lanes": fold.lanes, "fifos": list(fold.depths)}
     return row
 
 

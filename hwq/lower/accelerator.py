@@ -1,10 +1,12 @@
 """Build the core's component tree from a plan."""
 
+from math import prod
+
 from amaranth.lib import wiring
 
 from hwq.rtl.accelerator import Accelerator
 from hwq.rtl.common import shape_of
-from hwq.rtl.stage import Folding, gears
+from hwq.rtl.stage import gears
 
 from ..ir.graph import Graph
 from ..plan import Plan, frames_under_way
@@ -19,20 +21,20 @@ def lower(graph: Graph, plan: Plan) -> Accelerator:
     """
     technology = plan.device.technology
     stages: list[tuple[str, wiring.Component]] = []
-    lanes = plan.in_lanes
+    sources = {}
     for planned in plan.layers:
-        stage = planned.layer.stage(planned.fold or Folding(), planned.in_lanes, technology)
-        stages.append((planned.layer.name, stage))
-        lanes = getattr(stage, "out_lanes", 1)
-    out = graph.edges[graph.output.name]
-    out_shape = stages[-1][1].o.payload.shape().elem_shape           # type: ignore[attr-defined]
-    stages += gears(out_shape, lanes, 1)
-    source = graph.input
-    size, results = 1, 1
-    for dim in source.shape:
-        size *= dim
-    for dim in out.shape:
-        results *= dim
-    return Accelerator(stages, in_range=(source.lo, source.hi), in_shape=shape_of(source.lo, source.hi),
-                       in_lanes=plan.in_lanes, in_beats=size // plan.in_lanes, out_shape=out_shape, out_beats=results,
+        name, reads = planned.layer.name, planned.layer.sources
+        if buffer := planned.buffer(technology):
+            stages.append((f"{name}_fifo", buffer))
+            sources[f"{name}_fifo"], reads = reads, (f"{name}_fifo",)
+        stages.append((name, planned.stage(technology)))
+        sources[name] = reads
+    last, stage = stages[-1]
+    out_shape = stage.o.payload.shape().elem_shape                   # type: ignore[attr-defined]
+    for name, gear in gears(out_shape, getattr(stage, "out_lanes", 1), 1):
+        stages.append((name, gear))
+        sources[name], last = (last,), name
+    source, out = graph.input, graph.edges[graph.output.name]
+    return Accelerator(stages, sources, in_range=(source.lo, source.hi), in_shape=shape_of(source.lo, source.hi),
+                       in_lanes=plan.in_lanes, in_beats=prod(source.shape) // plan.in_lanes, out_shape=out_shape, out_beats=prod(out.shape),
                        frames=frames_under_way(plan), technology=technology)

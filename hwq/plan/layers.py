@@ -1,12 +1,15 @@
 """Split a network into the layers that become stages, and refuse by name what has no hardware yet."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
 from hwq.rtl.accelerator import CORE_NAMES
 from hwq.rtl.border import Border
 from hwq.rtl.common import Technology
+from hwq.rtl.joins import AddStage, ConcatStage, Joining, JoinStage
 from hwq.rtl.pooling import GlobalPoolStage, PoolStage
 from hwq.rtl.ranking import RankStage
 from hwq.rtl.reshape import PadStage, UpsampleStage
@@ -21,7 +24,7 @@ from ..ir.nodes import Edge, Node
 
 __all__ = ["Layer", "split"]
 
-Stage = ConvStage | PoolStage | GlobalPoolStage | RequantStage | PadStage | UpsampleStage | RankStage
+Stage = ConvStage | PoolStage | GlobalPoolStage | RequantStage | PadStage | UpsampleStage | RankStage | JoinStage
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +37,29 @@ class Layer:
         Name of its first node with ``_`` for ``.``, numbered where that is taken; the name of its module.
     nodes : tuple of Node
         In order: the operator (a `Requantize` may be one), its `Requantize`, a fused `MaxPool2d`.
-    x, y : Edge
-        What it reads and makes.
+    xs : tuple of Edge
+        What it reads: one edge, a join several.
+    sources : tuple of str
+        Names of the layers that make them, ``""`` for the network's input.
+    y : Edge
+        What it makes.
     """
 
     name: str
     nodes: tuple[Node, ...]
-    x: Edge
+    xs: tuple[Edge, ...]
+    sources: tuple[str, ...]
     y: Edge
+
+    @property
+    def x(self) -> Edge:
+        """The edge it reads, the first one of a join."""
+        return self.xs[0]
+
+    @property
+    def joins(self) -> bool:
+        """Whether branches meet in it."""
+        return isinstance(self.main, n.Add | n.Concat)
 
     @property
     def main(self) -> Node:
@@ -116,12 +134,26 @@ class Layer:
         wide = bool(technology.dsp_min_width) and x_width + fmt.width >= technology.dsp_min_width
         return ("lut", "dsp") if products and wide else ("lut",)
 
-    def stage(self, fold: Folding, in_lanes: int, technology: Technology) -> Stage:
+    def stage(self, fold: Folding | Joining, in_lanes: Sequence[int], technology: Technology) -> Stage:
         """Return the layer's block tree; cheap: nothing is elaborated."""
         try:
-            return self._stage(fold, in_lanes, technology)
+            return self._join(fold, in_lanes, technology) if isinstance(fold, Joining) else self._stage(fold, in_lanes[0], technology)
         except ModelError as error:
             raise ModelError(f"Layer '{self.name}': {error}") from None
+
+    def joining(self, most: int) -> Joining:
+        """Return the join with as few lanes as need at most ``most`` cycles a frame, if any number does."""
+        channels = [x.shape[-1] for x in self.xs]
+        lanes = [d for d in range(1, channels[0] + 1) if all(count % d == 0 for count in channels)]
+        return Joining(next((d for d in lanes if prod(self.y.shape) // d <= most), lanes[-1]))
+
+    def _join(self, join: Joining, in_lanes: Sequence[int], technology: Technology) -> JoinStage:
+        main, ranges, pixels = self.main, [(x.lo, x.hi) for x in self.xs], prod(self.x.shape[:-1])
+        if isinstance(main, n.Concat):
+            return ConcatStage(ranges, pixels=pixels, channels=[x.shape[-1] for x in self.xs], in_lanes=in_lanes, join=join, technology=technology)
+        assert isinstance(main, n.Add)
+        return AddStage(ranges, mult=main.mult, requant=self._requant if len(self.nodes) > 1 else None, pixels=pixels,
+                        channels=self.x.shape[-1], in_lanes=in_lanes, join=join, technology=technology)
 
     def _stage(self, fold: Folding, in_lanes: int, technology: Technology) -> Stage:
         x_range = (self.x.lo, self.x.hi)
@@ -168,41 +200,43 @@ def _free(name: str, taken: list[str]) -> str:
 
 
 def split(graph: Graph) -> list[Layer]:
-    """Return the layers of a chain of operators, each with its requantization (`hwq.passes.HARDWARE_PASSES` were run).
+    """Return the layers, each with its requantization and behind those that it reads (`hwq.passes.HARDWARE_PASSES` were run).
 
     Raises
     ------
     ModelError
-        A node or attribute without hardware, an edge read twice, an operator without `Requantize`.
+        A node or attribute without hardware, an operator without `Requantize`.
     """
     layers: list[Layer] = []
-    nodes = [node for node in graph if not isinstance(node, n.Input | n.Output)]
+    makers, done = {graph.input.name: ""}, set[str]()    # who makes an edge; nodes that a layer has taken
+
+    def follower(node: Node) -> Node | None:
+        """Return the only reader of a node's result."""
+        readers = graph.readers(node.name)
+        return readers[0] if len(readers) == 1 else None
+
     for node in graph:
-        if isinstance(node, n.Add | n.Concat):
-            _refuse(node, "this operator has no hardware yet; supported: all but Add and Concat")
-        if len(graph.readers(node.name)) > 1:
-            _refuse(node, f"its result is read by {', '.join(r.name for r in graph.readers(node.name))}; "
-                          "branches have no hardware yet")
-    i = 0
-    while i < len(nodes):
-        node = nodes[i]
+        if isinstance(node, n.Input | n.Output) or node.name in done:
+            continue
         if isinstance(node, n.Flatten):                  # raster order, channels last: nothing to do
-            i += 1
+            makers[node.name] = makers[node.inputs[0]]
             continue
         group = [node]
-        x = graph.edges[node.inputs[0]]
-        after = nodes[i + 1] if i + 1 < len(nodes) else None
+        after = follower(node)
         if isinstance(node, n.Conv2d | n.Linear | n.GlobalAvgPool2d) and not isinstance(after, n.Requantize):
             _refuse(node, "no Requantize follows; run hwq.passes.apply_passes first")
         if isinstance(node, n.Requantize):
             group = [_tight(node, graph)]
-        elif isinstance(node, n.Conv2d | n.Linear | n.GlobalAvgPool2d | n.AvgPool2d) and isinstance(after, n.Requantize):
+        elif isinstance(node, n.Conv2d | n.Linear | n.GlobalAvgPool2d | n.AvgPool2d | n.Add) and isinstance(after, n.Requantize):
             group.append(_tight(after, graph))
-            pool = nodes[i + 2] if i + 2 < len(nodes) else None
+            pool = follower(after)
             if isinstance(node, n.Conv2d) and isinstance(pool, n.MaxPool2d) and pool.stride == pool.kernel and not any(pool.pads):
                 group.append(pool)
-        layers.append(Layer(_free(node.name.replace(".", "_"), [layer.name for layer in layers]), tuple(group), x, graph.edges[group[-1].name]))
-        i += len(group)
+        name = _free(node.name.replace(".", "_"), [layer.name for layer in layers])
+        layers.append(Layer(name, tuple(group), tuple(graph.edges[source] for source in node.inputs),
+                            tuple(makers[source] for source in node.inputs), graph.edges[group[-1].name]))
+        makers[group[-1].name] = name
+        done.update(member.name for member in group)
     if not layers:
         raise ModelError(f"Network '{graph.name}' has no layer that computes anything")
     return layers

@@ -4,11 +4,14 @@ For a given number of cycles the layers are independent: each takes a folding th
 over cycles; `choose` shares out block RAM and multipliers, and `settle` makes the rings as deep as it takes to keep the promise.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
-from hwq.rtl.common import Cost
+from hwq.rtl.branches import StreamFifo, StreamFork
+from hwq.rtl.common import Cost, Technology, shape_of
+from hwq.rtl.joins import Joining
 from hwq.rtl.stage import Folding
 
 from ..errors import FitError, ModelError
@@ -16,7 +19,7 @@ from ..ir.graph import Graph
 from .devices import SHELL, Device
 from .layers import Layer, Stage, split
 from .search import choose
-from .settle import settle, simulated_cycles
+from .settle import relax, settle, tighten
 
 __all__ = ["Plan", "PlannedLayer", "make_plan", "least_block_rams", "next_step", "parse_fold", "LC_USABLE"]
 
@@ -29,13 +32,29 @@ _GENERIC_LANES = 16
 
 @dataclass(frozen=True, eq=False)
 class PlannedLayer:
-    """A layer, its folding (None where it has neither weights nor a ring) and what it costs."""
+    """A layer, its folding (None where it has neither weights nor a ring), the lanes of what it reads, and what it costs.
+
+    Attributes
+    ----------
+    fifo : int
+        Beats that the buffer in front of it holds, 0 for none; a join has its own.
+    """
 
     layer: Layer
-    fold: Folding | None
-    in_lanes: int
+    fold: Folding | Joining | None
+    in_lanes: tuple[int, ...]
     cycles: int
     cost: Cost
+    fifo: int = 0
+
+    def stage(self, technology: Technology) -> Stage:
+        """Return the layer's block tree, see `Layer.stage`."""
+        return self.layer.stage(self.fold or Folding(), self.in_lanes, technology)
+
+    def buffer(self, technology: Technology) -> StreamFifo | None:
+        """Return the buffer in front of the layer, if it has one."""
+        x = self.layer.x
+        return StreamFifo(shape_of(x.lo, x.hi), self.in_lanes[0], self.fifo, technology=technology) if self.fifo else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +144,7 @@ def _options(layer: Layer, device: Device, fixed: tuple[int, int] | None) -> lis
         for block_rom in ((True, False) if outputs // pe * words <= 256 else (True,)):
             for style in layer.styles(device.technology):
                 fold = Folding(pe, simd, source, _lanes(pe, words), block_rom, style)
-                stage = layer.stage(fold, simd * max(1, pe // each) if source == "memory" else channels, device.technology)
+                stage = layer.stage(fold, (simd * max(1, pe // each) if source == "memory" else channels,), device.technology)
                 options.append(_Option(fold, stage.cycles, stage.cost))                 # type: ignore[union-attr]
     return options
 
@@ -138,14 +157,20 @@ def _assemble(layers: list[Layer], folds: Mapping[str, Folding], device: Device,
     x = layers[0].x
     size = prod(x.shape)
     lanes = next((d for d in _divisors(x.shape[-1]) if size // d <= target), x.shape[-1])
-    planned, total, at, cycles = [], reserve + Cost(lc=90), lanes, max(size // lanes, prod(layers[-1].y.shape))
+    planned, total, cycles = [], reserve + Cost(lc=90), max(size // lanes, prod(layers[-1].y.shape))
+    ends = {"": (lanes, shape_of(x.lo, x.hi))}           # lanes and shape of what each layer gives
+    reads = Counter(source for layer in layers for source in layer.sources)
     for layer in layers:
-        fold = folds.get(layer.name)
+        fold = layer.joining(target) if layer.joins else folds.get(layer.name)
+        at = tuple(ends[source][0] for source in layer.sources)
         stage: Stage = layer.stage(fold or Folding(), at, device.technology)
         planned.append(PlannedLayer(layer, fold, at, stage.cycles, stage.cost))
-        at = getattr(stage, "out_lanes", 1)
+        ends[layer.name] = getattr(stage, "out_lanes", 1), stage.out_shape
         total, cycles = total + stage.cost, max(cycles, stage.cycles)
-    if at != 1:
+    for source, readers in reads.items():
+        if readers > 1:
+            total += StreamFork(ends[source][1], ends[source][0], readers).cost
+    if ends[layers[-1].name][0] != 1:
         total += Cost(lc=40)
     return Plan(tuple(planned), device, lanes, cycles, total)
 
@@ -238,7 +263,7 @@ def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, tuple[int, in
     """
     search = _Search(graph, device, dict(folds or {}), reserve)
     if not search.options:
-        return _promise(search.assemble({}), search.assemble)
+        return tighten(_promise(search.assemble({}), search.assemble))
     if max_cycles is not None:
         found = search.best(max_cycles)
         if found is None or found.cycles > max_cycles:   # no rings keep the cheapest to its cycles: a faster one may be there
@@ -246,8 +271,8 @@ def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, tuple[int, in
         if found is None or found.cycles > max_cycles:
             raise FitError(f"Nothing that fits {device.name} takes at most {max_cycles} cycles a frame; "
                            + (f"the fastest plan takes {found.cycles}" if found else "not even the smallest plan fits"))
-        return found
-    return search.fastest() or _least(search.layers, search.options, device, reserve)
+        return tighten(found)
+    return tighten(search.fastest() or _least(search.layers, search.options, device, reserve))
 
 
 def next_step(graph: Graph, plan: Plan, *, reserve: Cost = SHELL) -> Plan | None:
@@ -262,7 +287,7 @@ def next_step(graph: Graph, plan: Plan, *, reserve: Cost = SHELL) -> Plan | None
 
 def _promise(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Plan:
     """Return the plan settled, or with the cycles that it can take at most."""
-    return settle(plan, assemble) or replace(plan, cycles=simulated_cycles(plan))
+    return settle(plan, assemble) or relax(plan)
 
 
 def _least(layers: list[Layer], options: dict[str, list[_Option]], device: Device, reserve: Cost) -> Plan:

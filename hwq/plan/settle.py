@@ -1,75 +1,55 @@
-"""Ring depths: as few block RAMs as keep every stage at the plan's cycles, by the event model of the hardware."""
+"""Depths of the rings and of the joins' buffers: as little as keeps every stage at the plan's cycles, by the event model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
-from hwq.rtl.common import Technology
+from hwq.rtl.common import Cost, Technology
+from hwq.rtl.joins import Joining
 from hwq.rtl.ring import Ring
-from hwq.rtl.schedule import Actor, Sink, steady_state
-from hwq.rtl.stage import Folding, gear_actors
+from hwq.rtl.stage import Folding
+
+from .depths import least_depths
+from .timing import joined, keeps, schedule, simulated_cycles
 
 if TYPE_CHECKING:
-    from .layers import Stage
     from .planner import Plan
 
-__all__ = ["settle", "simulated_cycles", "frames_under_way"]
+__all__ = ["settle", "relax", "tighten", "with_depths"]
+
+# Results a frame, of all layers, up to which depths are tried one by one.
+_TRIED = 20_000
 
 
-def _stages(plan: Plan) -> list[Stage]:
-    return [p.layer.stage(p.fold or Folding(), p.in_lanes, plan.device.technology) for p in plan.layers]
-
-
-def simulated_cycles(plan: Plan) -> int:
-    """Return the cycles a frame of the event model: never less than what the hardware takes."""
-    return _simulate(plan)[0]
-
-
-def frames_under_way(plan: Plan) -> int:
-    """Return the frames that must have room in the core at once for it to keep the cycles of `simulated_cycles`."""
-    return _simulate(plan)[1]
-
-
-def _simulate(plan: Plan) -> tuple[int, int]:
-    stages = _stages(plan)
-
-    def make() -> list[Actor]:
-        actors: list[Actor] = [Sink(prod(plan.layers[-1].layer.y.shape))]
-        actors = gear_actors(actors[0], getattr(stages[-1], "out_lanes", 1), 1) + actors
-        for stage in reversed(stages):
-            actors = stage.actors(actors[0]) + actors
-        return actors
-
-    beats = 1
-    for dim in plan.layers[0].layer.x.shape:
-        beats *= dim
-    return steady_state(make, beats // plan.in_lanes)
-
-
-def _levels(ring: Ring, technology: Technology) -> list[int]:
-    """Return the depths worth trying, the cheapest first: of those that take the same blocks, the deepest up to `Ring.full_depth` and beyond."""
-    width, most = ring.shape.width * ring.lanes, 4 * ring.full_depth
+def _levels(ring: Ring, technology: Technology, least: int = 0) -> list[int]:
+    """Return the depths of at least ``least`` worth trying, the cheapest first: of those that take the same blocks, the deepest up to
+    `Ring.full_depth` (or ``least``) and beyond."""
+    width, enough = ring.shape.width * ring.lanes, max(ring.full_depth, least)
     deepest: dict[tuple[int, bool], int] = {}
     depth = ring.min_depth
-    while depth <= most:
-        deepest[technology.blocks(width, depth) or depth, depth > ring.full_depth] = depth
+    while depth <= max(4 * ring.full_depth, least):
+        deepest[technology.blocks(width, depth) or depth, depth > enough] = depth
         depth *= 2
-    return [depth for _, depth in sorted(deepest.items())]
+    return [depth for _, depth in sorted(deepest.items()) if depth >= least]
 
 
 def settle(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Plan | None:
-    """Return the plan with rings that let it keep its cycles, or None if no ring depth does.
+    """Return the plan with rings and buffers that let it keep its cycles, or None if no ring depth does.
 
     ``assemble`` makes a plan with some layers' foldings replaced. The result's cycles are exact: the model is never
     faster than the hardware, and the hardware never faster than its slowest stage.
     """
+    if joined(plan):
+        return _evenly(plan, assemble)
     rings: dict[str, tuple[Folding, list[int], int]] = {}
-    for planned, stage in zip(plan.layers, _stages(plan), strict=True):
-        ring = getattr(stage, "ring", None)
+    for planned in plan.layers:
+        ring = getattr(planned.stage(plan.device.technology), "ring", None)
         if ring is not None:
+            assert not isinstance(planned.fold, Joining)
             levels = _levels(ring, plan.device.technology)
             enough = next(i for i, d in enumerate(levels) if d >= ring.full_depth)
             rings[planned.layer.name] = planned.fold or Folding(), levels, enough
@@ -78,7 +58,7 @@ def settle(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Pla
         return assemble({name: replace(rings[name][0], depth=rings[name][1][k]) for name, k in choice.items()})
 
     def holds(choice: Mapping[str, int]) -> bool:
-        return simulated_cycles(at(choice)) == plan.cycles
+        return schedule(at(choice)) is not None
 
     choice = {name: enough for name, (_, _, enough) in rings.items()}
     if not holds(choice):
@@ -91,3 +71,65 @@ def settle(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Pla
                 choice[name] = level
                 break
     return at(choice)
+
+
+def _evenly(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Plan | None:
+    """Return the plan with rings and buffers that hold what they hold in a schedule with the source evenly spread."""
+    model = schedule(plan)
+    if model is None:
+        return None
+    folds = {}
+    for planned in plan.layers:
+        if (used := model.rings.get(planned.layer.name)) and not isinstance(planned.fold, Joining):
+            ring = planned.stage(plan.device.technology).ring                # type: ignore[union-attr]
+            least = ring.min_depth
+            while ring.capacity_of(least) < used.held:
+                least *= 2
+            folds[planned.layer.name] = replace(planned.fold or Folding(), depth=_levels(ring, plan.device.technology, least)[0])
+    return with_depths(assemble(folds), {name: [buffer.held for buffer in each] for name, each in model.buffers.items()})
+
+
+def relax(plan: Plan) -> Plan:
+    """Return the plan with the cycles that it takes at most."""
+    return replace(plan, cycles=simulated_cycles(plan))
+
+
+def with_depths(plan: Plan, depths: Mapping[str, Sequence[int]]) -> Plan:
+    """Return the plan with other depths of the buffers in front of its layers.
+
+    What its maker's last block holds anyway needs no buffer: one beat, or two where nobody else reads it.
+    """
+    reads = Counter(source for planned in plan.layers for source in planned.layer.sources)
+    layers, cost = [], plan.cost
+    for planned in plan.layers:
+        name, (source, *_) = planned.layer.name, planned.layer.sources
+        if isinstance(planned.fold, Joining):
+            new = replace(planned, fold=replace(planned.fold, depths=tuple(depths[name])))
+        else:
+            (depth,) = depths.get(name, (0,))
+            new = replace(planned, fifo=depth if depth > 1 + bool(source and reads[source] == 1) else 0)
+        buffer = new.buffer(plan.device.technology)
+        new = replace(new, cost=new.stage(plan.device.technology).cost + (buffer.cost if buffer else Cost()))
+        cost += Cost(new.cost.lc - planned.cost.lc, new.cost.ebr - planned.cost.ebr, new.cost.dsp - planned.cost.dsp)
+        layers.append(new)
+    return replace(plan, layers=tuple(layers), cost=cost)
+
+
+def tighten(plan: Plan) -> Plan:
+    """Return the plan with buffers of which none can be smaller by one beat without costing cycles, by the event model.
+
+    A network of many results a frame is returned as it is.
+    """
+    if not joined(plan) or sum(prod(p.layer.y.shape) for p in plan.layers) > _TRIED:
+        return plan
+    least = least_depths(plan)
+    depths = {p.layer.name: list(p.fold.depths) if isinstance(p.fold, Joining) else [p.fifo] for p in plan.layers}
+    for name in least:
+        each = depths[name]
+        for k, most in enumerate(each):
+            lo, hi = min(least[name][k], most), most
+            while lo < hi:
+                each[k] = (lo + hi) // 2
+                lo, hi = (lo, each[k]) if keeps(with_depths(plan, depths)) else (each[k] + 1, hi)
+            each[k] = hi
+    return with_depths(plan, depths)

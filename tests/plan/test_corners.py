@@ -162,7 +162,7 @@ def test_no_result_leaves_before_its_frame_has_begun(name):
     plan, _ = exact(graph, folds=folds)
     gated, same, free = (lower(apply_passes(graph), plan) for _ in range(3))
     assert not early(gated, [[1] * gated.guard.beats] * 2, 2)
-    free._eager, free.stages = False, free.stages[1:]    # without the gate and its entry: no faster
+    free._eager, free.entry = False, None                # without the gate and its entry: no faster
     found = steady(same, 12, 3000)[-4:]
     assert (found == steady(free, 12, 3000)[-4:]).all() and (found <= plan.cycles).all()
 

@@ -1,0 +1,144 @@
+"""The event model of a plan: its stages' actors, wired as its layers are.
+
+A chain's source never waits. Where branches meet, the source offers a frame's beats evenly over the plan's cycles, and the
+buffers of the joins hold all that come: a schedule with that period. The hardware does everything as early as it can,
+so with buffers that hold as much as they held in it, it is no slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from hwq.rtl.joins import Joining, JoinStage
+from hwq.rtl.schedule import Actor, RingActor, Sink, distances, play, steady_state
+from hwq.rtl.schedule_branches import Buffer, ForkActor
+from hwq.rtl.stage import gear_actors
+
+if TYPE_CHECKING:
+    from .planner import Plan
+
+__all__ = ["Model", "joined", "simulated_cycles", "frames_under_way", "schedule", "keeps", "wire", "feed"]
+
+# Frames of the runs that try a depth; runs until one repeats the one before.
+_FRAMES, _RUNS = 8, 12
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Actors of a plan, the first one first, the sink last; its rings and the buffers in front of its layers."""
+
+    actors: list[Actor]
+    rings: dict[str, RingActor]
+    buffers: dict[str, list[Buffer]]
+
+    @property
+    def left(self) -> dict[str, list[list[int]]]:
+        """Cycles in which the beats left each layer's buffers."""
+        return {name: [buffer.left for buffer in each] for name, each in self.buffers.items()}
+
+
+def joined(plan: Plan) -> bool:
+    """Return whether branches meet in the plan's network."""
+    return any(planned.layer.joins for planned in plan.layers)
+
+
+def wire(plan: Plan, *, depths: Mapping[str, Sequence[int]] | None = None, freed: Mapping[str, Sequence[Sequence[int]]] | None = None,
+         start: str = "", layers: Collection[str] | None = None, endless: bool = False) -> Model:
+    """Return the actors behind the output of ``start``.
+
+    Parameters
+    ----------
+    plan : Plan
+    depths, freed : mapping of str to sequence, optional
+        Of some layers' buffers, see `hwq.rtl.schedule_branches.Buffer`; the others hold all that come.
+    start : str
+        A layer, ``""`` for the network's input.
+    layers : collection of str, optional
+        Layers to take, all by default; what the last one gives is taken at once.
+    endless : bool
+        Rings hold all that come, too, and every layer has a buffer in front, planned or not.
+    """
+    chosen = [planned for planned in plan.layers if layers is None or planned.layer.name in layers]
+    readers: dict[str, list[Actor]] = {}
+    last = chosen[-1]
+    lanes = getattr(last.stage(plan.device.technology), "out_lanes", 1)
+    actors: list[Actor] = [Sink(prod(last.layer.y.shape) // (1 if layers is None else lanes))]
+    rings: dict[str, RingActor] = {}
+    buffers: dict[str, list[Buffer]] = {}
+    if layers is None:
+        actors = gear_actors(actors[0], lanes, 1) + actors
+    readers[last.layer.name] = [actors[0]]
+
+    def behind(name: str) -> Actor:
+        return readers[name][0] if len(readers[name]) == 1 else ForkActor(readers[name])
+
+    for planned in reversed(chosen):
+        name, stage = planned.layer.name, planned.stage(plan.device.technology)
+        limits = (depths[name], freed[name]) if depths and freed and name in depths else ((), ())
+        if isinstance(stage, JoinStage):
+            mine = stage.actors(behind(name), *limits)
+            buffers[name] = [actor for actor in mine if isinstance(actor, Buffer)]
+        else:
+            mine = stage.actors(behind(name))
+            rings.update((name, actor) for actor in mine if isinstance(actor, RingActor))
+            if endless or (planned.fifo and depths and name in depths):
+                buffers[name] = [Buffer(mine[0], *(limit[0] for limit in limits if limit))]
+                mine = [*buffers[name], *mine]
+        actors = mine + actors
+        for source, actor in zip(planned.layer.sources, mine, strict=False):
+            readers.setdefault(source, []).insert(0, actor)
+    for ring in rings.values() if endless else ():
+        ring.capacity = 1 << 62
+    return Model([behind(start), *actors], rings, buffers)
+
+
+def feed(plan: Plan, start: str = "") -> int:
+    """Return the beats a frame that ``start`` gives."""
+    if not start:
+        return prod(plan.layers[0].layer.x.shape) // plan.in_lanes
+    planned = next(planned for planned in plan.layers if planned.layer.name == start)
+    return prod(planned.layer.y.shape) // getattr(planned.stage(plan.device.technology), "out_lanes", 1)
+
+
+def _simulate(plan: Plan) -> tuple[int, int, Model]:
+    pace, made = plan.cycles if joined(plan) else 0, []
+
+    def make() -> list[Actor]:
+        made[:] = [wire(plan, endless=pace > 0)]
+        return made[0].actors
+
+    return (*steady_state(make, feed(plan), pace=pace), made[0])
+
+
+def simulated_cycles(plan: Plan) -> int:
+    """Return the cycles a frame of the event model: never less than what the hardware takes."""
+    return _simulate(plan)[0]
+
+
+def frames_under_way(plan: Plan) -> int:
+    """Return the frames that must have room in the core at once for it to keep its cycles."""
+    return _simulate(plan)[1]
+
+
+def schedule(plan: Plan) -> Model | None:
+    """Return the events of a schedule with the plan's cycles, None if there is none; of joined branches with endless rings and buffers."""
+    cycles, _, model = _simulate(plan)
+    return model if cycles == plan.cycles else None
+
+
+def keeps(plan: Plan) -> bool:
+    """Return whether the plan's rings and buffers let it keep its cycles; false too where a few runs do not tell."""
+    depths = {p.layer.name: p.fold.depths if isinstance(p.fold, Joining) else (p.fifo,) for p in plan.layers if p.fifo or p.layer.joins}
+    freed = None
+    for _ in range(_RUNS):
+        model = wire(plan, depths=depths, freed=freed)
+        play(model.actors, feed(plan), _FRAMES, plan.cycles)
+        if distances(model.actors, _FRAMES) != {plan.cycles}:
+            return False
+        if model.left == freed:
+            return True
+        freed = model.left
+    return False

@@ -1,0 +1,111 @@
+"""Branches in the event model: where a stream forks, and where the operands of a join wait for each other.
+
+An operand's push cannot wait for the other operand's: that one may not have been asked yet. So the buffers in front of a
+join are as deep as it takes at first, and what they held tells the depth: with it the very same schedule is possible, and
+the hardware, which does everything as early as it can, is no slower. For less depth (`Operand.depth`), the cycles in which the
+join took its beats are taken from a run before; where a run repeats them, it is the schedule of that depth.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .schedule import Actor
+
+__all__ = ["ForkActor", "Buffer", "Operand", "Join"]
+
+# Cycles from a beat in to its beat out of the buffer, at most.
+FIFO_LATENCY = 2
+
+
+class ForkActor(Actor):
+    """`StreamFork`: each branch takes a beat on its own, and the next one comes when all have."""
+
+    def __init__(self, branches: Sequence[Actor]):
+        self.branches = branches
+
+    def push(self, t: int) -> int:
+        return max([branch.push(t) for branch in self.branches])
+
+    def flush(self) -> None:
+        for branch in self.branches:
+            branch.flush()
+
+
+class Buffer(Actor):
+    """`StreamFifo`.
+
+    Parameters
+    ----------
+    after : Actor
+    depth : int, optional
+        Beats that it holds; None: as many as come.
+    freed : sequence of int
+        Cycles in which the beats leave, for ``depth``.
+    """
+
+    def __init__(self, after: Actor, depth: int | None = None, freed: Sequence[int] = ()):
+        self.after, self.depth, self.freed = after, depth, freed
+        self.came: list[int] = []
+        self.left: list[int] = []
+
+    def push(self, t: int) -> int:
+        k = len(self.came)
+        if k and t <= self.came[-1]:
+            t = self.came[-1] + 1
+        if self.depth and k >= self.depth:
+            t = max(t, self.freed[k - self.depth] + 1)
+        self.came.append(t)
+        self._pass_on()
+        return t
+
+    def _pass_on(self) -> None:
+        self.left.append(self.after.push(max(self.came[-1] + FIFO_LATENCY, self.left[-1] + 1 if self.left else 0)))
+
+    def flush(self) -> None:
+        self.after.flush()
+
+    def times(self, frames: int) -> list[int]:
+        return self.came[:len(self.came) // frames * frames]
+
+    @property
+    def held(self) -> int:
+        """Most beats held at a time, those included that come and leave in one cycle."""
+        came, left = np.array(self.came), np.array(self.left)
+        return int((np.arange(len(came)) - np.searchsorted(left, came)).max(initial=0)) + 1
+
+
+class Operand(Buffer):
+    """The buffer in front of a join, which takes its beats by itself."""
+
+    after: "Join"
+
+    def _pass_on(self) -> None:
+        self.after.meet()
+
+
+class Join(Actor):
+    """Takes beats of its operands in a fixed order: ``turns`` is a frame's pattern, each turn the operands that give a beat."""
+
+    def __init__(self, after: Actor, operands: int, turns: Sequence[Sequence[int]], depths: Sequence[int] = (),
+                 freed: Sequence[Sequence[int]] = ()):
+        self.after, self.turns = after, [tuple(turn) for turn in turns]
+        self.operands = [Operand(self, depths[k] if depths else None, freed[k] if depths else ()) for k in range(operands)]
+        self._at, self._last, self._flushing = 0, -1, operands
+
+    def meet(self) -> None:
+        """Take all beats that can be taken."""
+        while True:
+            turn = [self.operands[k] for k in self.turns[self._at]]
+            if any(len(operand.left) == len(operand.came) for operand in turn):
+                return
+            t = max(self._last + 1, *(operand.came[len(operand.left)] + FIFO_LATENCY for operand in turn))
+            self._last = self.after.push(t)
+            for operand in turn:
+                operand.left.append(self._last)
+            self._at = (self._at + 1) % len(self.turns)
+
+    def flush(self) -> None:
+        self._flushing -= 1
+        if not self._flushing:                           # the last operand's
+            self.after.flush()
