@@ -1,7 +1,6 @@
 """Networks with branches: random graphs of layers, additions and concatenations; what is tied, what is refused."""
 
 import copy
-import random
 
 import numpy as np
 import pytest
@@ -19,51 +18,8 @@ from hwq.interp import encode_images, run  # noqa: E402
 from hwq.models import resnet8  # noqa: E402
 from hwq.quant import InputSpec, calibrate, freeze, load_weights, prepare, save_checkpoint  # noqa: E402
 
-from ..frontend.test_equal import randomize, same_everywhere  # noqa: E402
-
-SIZE = 6
-
-
-class Drawn(nn.Module):
-    """A program of layers and functions on values of one size; each names the values it reads."""
-
-    def __init__(self, seed, length=7):
-        super().__init__()
-        torch.manual_seed(seed)
-        choose = random.Random(seed)
-        self.program, self.layers = [], nn.ModuleList()
-        channels = [2]
-        for _ in range(length):
-            a = choose.randrange(len(channels))
-            same = [k for k, count in enumerate(channels) if count == channels[a]]
-            what = choose.choice(["conv", "conv", "conv", "relu", "relu", "add", "add", "cat", "max", "avg", "up"])
-            b = choose.choice(same) if what == "add" else choose.randrange(len(channels))
-            if what == "conv":
-                self._conv(choose, channels[a])
-            self.program.append((what, a, b, len(self.layers) - 1))
-            channels.append({"conv": 4, "cat": channels[a] + channels[b]}.get(what, channels[a]))
-        self.head = choose.choice(["flatten", "mean", "conv", "add"])
-        self.last = nn.Conv2d(channels[-1], 3, 1) if self.head in ("conv", "add") else \
-            nn.Linear(channels[-1] * (SIZE ** 2 if self.head == "flatten" else 1), 3)
-        self.short = nn.Conv2d(2, 3, 1) if self.head == "add" else nn.Identity()
-
-    def _conv(self, choose, inputs):
-        groups = choose.choice([1, 2]) if inputs % 2 == 0 else 1
-        padding, kernel, dilation = choose.choice([(1, 3, 1), (2, 3, 2), (0, 1, 1), ((1, 0), (3, 1), 1), ("same", 2, 1)])
-        layer = nn.Conv2d(inputs, 4, kernel, padding=padding, dilation=dilation, groups=groups)
-        self.layers.append(nn.Sequential(layer, nn.BatchNorm2d(4)) if choose.random() < 0.5 else layer)
-
-    def forward(self, x):
-        values = [x]
-        for what, a, b, layer in self.program:
-            a, b = values[a], values[b]
-            values.append({"conv": lambda a, b, k=layer: self.layers[k](a), "relu": lambda a, b: F.relu(a), "add": lambda a, b: a + b,
-                           "cat": lambda a, b: torch.cat([a, b], 1), "max": lambda a, b: F.max_pool2d(a, 3, 1, 1),
-                           "avg": lambda a, b: F.avg_pool2d(F.pad(a, (1, 1, 1, 1)), 3, 1),
-                           "up": lambda a, b: F.interpolate(F.max_pool2d(a, 2), scale_factor=2)}[what](a, b))
-        y = values[-1]
-        y = y.mean((2, 3)) if self.head == "mean" else y.flatten(1) if self.head == "flatten" else y
-        return self.last(y) + self.short(x) if self.head == "add" else self.last(y)
+from ..frontend.test_equal import same_everywhere  # noqa: E402
+from .networks import SIZE, Drawn, randomize  # noqa: E402
 
 
 def functional(graph, codes):
@@ -97,8 +53,7 @@ def functional(graph, codes):
 @given(seed=st.integers(0, 10 ** 6), bits=st.integers(1, 8), act=st.integers(2, 8), mode=st.sampled_from(["fold", "keep"]))
 def test_random_graphs(seed, bits, act, mode):
     net, spec = Drawn(seed).eval(), InputSpec(bits)
-    with torch.no_grad():
-        randomize(net, seed)
+    randomize(net, seed)
     images = np.random.default_rng(seed).integers(0, 256, (4, SIZE, SIZE, 2)).astype(np.uint8)
     x = spec.tensor(images)
     # before calibration, with float weights (and biases rounded to 2**-48), it is the user's function: every ReLU is where it was
