@@ -24,7 +24,8 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
 
     graph = load(model)
     exported = export_onnx(graph)
-    oracle, compared = "", {}
+    oracle: str = ""
+    compared: dict[str, int] = {}
     if check:                                            # before anything is written
         with progress("compare with the qonnx executor"):
             oracle, compared = compare_export(graph, exported, random_codes(graph, inputs, seed))

@@ -293,6 +293,8 @@ class _Exporter:
     def run(self) -> Exported:
         """Return the model of the whole network."""
         for node in self.graph:
+            if type(node) not in _RULES:
+                self.refuse(node, f"ONNX has no operator of exactly this function; supported: {', '.join(kind.__name__ for kind in _RULES)}")
             self.units[node.name] = _RULES[type(node)](self, node)
             unit = self.units[node.name]
             if not Fraction(1, 1 << 100) <= unit <= 1 << 90:

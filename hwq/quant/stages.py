@@ -188,10 +188,11 @@ class Weighted(Stage):
     def steps(self, *inputs: Codes) -> Iterator[Step]:
         """See `Stage.steps`: the sums, then the codes."""
         (codes, grid), = inputs
-        bound = float(self._bounds(grid).max())
+        sums = self._sums(grid)
+        bound = float(sums.largest)
         require_exact(bound, self.name)
         acc = self._apply_layer(codes, self.weight_codes(), self.bias_codes(grid))
-        yield "", acc, self._sums(grid)
+        yield "", acc, sums
         requant = self.requant(grid)
         if requant is not None:
             yield ".act", requant(acc, bound, self.name), requant.grid

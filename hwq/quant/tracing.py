@@ -71,7 +71,7 @@ def trace(model: nn.Module, example: torch.Tensor) -> list[Op]:
     Raises
     ------
     ModelError
-        torch.fx cannot trace it, the example does not fit, a layer used twice, anything unsupported; an operator in place
+        torch.fx cannot trace it, the example does not fit, a layer with weights used twice, anything unsupported; an operator in place
         whose input is read again, so that what is traced is another function.
     """
     training = model.training
@@ -185,10 +185,12 @@ class _Reader:
         module = None
         if node.op == "call_module":
             name, module = str(node.target), self.modules[str(node.target)]
-            if name in self.seen:
-                raise ModelError(f"Layer '{name}' is used twice; supported: once each")
-            self.seen.add(name)
             found = layer(name, module, shape, out)
+            if name in self.seen:
+                if found.kind in ("conv", "linear", "bn"):
+                    raise ModelError(f"Layer '{name}' is used twice; supported: once each, for layers with weights")
+                name = self._name(name)                           # a ReLU module may serve many places
+            self.seen.add(name)
         else:
             name = self._name(_base(node))
             found = function(name, node, shape, out)

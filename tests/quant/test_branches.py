@@ -212,6 +212,25 @@ def test_adding_in_place_under_another_name_is_refused():
     assert [stage.name for stage in prepare(net, X, "dfp:b=4")] == ["a", "b", "add", "add_2", "last"]
 
 
+def test_one_relu_module_may_serve_many_places():
+    """As in torchvision's blocks."""
+    class Block(Net):
+        def forward(self, x):
+            out = self.inplace(self.a(x))
+            out += self.b(x)
+            out = self.inplace(out)
+            return self.last(out) + self.inplace(self.last2(out))
+
+        def __init__(self):
+            super().__init__(None)
+            self.last2 = nn.Conv2d(4, 3, 3, padding=1)
+    net = Block().eval()
+    net(X)
+    model = prepare(net, X, "dfp:b=4")
+    assert [stage.name for stage in model] == ["a", "b", "add", "last", "last2", "add_1"]
+    assert [bool(stage.activation.signed) for stage in model if stage.activation] == [False, True, False, True, False]
+
+
 def test_batch_norms_need_their_layer_alone():
     class Shared(Net):
         def __init__(self):
