@@ -24,8 +24,7 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
 
     graph = load(model)
     exported = export_onnx(graph)
-    oracle: str = ""
-    compared: dict[str, int] = {}
+    oracle, compared = "", dict[str, int]()
     if check:                                            # before anything is written
         with progress("compare with the qonnx executor"):
             oracle, compared = compare_export(graph, exported, random_codes(graph, inputs, seed))
