@@ -12,7 +12,7 @@ from .. import __version__
 
 __all__ = ["app", "COMMANDS"]
 
-COMMANDS = ("train", "search", "reproduce", "lower", "import", "show", "eval", "plan", "build", "verify", "run")
+COMMANDS = ("train", "search", "reproduce", "lower", "import", "export", "show", "eval", "plan", "build", "verify", "run")
 
 
 class _Commands(TyperGroup):

@@ -1,7 +1,7 @@
 """From a prepared torch network to the integer IR, and the torch side of every edge for comparison."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,8 +10,10 @@ from .. import ir
 from ..errors import ModelError
 from ..passes.exact_scale import exact_scale, thresholds_of
 from ..quant.grid import Grid
+from ..quant.joins import Add, Concat, Quantize, Relu
 from ..quant.model import QuantizedModel
-from ..quant.stages import Flatten, GlobalAvgPool, MaxPool, Requant, Stage, Weighted
+from ..quant.stages import Requant, Stage, Weighted
+from ..quant.windows import Average, AvgPool, Flatten, MaxPool, Pad, Upsample
 
 __all__ = ["convert", "trace_codes"]
 
@@ -34,79 +36,130 @@ def _ints(x: torch.Tensor) -> np.ndarray:
     return x.detach().cpu().numpy().astype(np.int64)
 
 
+def _orders(model: QuantizedModel) -> dict[str, np.ndarray | None]:
+    """Return for each stage which of torch's features stands at each place here; None where none is elsewhere.
+
+    Torch flattens channels first, the IR channels last.
+    """
+    orders: dict[str, np.ndarray | None] = {"": None}
+    for stage in model:
+        found = [orders[source] for source in stage.sources]
+        if isinstance(stage, Flatten):
+            c, h, w = stage.shape
+            order = np.arange(c * h * w).reshape(c, h, w).transpose(1, 2, 0).ravel()
+            orders[stage.name] = order if c > 1 and h * w > 1 else None
+        elif isinstance(stage, Weighted):
+            orders[stage.name] = None
+        elif isinstance(stage, Concat | Add) and any(order is not None for order in found):
+            orders[stage.name] = _joined(stage, model, found)
+        else:
+            orders[stage.name] = found[0]
+    return orders
+
+
+def _joined(stage: Stage, model: QuantizedModel, found: list[np.ndarray | None]) -> np.ndarray:
+    """Return the order of the flat tensor that a stage joins."""
+    counts = [_features(model, source) for source in stage.sources]
+    orders = [np.arange(count) if order is None else order for count, order in zip(counts, found, strict=True)]
+    if isinstance(stage, Concat):
+        return np.concatenate([order + sum(counts[:k]) for k, order in enumerate(orders)])
+    if (orders[0] != orders[1]).any():
+        raise ModelError(f"'{stage.name}' adds tensors that were flattened from images of different shapes: torch holds them channel by "
+                         "channel, the hardware pixel by pixel. Add before Flatten, or behind a Linear layer")
+    return orders[0]
+
+
+def _features(model: QuantizedModel, name: str) -> int:
+    """Return the length of a flat tensor."""
+    stage = next((stage for stage in model if stage.name == name), None)
+    if stage is None:
+        return model.input_shape[0]
+    if isinstance(stage, Flatten):
+        return int(np.prod(stage.shape))
+    if isinstance(stage, Weighted):
+        return int(stage.weight.shape[0])
+    counts = [_features(model, source) for source in stage.sources]
+    return sum(counts) if isinstance(stage, Concat) else counts[0]
+
+
 class _Builder:
     """Makes the nodes of one stage after the other."""
 
-    def __init__(self, model: QuantizedModel, names: dict[Stage, str]) -> None:
-        self.model, self.names = model, names
+    def __init__(self, model: QuantizedModel) -> None:
+        self.names, self.orders = _names(model), _orders(model)
         shape, grid = model.input_shape, model.input_spec.grid
         channels_last = (shape[1], shape[2], shape[0]) if len(shape) == 3 else tuple(shape)
         self.nodes: list[ir.Node] = [ir.Input("input", (), channels_last, grid.lo, grid.hi, grid.frac_bits)]
-        self.grid: Grid = grid
-        self.flattened: tuple[int, int, int] | None = None
-
-    @property
-    def last(self) -> str:
-        return self.nodes[-1].name
+        self.grids = {"": grid}
+        self.edges = {"": "input"}
 
     def add(self, stage: Stage) -> None:
-        """Append the stage's nodes and follow its grid."""
-        name = self.names[stage]
-        if isinstance(stage, Weighted):
-            self._weighted(stage, name)
-        elif isinstance(stage, MaxPool):
-            self.nodes.append(ir.MaxPool2d(name, (self.last,), stage.kernel, stage.kernel))
-        elif isinstance(stage, GlobalAvgPool):
-            self._global(stage, name)
-        elif isinstance(stage, Flatten):
-            self.nodes.append(ir.Flatten(name, (self.last,)))
-            self.flattened = stage.shape
+        """Append the stage's nodes."""
+        grids = [self.grids[source] for source in stage.sources]
+        for kind, rule in _RULES.items():
+            if isinstance(stage, kind):
+                rule(self, stage, self.names[stage], tuple(self.edges[source] for source in stage.sources), *grids)
+                break
         else:
             raise ModelError(f"Layer '{stage.name}': no rule turns a {type(stage).__name__} into the IR")
+        self.edges[stage.name] = self.nodes[-1].name
+        self.grids[stage.name] = stage.grid(*grids)
 
-    def _weighted(self, stage: Weighted, name: str) -> None:
-        weight, bias = _ints(stage.weight_codes()), _ints(stage.bias_codes(self.grid))
+    def weighted(self, stage: Weighted, name: str, sources: tuple[str, ...], grid: Grid) -> None:
+        weight, bias = _ints(stage.weight_codes()), _ints(stage.bias_codes(grid))
         fmt = stage.quantizer.format()
         if stage.is_conv:
-            self.nodes.append(ir.Conv2d(name, (self.last,), weight.transpose(0, 2, 3, 1), bias, fmt, stage.stride, stage.pads))
+            self.nodes.append(ir.Conv2d(name, sources, weight.transpose(0, 2, 3, 1), bias, fmt, stage.stride, stage.pads, stage.dilation,
+                                        stage.groups))
         else:
-            if self.flattened is not None:              # torch flattens channels first, the IR channels last
-                c, h, w = self.flattened
-                weight = weight.reshape(-1, c, h, w).transpose(0, 2, 3, 1).reshape(len(weight), -1)
-                self.flattened = None
-            self.nodes.append(ir.Linear(name, (self.last,), weight, bias, fmt))
-        requant = stage.requant(self.grid)
+            order = self.orders[stage.sources[0]]
+            self.nodes.append(ir.Linear(name, sources, weight if order is None else weight[:, order], bias, fmt))
+        self.requantize(f"{name}.act", name, stage.requant(grid))
+
+    def requantize(self, name: str, source: str, requant: Requant | None) -> None:
         if requant is not None:
-            self._requantize(name, requant)
-            self.grid = requant.grid
+            grid = requant.grid
+            self.nodes.append(ir.Requantize(name, (source,), _ints(requant.mult), _ints(requant.offset), requant.shift, grid.lo, grid.hi,
+                                            frac_bits=grid.frac_bits))
+
+    def average(self, stage: Average, name: str, sources: tuple[str, ...], grid: Grid) -> None:
+        if isinstance(stage, AvgPool):
+            self.nodes.append(ir.AvgPool2d(name, sources, stage.kernel, stage.stride, stage.pads))
         else:
-            self.grid = Grid(0, 0, self.grid.frac_bits + fmt.frac_bits)
-
-    def _requantize(self, name: str, requant: Requant) -> None:
-        mult, offset, shift = _ints(requant.mult), _ints(requant.offset), requant.shift
-        grid = requant.grid
-        self.nodes.append(ir.Requantize(f"{name}.act", (name,), mult, offset, shift, grid.lo, grid.hi,
-                                        frac_bits=grid.frac_bits))
-
-    def _global(self, stage: GlobalAvgPool, name: str) -> None:
-        self.nodes.append(ir.GlobalAvgPool2d(name, (self.last,)))
+            self.nodes.append(ir.GlobalAvgPool2d(name, sources))
         if stage.activation is None:
             return
-        out = stage.activation.grid
-        p, q = stage.fraction(self.grid)
-        lo, hi = self.grid.lo * stage.pixels, self.grid.hi * stage.pixels
-        thresholds = thresholds_of(lambda a: (2 * a * p + q) // (2 * q), lo, hi, out.lo, out.hi)
-        scale = exact_scale(thresholds, out.lo, lo, hi, two_offsets=True)
+        out, sums = stage.activation.grid, stage.sums(grid)
+        p, q = stage.fraction(grid)
+        thresholds = thresholds_of(lambda a: (2 * a * p + q) // (2 * q), sums.lo, sums.hi, out.lo, out.hi)
+        scale = exact_scale(thresholds, out.lo, sums.lo, sums.hi, two_offsets=True)
         self.nodes.append(ir.Requantize(
             f"{name}.act", (name,), np.array([scale.mult]), np.array([scale.offset]), scale.shift, out.lo, out.hi,
             np.array([] if scale.offset_neg is None else [scale.offset_neg], np.int64), frac_bits=out.frac_bits))
-        self.grid = out
+
+    def sum(self, stage: Add, name: str, sources: tuple[str, ...], *grids: Grid) -> None:
+        self.nodes.append(ir.Add(name, sources, stage.mults(*grids)))
+        self.requantize(f"{name}.act", name, stage.requant(*grids))
+
+    def relu(self, stage: Relu, name: str, sources: tuple[str, ...], grid: Grid) -> None:
+        self.nodes.append(ir.Requantize(name, sources, lo=0, hi=stage.grid(grid).hi, frac_bits=grid.frac_bits))
+
+
+_RULES: dict[type[Stage], Callable[..., None]] = {
+    Weighted: _Builder.weighted, Average: _Builder.average, Add: _Builder.sum, Relu: _Builder.relu,
+    Quantize: lambda to, stage, name, sources, grid: to.requantize(name, sources[0], stage.requant(grid)),
+    Concat: lambda to, stage, name, sources, *grids: to.nodes.append(ir.Concat(name, sources)),
+    MaxPool: lambda to, stage, name, sources, grid: to.nodes.append(ir.MaxPool2d(name, sources, stage.kernel, stage.stride, stage.pads)),
+    Pad: lambda to, stage, name, sources, grid: to.nodes.append(ir.Pad(name, sources, stage.pads)),
+    Upsample: lambda to, stage, name, sources, grid: to.nodes.append(ir.Upsample(name, sources, stage.factor)),
+    Flatten: lambda to, stage, name, sources, grid: to.nodes.append(ir.Flatten(name, sources)),
+}
 
 
 def convert(model: QuantizedModel, name: str = "network", classes: Sequence[str] = ()) -> ir.Graph:
     """Return the integer network that equals ``model`` in eval mode, on every edge.
 
-    Layers keep their dotted names; the requantization behind a layer is called ``<layer>.act``.
+    Layers keep their dotted names; the requantization behind a layer or addition is called ``<layer>.act``.
 
     Parameters
     ----------
@@ -124,13 +177,14 @@ def convert(model: QuantizedModel, name: str = "network", classes: Sequence[str]
     """
     if not isinstance(model, QuantizedModel):
         raise ModelError(f"convert takes what hwq.quant.prepare returns, not a {type(model).__name__}")
-    builder = _Builder(model, _names(model))
+    builder = _Builder(model)
     for stage in model:
         builder.add(stage)
-    if builder.flattened is not None and builder.flattened[0] > 1 and builder.flattened[1:] != (1, 1):
-        raise ModelError(f"The network ends in a Flatten of {builder.flattened} (channels, height, width): torch gives it channel by "
+    if builder.orders[stage.name] is not None:
+        shape = next(flat.shape for flat in reversed(list(model)) if isinstance(flat, Flatten))
+        raise ModelError(f"The network ends in a Flatten of {shape} (channels, height, width): torch gives it channel by "
                          "channel, the hardware pixel by pixel. End in a Linear layer or a global average, or leave the Flatten out")
-    builder.nodes.append(ir.Output("output", (builder.last,)))
+    builder.nodes.append(ir.Output("output", (builder.nodes[-1].name,)))
     preprocess = ir.Preprocess(model.input_spec.bits) if len(model.input_shape) == 3 else None
     return ir.Graph(tuple(builder.nodes), preprocess, tuple(classes), name)
 
@@ -142,15 +196,13 @@ def _channels_last(codes: torch.Tensor) -> np.ndarray:
 
 def _edges(model: QuantizedModel, x: torch.Tensor) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the edges by name, flattened ones in the integer network's order; ``output`` is what torch's user gets."""
-    names = _names(model)
+    names, orders = _names(model), _orders(model)
     result = np.zeros(0, np.int64)
     yield "input", _channels_last(model.input_spec.codes(x))
     for stage, (suffix, codes, _) in model.steps(x):
         array = result = _channels_last(codes)
-        if isinstance(stage, Flatten):
-            c, h, w = stage.shape
-            array = array.reshape(-1, c, h, w).transpose(0, 2, 3, 1).reshape(len(array), -1)
-        yield names[stage] + suffix, array
+        order = orders[stage.name]
+        yield names[stage] + suffix, array if order is None else array[:, order]
     yield "output", result
 
 

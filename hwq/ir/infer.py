@@ -104,8 +104,13 @@ def _add(node: n.Add, a: Edge, b: Edge) -> Edge:
     _need(a.shape == b.shape, node, f"shapes {a.shape} and {b.shape} differ")
     ends = [sorted((e.lo * m, e.hi * m)) for e, m in zip((a, b), node.mult, strict=True)]
     _need(max(-ends[0][0], ends[0][1], -ends[1][0], ends[1][1]) < LARGEST, node, "products do not fit 62 bits")
-    frac = a.frac_bits if a.frac_bits == b.frac_bits and node.mult == (1, 1) else None
-    return Edge(a.shape, ends[0][0] + ends[1][0], ends[0][1] + ends[1][1], frac)
+    scales = {_finer(e.frac_bits, m) for e, m in zip((a, b), node.mult, strict=True)}
+    return Edge(a.shape, ends[0][0] + ends[1][0], ends[0][1] + ends[1][1], scales.pop() if len(scales) == 1 else None)
+
+
+def _finer(frac_bits: int | None, mult: int) -> int | None:
+    """Return the scale of integers times a power of two; None for another multiplier or no scale."""
+    return None if frac_bits is None or mult < 1 or mult & (mult - 1) else frac_bits + mult.bit_length() - 1
 
 
 def _concat(node: n.Concat, *xs: Edge) -> Edge:

@@ -1,6 +1,6 @@
 """Quantizer of activations: dynamic fixed point, unsigned after a ReLU, signed elsewhere; its scale comes from calibration."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ from ..errors import FormatError, ModelError
 from ..formats import FixedPoint, Spec
 from .grid import Grid, round_half_up_
 
-__all__ = ["ActivationQuantizer", "float_activations"]
+__all__ = ["ActivationQuantizer", "settle", "float_activations"]
 
 _SEARCH = range(-16, 25)         # values from 2**-24 to 2**24
 _PIECE = 1 << 15                 # values
@@ -45,6 +45,8 @@ class ActivationQuantizer(torch.nn.Module):
         False after a ReLU.
     layer : str
         Name for messages.
+    tie : str
+        If not empty: quantizers with the same text get one scale from calibration.
 
     Raises
     ------
@@ -55,7 +57,7 @@ class ActivationQuantizer(torch.nn.Module):
     frac_bits: torch.Tensor
     calibrated: torch.Tensor
 
-    def __init__(self, spec: Spec, signed: bool, layer: str) -> None:
+    def __init__(self, spec: Spec, signed: bool, layer: str, tie: str = "") -> None:
         super().__init__()
         if spec.kind not in ("dfp", "udfp") or spec.narrow or not 2 <= spec.width <= 8:
             raise FormatError(f"Activations behind layer '{layer}' must be dfp:b=2..8[,fl=N], not kind '{spec.kind}' "
@@ -64,7 +66,7 @@ class ActivationQuantizer(torch.nn.Module):
             raise FormatError(f"Activations behind layer '{layer}': rule and channel are for weights; accepted: dfp:b=2..8[,fl=N]")
         if spec.kind == "udfp" and signed:
             raise FormatError(f"Activations behind layer '{layer}' can be negative (no ReLU), so udfp cannot hold them; use dfp")
-        self.spec, self.signed, self.layer = spec, signed, layer
+        self.spec, self.signed, self.layer, self.tie = spec, signed, layer, tie
         self.register_buffer("frac_bits", torch.tensor(spec.scale or 0, dtype=torch.int64))
         self.register_buffer("calibrated", torch.tensor(spec.scale is not None))
         self._errors: torch.Tensor | None = None
@@ -90,13 +92,6 @@ class ActivationQuantizer(torch.nn.Module):
         if self.spec.scale is None:
             self._errors = torch.zeros(len(_SEARCH), dtype=torch.float64)
 
-    def settle(self) -> None:
-        """Take the scale with the least squared error of what was seen since `observe` (ties: the coarser)."""
-        if self._errors is not None:
-            self.frac_bits.fill_(_SEARCH[int(self._errors.argmin())])
-            self.calibrated.fill_(True)
-            self._errors = None
-
     def _candidates(self, x: torch.Tensor) -> torch.Tensor:
         """Squared error of every scale (float64), in pieces that stay in the cache."""
         lo, hi = FixedPoint(self.spec.width, 0, self.signed).range
@@ -115,6 +110,17 @@ class ActivationQuantizer(torch.nn.Module):
                 self._errors += self._candidates(x.detach())
             return x
         return cast(torch.Tensor, _Levels.apply(x, self.grid))
+
+
+def settle(quantizers: Sequence[ActivationQuantizer]) -> None:
+    """Give all the one scale with the least squared error of what they saw since ``observe`` (ties: the coarser)."""
+    errors = [quantizer._errors for quantizer in quantizers if quantizer._errors is not None]
+    if errors:
+        best = _SEARCH[int(torch.stack(errors).sum(0).argmin())]
+        for quantizer in quantizers:
+            quantizer.frac_bits.fill_(best)
+            quantizer.calibrated.fill_(True)
+            quantizer._errors = None
 
 
 @contextmanager

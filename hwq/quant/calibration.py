@@ -1,11 +1,11 @@
 """Choose the scales from data, and fix them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from ..errors import ModelError
-from .activations import ActivationQuantizer
+from .activations import ActivationQuantizer, settle
 from .model import QuantizedModel
 
 __all__ = ["calibrate", "freeze"]
@@ -14,7 +14,8 @@ __all__ = ["calibrate", "freeze"]
 def calibrate(model: QuantizedModel, batches: Iterable[torch.Tensor]) -> None:
     """Choose every scale that the specs leave open: weights, then activations from front to back, by squared error.
 
-    A layer's activations are observed with everything before it already quantized. May be called again while training
+    A layer's activations are observed with everything before it already quantized; those that are concatenated are observed
+    together, for they share a scale. May be called again while training
     (scales follow the weights) until `freeze`.
 
     Parameters
@@ -48,16 +49,26 @@ def calibrate(model: QuantizedModel, batches: Iterable[torch.Tensor]) -> None:
             stage.quantizer.choose(stage.weight)
         for observer in observers:
             observer.forget()
-        for observer in observers:
-            if not bool(observer.calibrated):
-                observer.observe()                     # only now: what it sees before the ones in front are settled does not count
+        for group in _groups(observers):
+            if not bool(group[0].calibrated):
+                for observer in group:
+                    observer.observe()                 # only now: what it sees before the ones in front are settled does not count
                 with torch.no_grad():
                     for batch in inputs:
                         model(batch)
-                observer.settle()
+                settle(group)
     finally:
         model.train(training)
         model.float_weights = float_weights
+
+
+def _groups(observers: Sequence[ActivationQuantizer]) -> list[list[ActivationQuantizer]]:
+    """Return the quantizers that share a scale, in the order of their last ones; most stand alone."""
+    ties = {observer.tie for observer in observers} - {""}
+    groups = [[observer] for observer in observers if not observer.tie]
+    groups += [[observer for observer in observers if observer.tie == tie] for tie in ties]
+    place = {observer: k for k, observer in enumerate(observers)}
+    return sorted(groups, key=lambda group: place[group[-1]])
 
 
 def _require(model: QuantizedModel) -> None:

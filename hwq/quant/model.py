@@ -1,6 +1,8 @@
-"""The prepared network: a chain of stages that trains with fake quantizers and evaluates in exact integers."""
+"""The prepared network: a graph of stages that trains with fake quantizers and evaluates in exact integers."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -8,9 +10,11 @@ from torch import nn
 from ..errors import ModelError
 from .grid import Grid
 from .inputs import InputSpec
-from .stages import GlobalAvgPool, Stage, Step, Weighted
+from .stages import Stage, Step, Weighted
 
 __all__ = ["QuantizedModel"]
+
+Value = TypeVar("Value")
 
 
 def _key(name: str) -> str:
@@ -29,7 +33,7 @@ class QuantizedModel(nn.Module):
     Attributes
     ----------
     stages : nn.ModuleDict
-        In order; keys are the layers' names with ``.`` replaced.
+        Each behind those it reads, the last makes the result; keys are the layers' names with ``.`` replaced.
     input_spec : InputSpec
         The input codes.
     input_shape : tuple of int
@@ -82,11 +86,11 @@ class QuantizedModel(nn.Module):
     def steps(self, x: torch.Tensor) -> Iterator[tuple[Stage, Step]]:
         """Yield every integer edge in order, from reals ``x`` as torch is fed; float64, channels first."""
         self._check(x)
-        codes, grid = self.input_spec.codes(x), self.input_spec.grid
+        values = _Values(self, (self.input_spec.codes(x), self.input_spec.grid))
         for stage in self:
-            for step in stage.steps(codes, grid):
-                _, codes, grid = step
+            for step in stage.steps(*values.take(stage)):
                 yield stage, step
+            values.put(stage, step[1:])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits, (n, classes)."""
@@ -96,9 +100,40 @@ class QuantizedModel(nn.Module):
             return codes * 2.0 ** -grid.frac_bits / grid.divide
         self._check(x)
         train_grid: Grid | None = self.input_spec.grid
+        values = _Values(self, (x, train_grid))
         for stage in self:
-            x = stage(x, train_grid, self.float_weights) if isinstance(stage, Weighted) else stage(x, train_grid)
-            activation = stage.activation if isinstance(stage, Weighted | GlobalAvgPool) else None
-            if activation is not None:
-                train_grid = activation.grid if bool(activation.calibrated) else None
+            inputs = values.take(stage)
+            tensors, grids = [tensor for tensor, _ in inputs], [grid for _, grid in inputs]
+            x = stage(*tensors, grids[0], self.float_weights) if isinstance(stage, Weighted) else stage(*tensors)
+            del inputs, tensors
+            values.put(stage, (x, _train_grid(stage, grids)))
         return x
+
+
+def _train_grid(stage: Stage, grids: list[Grid | None]) -> Grid | None:
+    """Return the grid behind a stage, which places the next layer's bias; None while it is not calibrated."""
+    if stage.activation is not None:
+        return stage.activation.grid if bool(stage.activation.calibrated) else None
+    known = [grid for grid in grids if grid is not None]
+    return stage.grid(*known) if len(known) == len(grids) and not isinstance(stage, Weighted) else None
+
+
+class _Values(Generic[Value]):
+    """What each stage made, until the last stage that reads it has taken it."""
+
+    def __init__(self, model: QuantizedModel, start: Value) -> None:
+        self._left = Counter(source for stage in model for source in stage.sources)
+        self._made = {"": start}
+
+    def take(self, stage: Stage) -> list[Value]:
+        """Return what a stage reads."""
+        found = [self._made[source] for source in stage.sources]
+        self._left.subtract(stage.sources)
+        for source in set(stage.sources):
+            if not self._left[source]:
+                del self._made[source]
+        return found
+
+    def put(self, stage: Stage, value: Value) -> None:
+        """Keep what it made."""
+        self._made[stage.name] = value

@@ -1,65 +1,25 @@
 """Turn a plain torch network into one that trains quantized."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from ..errors import ModelError
+from ..formats import Spec
 from .activations import ActivationQuantizer
+from .drafts import Draft, drafts_of
 from .inputs import InputSpec
+from .joins import Add, Concat, Quantize, Relu
 from .model import QuantizedModel
 from .patterns import assign
-from .stages import Flatten, GlobalAvgPool, MaxPool, Stage, Weighted, batchnorm_line
-from .tracing import Op, trace
-from .weights import check_finite, weight_quantizer
+from .stages import Stage, Weighted, batchnorm_line
+from .tracing import trace
+from .weights import WeightQuantizer, check_finite, weight_quantizer
+from .windows import AvgPool, Flatten, GlobalAvgPool, MaxPool, Pad, Upsample
 
 __all__ = ["prepare"]
-
-
-@dataclass
-class _Draft:
-    """A stage to be: its operator, the batch norm behind it, whether a ReLU follows, and whether its result stays raw."""
-
-    op: Op
-    batchnorm: Op | None = None
-    relu: bool = False
-    raw: bool = False
-    negative: bool = field(default=True)           # may its codes be negative?
-
-    @property
-    def quantizes(self) -> bool:
-        return self.op.kind in ("conv", "linear", "gap") and not self.raw
-
-
-def _drafts(ops: list[Op]) -> list[_Draft]:
-    drafts: list[_Draft] = []
-    source: _Draft | None = None                   # the layer whose sign a ReLU here decides
-    for op in ops:
-        if op.kind == "bn":
-            if not drafts or drafts[-1].op.kind not in ("conv", "linear") or drafts[-1].batchnorm or drafts[-1].relu:
-                raise ModelError(f"Layer '{op.name}': a batch norm must stand directly behind a Conv2d or Linear layer"
-                                 f"{', before its ReLU' if drafts and drafts[-1].relu else ''}")
-            drafts[-1].batchnorm = op
-        elif op.kind == "relu":
-            if source is None:
-                raise ModelError(f"Node '{op.name}': a ReLU must follow a Conv2d or Linear layer (pooling may lie between)")
-            source.relu = True                     # commutes with max pooling and flatten
-        else:
-            drafts.append(_Draft(op))
-            if op.kind in ("conv", "linear"):
-                source = drafts[-1]
-            elif op.kind == "gap":
-                source = None
-    last = next(draft for draft in reversed(drafts) if draft.op.kind in ("conv", "linear", "gap"))
-    last.raw = not last.relu
-    negative = False                               # input codes are never negative
-    for draft in drafts:
-        if draft.op.kind in ("conv", "linear"):
-            negative = not draft.relu
-        draft.negative = negative
-    return drafts
 
 
 def _fold(layer: nn.Conv2d | nn.Linear, bn: nn.Module, name: str) -> nn.Conv2d | nn.Linear:
@@ -78,7 +38,7 @@ def _copy_with_bias(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
     if isinstance(layer, nn.Linear):
         return nn.Linear(layer.in_features, layer.out_features, bias=True)
     return nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride,      # type: ignore[arg-type]
-                     layer.padding, bias=True)                                                    # type: ignore[arg-type]
+                     layer.padding, layer.dilation, layer.groups, bias=True)                      # type: ignore[arg-type]
 
 
 def prepare(model: nn.Module, example_input: torch.Tensor, weights: Mapping[str, str] | str, *,
@@ -86,21 +46,21 @@ def prepare(model: nn.Module, example_input: torch.Tensor, weights: Mapping[str,
             mult_bits: int = 10) -> QuantizedModel:
     """Return a network of the same function that trains with quantized weights and activations.
 
-    Activations are quantized behind every ReLU (unsigned, before a pooling that follows), behind every layer without
-    one (signed), and behind a global average; not behind the last layer, whose integer sums are the logits. Their
-    scales come from `calibrate`; until then they pass. The given model is not changed.
+    Activations are quantized behind every ReLU (unsigned, before a pooling that follows), behind every layer and addition
+    without one (signed), and behind averages; not behind the last layer, whose integer sums are the logits. What is
+    concatenated shares a scale. Scales come from `calibrate`; until then activations pass. The given model is not changed.
 
     Parameters
     ----------
     model : nn.Module
-        A chain of the layers that `hwq.quant.tracing` lists.
+        From one input to one output, of the layers and functions that `hwq.quant.operators` lists.
     example_input : tensor (n, c, h, w) or (n, features)
         For shapes only.
     weights : dict of pattern to spec, or one spec
         ``{"conv1": "dfp:b=8", "*": "po2:b=4"}``: exact names first, then patterns in order. Formats: see `hwq.formats`;
         scales that are left open follow the rules of `hwq.quant.weights`.
     activations : dict of pattern to spec, or one spec
-        The same, by the name of the layer whose sums they quantize: ``dfp:b=2..8[,fl=N]``.
+        The same, by the name of the layer or addition whose sums they quantize: ``dfp:b=2..8[,fl=N]``.
     input : InputSpec, optional
         The input codes; 8 bits by default.
     batchnorm : str
@@ -120,28 +80,71 @@ def prepare(model: nn.Module, example_input: torch.Tensor, weights: Mapping[str,
         raise ModelError(f"mult_bits must be an integer of 2..24, not {mult_bits!r}")
     if example_input.ndim not in (2, 4):
         raise ModelError(f"Example input must be (n, channels, height, width) or (n, features), not {tuple(example_input.shape)}")
-    drafts = _drafts(trace(model, example_input))
-    layers = [draft.op.name for draft in drafts if draft.op.kind in ("conv", "linear")]
+    drafts = drafts_of(trace(model, example_input))
+    layers = [draft.name for draft in drafts if draft.kind in ("conv", "linear")]
     weight_specs = assign(layers, weights, "weights")
-    activation_specs = assign([draft.op.name for draft in drafts if draft.quantizes], activations, "activations")
+    activation_specs = _tied(drafts, assign([draft.name for draft in drafts if draft.quantizes], activations, "activations"))
     stages: list[Stage] = []
     for draft in drafts:
-        op, name = draft.op, draft.op.name
-        quantizer = (ActivationQuantizer(activation_specs[name], draft.negative, name) if draft.quantizes else None)
-        if op.kind == "maxpool":
-            stages.append(MaxPool(name, op.kernel))
-        elif op.kind == "gap":
-            stages.append(GlobalAvgPool(name, op.shape_in[1] * op.shape_in[2], quantizer))
-        elif op.kind == "flatten":
-            stages.append(Flatten(name, (op.shape_in[0], op.shape_in[1], op.shape_in[2])))
+        name, sources = draft.name, tuple(drafts[source].name if source >= 0 else "" for source in draft.sources)
+        quantizer = ActivationQuantizer(activation_specs[name], draft.negative, name, draft.tie) if draft.quantizes else None
+        if draft.kind in ("conv", "linear"):
+            weight = weight_quantizer(weight_specs[name], name, draft.op.shape_out[0])
+            stages.append(_weighted(draft, sources, weight, quantizer, batchnorm, mult_bits))
         else:
-            stages.append(_weighted(draft, weight_quantizer(weight_specs[name], name, op.shape_out[0]), quantizer, batchnorm, mult_bits))
+            stages.append(_plain(draft, sources, quantizer))
     prepared = QuantizedModel(stages, input or InputSpec(), tuple(example_input.shape[1:]))
     return prepared.to(next(model.parameters()).device).train(model.training)
 
 
-def _weighted(draft: _Draft, weights, activation: ActivationQuantizer | None, batchnorm: str, mult_bits: int) -> Weighted:
-    name, layer = draft.op.name, draft.op.module
+def _tied(drafts: Sequence[Draft], specs: dict[str, Spec]) -> dict[str, Spec]:
+    """Return the specs with a scale that is given for one draft given to all that share it.
+
+    Raises
+    ------
+    ModelError
+        Two are given.
+    """
+    result = dict(specs)
+    for tie in {draft.tie for draft in drafts} - {""}:
+        names = [draft.name for draft in drafts if draft.tie == tie]
+        given = {name: specs[name].scale for name in names if specs[name].scale is not None}
+        if len(set(given.values())) > 1:
+            raise ModelError(f"'{tie}' concatenates activations, which therefore share one scale, but the formats give several: "
+                             f"{', '.join(f'{name}: fl={scale}' for name, scale in given.items())}; give one fl or none")
+        for name in names:
+            result[name] = replace(specs[name], scale=next(iter(given.values()), None))
+    return result
+
+
+def _plain(draft: Draft, sources: tuple[str, ...], quantizer: ActivationQuantizer | None) -> Stage:
+    """Return a stage without weights."""
+    op, found, name = draft.op, draft.op.found, draft.name
+    if draft.kind == "maxpool":
+        return MaxPool(name, sources, found.kernel, found.stride, found.pads)
+    if draft.kind == "avgpool":
+        return AvgPool(name, sources, found.kernel, found.stride, found.pads, quantizer)
+    if draft.kind == "gap":
+        return GlobalAvgPool(name, sources, op.shape_in[1] * op.shape_in[2], quantizer)
+    if draft.kind == "pad":
+        return Pad(name, sources, found.pads)
+    if draft.kind == "upsample":
+        return Upsample(name, sources, found.kernel)
+    if draft.kind == "flatten":
+        return Flatten(name, sources, (op.shape_in[0], op.shape_in[1], op.shape_in[2]))
+    if draft.kind == "add":
+        return Add(name, sources, quantizer)
+    if draft.kind == "concat":
+        return Concat(name, sources)
+    if draft.kind == "relu":
+        return Relu(name, sources)
+    assert draft.kind == "quantize" and quantizer is not None
+    return Quantize(name, sources, quantizer)
+
+
+def _weighted(draft: Draft, sources: tuple[str, ...], weights: WeightQuantizer, activation: ActivationQuantizer | None, batchnorm: str,
+              mult_bits: int) -> Weighted:
+    name, layer = draft.name, draft.op.module
     assert isinstance(layer, nn.Conv2d | nn.Linear)
     if isinstance(layer, nn.Linear) and len(draft.op.shape_in) != 1:
         raise ModelError(f"Layer '{name}': a Linear layer reads the shape {draft.op.shape_in}; put a Flatten before it")
@@ -154,10 +157,10 @@ def _weighted(draft: _Draft, weights, activation: ActivationQuantizer | None, ba
         for what in ("weight", "bias"):
             check_finite(getattr(bn, what), draft.batchnorm.name, what)
         if batchnorm == "keep" and activation is not None:
-            kept = type(bn)(bn.num_features, bn.eps, bn.momentum, bn.affine)
+            kept = type(bn)(bn.num_features, bn.eps, bn.momentum, bn.affine, dtype=layer.weight.dtype)
             kept.load_state_dict(bn.state_dict())
         else:
             layer = _fold(layer, bn, draft.batchnorm.name)
-    stage = Weighted(name, layer, weights, activation, kept, mult_bits)
+    stage = Weighted(name, sources, layer, weights, activation, kept, mult_bits)
     stage.quantizer.choose(stage.weight)
     return stage

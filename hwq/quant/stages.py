@@ -1,7 +1,7 @@
 """Stages of a prepared network: what is trained, and the very integers that the hardware computes.
 
-A stage has two faces. ``forward(x, grid)`` works on reals with fake quantizers, for training. ``steps(codes, grid)``
-yields every integer tensor the stage makes (float64, (n, c, h, w)), with a suffix for its name, and the grid of each.
+A stage has two faces. ``forward`` works on reals with fake quantizers, for training. ``steps`` takes integers (float64,
+(n, c, h, w)) with their grids and yields every integer tensor the stage makes, with a suffix for its name.
 """
 
 from collections.abc import Iterator
@@ -15,8 +15,9 @@ from .activations import ActivationQuantizer
 from .grid import Grid, require_exact, round_half_up
 from .weights import WeightQuantizer, check_finite, power_of_two
 
-__all__ = ["Stage", "Weighted", "MaxPool", "GlobalAvgPool", "Flatten", "Requant", "Step"]
+__all__ = ["Stage", "Weighted", "Requant", "Codes", "Step", "shift_requant", "batchnorm_line"]
 
+Codes = tuple[torch.Tensor, Grid]
 Step = tuple[str, torch.Tensor, Grid]
 
 
@@ -34,18 +35,40 @@ class Requant:
         total_bound = bound * float(self.mult.abs().max()) + float(self.offset.abs().max())
         require_exact(total_bound * 2.0 ** max(0, -self.shift), name)
         shape = (-1, 1, 1) if acc.ndim == 4 else (-1,)
-        total = acc * self.mult.view(shape) + self.offset.view(shape)
+        total = acc * self.mult.to(acc.device).view(shape) + self.offset.to(acc.device).view(shape)
         return torch.floor(total * 2.0 ** -self.shift).clamp(self.grid.lo, self.grid.hi)
 
 
+def shift_requant(frac_bits: int, out: Grid) -> Requant:
+    """Return how sums with these binary digits become codes of ``out``: rounding half up by a shift."""
+    shift = frac_bits - out.frac_bits
+    half = 2.0 ** (shift - 1) if shift > 0 else 0.0
+    return Requant(torch.ones(1, dtype=torch.float64), torch.full((1,), half, dtype=torch.float64), shift, out)
+
+
 class Stage(nn.Module):
-    """Base; ``name`` is the layer's dotted name in the user's module."""
+    """Base.
 
-    def __init__(self, name: str) -> None:
+    Attributes
+    ----------
+    name : str
+        The layer's dotted name in the user's module.
+    sources : tuple of str
+        Names of the stages that it reads; empty: the network's input.
+    activation : ActivationQuantizer or None
+        Turns its sums into codes; None: it makes none, or they stay.
+    """
+
+    def __init__(self, name: str, sources: tuple[str, ...]) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.sources = name, sources
+        self.activation: ActivationQuantizer | None = None
 
-    def steps(self, codes: torch.Tensor, grid: Grid) -> Iterator[Step]:
+    def grid(self, *grids: Grid) -> Grid:
+        """Return the integers that the stage makes of inputs with these grids."""
+        raise NotImplementedError
+
+    def steps(self, *inputs: Codes) -> Iterator[Step]:
         """Yield (suffix, integers, grid) of every edge this stage makes, in order."""
         raise NotImplementedError
 
@@ -67,10 +90,10 @@ class Weighted(Stage):
         Bits of m, sign included.
     """
 
-    def __init__(self, name: str, layer: nn.Conv2d | nn.Linear, quantizer: WeightQuantizer,
+    def __init__(self, name: str, sources: tuple[str, ...], layer: nn.Conv2d | nn.Linear, quantizer: WeightQuantizer,
                  activation: ActivationQuantizer | None, batchnorm: nn.BatchNorm2d | nn.BatchNorm1d | None = None,
                  mult_bits: int = 10) -> None:
-        super().__init__(name)
+        super().__init__(name, sources)
         self.weight = nn.Parameter(layer.weight.detach().clone())
         bias = layer.bias.detach().clone() if layer.bias is not None else torch.zeros(layer.weight.shape[0])
         if batchnorm is None or layer.bias is not None:
@@ -79,9 +102,10 @@ class Weighted(Stage):
             self.bias = None
         self.quantizer, self.activation, self.batchnorm, self.mult_bits = quantizer, activation, batchnorm, mult_bits
         self.is_conv = isinstance(layer, nn.Conv2d)
-        self.stride, self.pads = (1, 1), (0, 0, 0, 0)
+        self.stride, self.pads, self.dilation, self.groups = (1, 1), (0, 0, 0, 0), (1, 1), 1
         if isinstance(layer, nn.Conv2d):
-            self.stride = (int(layer.stride[0]), int(layer.stride[1]))
+            self.stride, self.dilation = (int(layer.stride[0]), int(layer.stride[1])), (int(layer.dilation[0]), int(layer.dilation[1]))
+            self.groups = layer.groups
             left, right, top, bottom = layer._reversed_padding_repeated_twice       # also right for 'same' of even kernels
             self.pads = (top, left, bottom, right)
 
@@ -90,8 +114,8 @@ class Weighted(Stage):
             return F.linear(x, weight, bias)
         top, left, bottom, right = self.pads
         if (top, left) == (bottom, right):
-            return F.conv2d(x, weight, bias, self.stride, (top, left))
-        return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, self.stride)
+            return F.conv2d(x, weight, bias, self.stride, (top, left), self.dilation, self.groups)
+        return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, self.stride, 0, self.dilation, self.groups)
 
     def forward(self, x: torch.Tensor, grid: Grid | None, float_weights: bool = False) -> torch.Tensor:
         """Train-time result; ``grid`` is the input's, None while it is not calibrated (the bias then stays real)."""
@@ -152,13 +176,23 @@ class Weighted(Stage):
         """Largest magnitude of every channel's sum."""
         return self.weight_codes().abs().flatten(1).sum(1) * grid.largest + self.bias_codes(grid).abs()
 
-    def steps(self, codes: torch.Tensor, grid: Grid) -> Iterator[Step]:
+    def _sums(self, grid: Grid) -> Grid:
+        bound = int(self._bounds(grid).max())
+        return Grid(-bound, bound, grid.frac_bits + int(self.quantizer.frac_bits.max()))
+
+    def grid(self, *grids: Grid) -> Grid:
+        """See `Stage.grid`."""
+        requant = self.requant(grids[0])
+        return self._sums(grids[0]) if requant is None else requant.grid
+
+    def steps(self, *inputs: Codes) -> Iterator[Step]:
         """See `Stage.steps`: the sums, then the codes."""
-        weight, bias = self.weight_codes(), self.bias_codes(grid)
-        bound = float(self._bounds(grid).max())
+        (codes, grid), = inputs
+        sums = self._sums(grid)
+        bound = float(sums.largest)
         require_exact(bound, self.name)
-        acc = self._apply_layer(codes, weight, bias)
-        yield "", acc, Grid(-int(bound), int(bound), grid.frac_bits + int(self.quantizer.frac_bits.max()))
+        acc = self._apply_layer(codes, self.weight_codes(), self.bias_codes(grid))
+        yield "", acc, sums
         requant = self.requant(grid)
         if requant is not None:
             yield ".act", requant(acc, bound, self.name), requant.grid
@@ -179,67 +213,3 @@ def batchnorm_line(bn: nn.BatchNorm2d | nn.BatchNorm1d, bias: torch.Tensor | Non
     if bn.bias is not None:
         constant = constant + bn.bias.detach().to(torch.float64)
     return gain, constant
-
-
-class MaxPool(Stage):
-    """Max pooling without padding, kernel equal to stride."""
-
-    def __init__(self, name: str, kernel: tuple[int, int]) -> None:
-        super().__init__(name)
-        self.kernel = kernel
-
-    def forward(self, x: torch.Tensor, grid: Grid | None) -> torch.Tensor:
-        """Largest of each window."""
-        return F.max_pool2d(x, self.kernel)
-
-    def steps(self, codes: torch.Tensor, grid: Grid) -> Iterator[Step]:
-        """See `Stage.steps`."""
-        yield "", F.max_pool2d(codes, self.kernel), grid
-
-
-class GlobalAvgPool(Stage):
-    """Mean over the whole image; on integers the sum, then the division inside the requantization."""
-
-    def __init__(self, name: str, pixels: int, activation: ActivationQuantizer | None) -> None:
-        super().__init__(name)
-        self.pixels, self.activation = pixels, activation
-
-    def forward(self, x: torch.Tensor, grid: Grid | None) -> torch.Tensor:
-        """Mean, (n, c, 1, 1)."""
-        y = x.mean((2, 3), keepdim=True)
-        return y if self.activation is None else self.activation(y)
-
-    def fraction(self, grid: Grid) -> tuple[int, int]:
-        """Return (p, q) such that the code of a sum ``a`` is ``clamp(floor(a * p / q + 1/2))``."""
-        assert self.activation is not None
-        up = self.activation.grid.frac_bits - grid.frac_bits
-        return 1 << max(up, 0), self.pixels << max(-up, 0)
-
-    def steps(self, codes: torch.Tensor, grid: Grid) -> Iterator[Step]:
-        """See `Stage.steps`."""
-        total = codes.sum((2, 3), keepdim=True)
-        require_exact(grid.largest * self.pixels, self.name)
-        sums = Grid(grid.lo * self.pixels, grid.hi * self.pixels, grid.frac_bits, self.pixels)
-        yield "", total, sums
-        if self.activation is not None:
-            p, q = self.fraction(grid)
-            out = self.activation.grid
-            require_exact(sums.largest * 2 * p + q, self.name)
-            exact = torch.div(total.to(torch.int64) * (2 * p) + q, 2 * q, rounding_mode="floor")
-            yield ".act", exact.clamp(out.lo, out.hi).to(torch.float64), out
-
-
-class Flatten(Stage):
-    """(n, c, h, w) to (n, c*h*w), in torch's order."""
-
-    def __init__(self, name: str, shape: tuple[int, int, int]) -> None:
-        super().__init__(name)
-        self.shape = shape
-
-    def forward(self, x: torch.Tensor, grid: Grid | None) -> torch.Tensor:
-        """Flatten."""
-        return x.flatten(1)
-
-    def steps(self, codes: torch.Tensor, grid: Grid) -> Iterator[Step]:
-        """See `Stage.steps`."""
-        yield "", codes.flatten(1), grid

@@ -1,178 +1,78 @@
-"""Read a user's torch module with torch.fx into a chain of steps, and refuse by name all that cannot be done exactly."""
+"""Read a user's torch module with torch.fx into a graph of operators, and refuse by name all that cannot be done exactly."""
 
 import io
-import operator
+import re
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from ..errors import ModelError
+from .operators import Found, function, layer, refuse
 
 __all__ = ["Op", "trace"]
 
-SUPPORTED = ("Conv2d, Linear, BatchNorm1d/2d behind them, ReLU, MaxPool2d, AdaptiveAvgPool2d(1) or mean over (2, 3), "
-             "Flatten, Dropout, Identity, and the functions relu, max_pool2d, adaptive_avg_pool2d, flatten, view, reshape, dropout")
+INPUT = -1
 
 
 @dataclass(frozen=True)
 class Op:
-    """One step of the chain.
+    """One operator.
 
     Attributes
     ----------
-    kind : str
-        ``conv``, ``linear``, ``bn``, ``relu``, ``maxpool``, ``gap`` or ``flatten``.
+    found : Found
+        What it is; its kind is never empty.
     name : str
-        Dotted name in the user's module; for functions the name torch.fx gives.
+        Dotted name in the user's module; of a function, that of the module that calls it and the function's. Unique.
     module : nn.Module or None
         The layer where it is one.
-    kernel : (int, int)
-        Of a max pooling.
+    sources : tuple of int
+        Places in the list of the operators that it reads; -1: the network's input.
     shape_in, shape_out : tuple of int
-        Without the batch.
+        Without the batch; the first source's.
     """
 
-    kind: str
+    found: Found
     name: str
     module: nn.Module | None
-    kernel: tuple[int, int]
+    sources: tuple[int, ...]
     shape_in: tuple[int, ...]
     shape_out: tuple[int, ...]
 
-
-def _refuse(name: str, attribute: str, value: Any, accepted: str) -> None:
-    raise ModelError(f"Node '{name}': {attribute} = {value!r} is not supported; accepted: {accepted}")
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[1]))
+    @property
+    def kind(self) -> str:
+        """Short for ``found.kind``."""
+        return self.found.kind
 
 
-def _check_conv(name: str, conv: nn.Conv2d) -> None:
-    if conv.groups != 1:
-        _refuse(name, "groups", conv.groups, "1")
-    if tuple(conv.dilation) != (1, 1):
-        _refuse(name, "dilation", tuple(conv.dilation), "1")
-    if conv.padding_mode != "zeros":
-        _refuse(name, "padding_mode", conv.padding_mode, "'zeros'")
+class _Values(ShapeProp):
+    """Runs the graph as it is read: an operator that works in place changes its own copy."""
 
-
-def _check_pool(name: str, kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: Any = False,
-                return_indices: Any = False) -> tuple[int, int]:
-    size = _pair(kernel)
-    if stride is not None and stride != [] and _pair(stride) != size:
-        _refuse(name, "stride", stride, f"the kernel size, {size}")
-    if _pair(padding) != (0, 0):
-        _refuse(name, "padding", padding, "0")
-    if _pair(dilation) != (1, 1):
-        _refuse(name, "dilation", dilation, "1")
-    if ceil_mode:
-        _refuse(name, "ceil_mode", ceil_mode, "False")
-    if return_indices:
-        _refuse(name, "return_indices", return_indices, "False")
-    return size
-
-
-def _check_adaptive(name: str, size: Any) -> None:
-    if size not in (1, (1, 1), [1, 1]):
-        _refuse(name, "output_size", size, "1 (global average)")
-
-
-def _module(name: str, module: nn.Module, shape: tuple[int, ...]) -> tuple[str | None, tuple[int, int]]:
-    """Return the kind (None: nothing to do at run time) and the pooling kernel."""
-    if type(module) is nn.Conv2d:
-        _check_conv(name, module)
-        return "conv", (0, 0)
-    if type(module) is nn.Linear:
-        return "linear", (0, 0)
-    if type(module) in (nn.BatchNorm2d, nn.BatchNorm1d):
-        if module.running_mean is None:
-            _refuse(name, "track_running_stats", False, "True")
-        return "bn", (0, 0)
-    if type(module) is nn.ReLU:
-        return "relu", (0, 0)
-    if type(module) is nn.MaxPool2d:
-        return "maxpool", _check_pool(name, module.kernel_size, module.stride, module.padding, module.dilation,
-                                      module.ceil_mode, module.return_indices)
-    if type(module) is nn.AdaptiveAvgPool2d:
-        _check_adaptive(name, module.output_size)
-        return "gap", (0, 0)
-    if type(module) is nn.Flatten:
-        if module.start_dim != 1 or module.end_dim not in (-1, len(shape)):
-            _refuse(name, "start_dim, end_dim", (module.start_dim, module.end_dim), "1, -1")
-        return "flatten", (0, 0)
-    if isinstance(module, nn.Dropout | nn.Dropout2d | nn.Identity):
-        return None, (0, 0)
-    hint = ""
-    if isinstance(module, nn.AvgPool2d):
-        hint = f" (count_include_pad = {module.count_include_pad}, kernel_size = {module.kernel_size})"
-    raise ModelError(f"Node '{name}': layer {type(module).__name__}{hint} is not supported; supported: {SUPPORTED}")
-
-
-def _function(node: fx.Node, shape: tuple[int, ...], out: tuple[int, ...]) -> tuple[str | None, tuple[int, int]]:
-    name, args, kw = node.name, list(node.args[1:]), dict(node.kwargs)
-    kw.pop("inplace", None)
-    target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
-    if node.target in (F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_"):
-        return "relu", (0, 0)
-    if node.target in (F.max_pool2d, torch.max_pool2d) or target in ("max_pool2d", "boolean_dispatch", "_max_pool2d"):
-        names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-        given = dict(zip(names, args, strict=False)) | kw
-        return "maxpool", _check_pool(name, given.pop("kernel_size"), **given)
-    if node.target is F.adaptive_avg_pool2d:
-        _check_adaptive(name, args[0] if args else kw.get("output_size"))
-        return "gap", (0, 0)
-    if node.target in (torch.mean, "mean"):
-        given = dict(zip(("dim", "keepdim"), args, strict=False)) | kw
-        axes = given.get("dim")
-        if len(shape) != 3 or not isinstance(axes, tuple | list) or sorted(a % 4 for a in axes) != [2, 3]:
-            _refuse(name, "dim", axes, "(2, 3), the whole image")
-        if given.get("dtype") is not None:
-            _refuse(name, "dtype", given["dtype"], "None")
-        return ("gap" if given.get("keepdim") else "gap+flatten"), (0, 0)
-    if node.target in (torch.flatten, "flatten", "view", "reshape", torch.reshape):
-        if node.target in (torch.flatten, "flatten"):
-            given = dict(zip(("start_dim", "end_dim"), args, strict=False)) | kw
-            if given.get("start_dim", 0) != 1 or given.get("end_dim", -1) not in (-1, len(shape)):
-                _refuse(name, "start_dim, end_dim", (given.get("start_dim", 0), given.get("end_dim", -1)), "1, -1")
-        size = 1
-        for axis in shape:
-            size *= axis
-        if out != (size,):
-            _refuse(name, f"shape behind {target}", out, f"({size},): all but the batch in one axis")
-        return "flatten", (0, 0)
-    if node.target in (F.dropout, F.dropout2d, "contiguous"):
-        return None, (0, 0)
-    if node.target in (operator.add, torch.add, "add", "add_", operator.iadd, torch.cat):
-        raise ModelError(f"Node '{name}': '{target}' joins branches (a skip connection), which is not supported yet; "
-                         f"supported is one chain of: {SUPPORTED}")
-    raise ModelError(f"Node '{name}': function '{target}' is not supported; supported: {SUPPORTED}")
-
-
-def _shape(node: fx.Node) -> tuple[int, ...] | None:
-    meta = node.meta.get("tensor_meta")
-    return None if meta is None or not hasattr(meta, "shape") else tuple(meta.shape)
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> Any:
+        args, kwargs = super().fetch_args_kwargs_from_env(n)
+        return torch.utils._pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
 
 
 def trace(model: nn.Module, example: torch.Tensor) -> list[Op]:
-    """Return the chain of steps of ``model`` in order.
+    """Return the operators of ``model``, each behind those it reads; the last one's result is the network's.
 
     Parameters
     ----------
     model : nn.Module
-        A straight line of supported layers. Its mode is kept.
+        Supported layers and functions, from one input to one output. Its mode is kept.
     example : tensor (n, c, h, w) or (n, features)
         Any input; only its shape matters.
 
     Raises
     ------
     ModelError
-        torch.fx cannot trace it, the example does not fit, branches, a layer used twice, anything unsupported.
+        torch.fx cannot trace it, the example does not fit, a layer with weights used twice, anything unsupported; an operator in place
+        whose input is read again, so that what is traced is another function.
     """
     training = model.training
     model.eval()
@@ -182,64 +82,130 @@ def trace(model: nn.Module, example: torch.Tensor) -> list[Op]:
         raise ModelError(f"torch.fx cannot trace {type(model).__name__}: {error}; avoid control flow that depends on data") from None
     finally:
         model.train(training)
+    values = torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
     try:
         graph.eval()
         with torch.no_grad(), redirect_stderr(io.StringIO()):     # it prints a traceback of its own
-            ShapeProp(graph).propagate(example)
+            found = _seeded(_Values(graph).propagate, values)
+            wanted = _seeded(model.eval(), values)
     except Exception as error:
         raise ModelError(f"{type(model).__name__} does not run on an example input of shape {tuple(example.shape)}: "
                          f"{str(error.__cause__ or error).splitlines()[0]}") from None
     finally:
         model.train(training)
-    return _chain(graph, len(example))
+    ops = _Reader(graph, len(example)).ops
+    _require_same(wanted, found, type(model).__name__)
+    return ops
 
 
-def _chain(graph: fx.GraphModule, batch: int) -> list[Op]:
-    modules = dict(graph.named_modules())
-    ops: list[Op] = []
-    seen: set[str] = set()
-    current: fx.Node | None = None
-    for node in graph.graph.nodes:
-        if node.op == "placeholder":
-            if current is not None:
-                raise ModelError(f"Node '{node.name}': the network has a second input; supported: one input")
-            current = node
-            continue
-        if node.op == "output":
-            if node.args[0] is not current:
-                raise ModelError("The network must return the one tensor that its last layer makes")
-            continue
+def _seeded(run: Any, values: torch.Tensor) -> Any:
+    with torch.random.fork_rng(devices=[]):                       # dropout may be on where the user says so
+        torch.manual_seed(0)
+        return run(values.clone())
+
+
+def _require_same(wanted: torch.Tensor, found: torch.Tensor, name: str) -> None:
+    """Compare far above rounding; NaN and infinite weights are refused elsewhere."""
+    largest = wanted.abs().max()
+    if bool(torch.isfinite(largest)) and bool((wanted - found).abs().max() > 1e-3 * largest):
+        raise ModelError(f"{name} computes another function than torch.fx records of it: an operation in place, such as x += y or "
+                         "ReLU(inplace=True), changes a tensor that is read again; write x = x + y, and leave inplace out")
+
+
+def _shape(node: fx.Node) -> tuple[int, ...] | None:
+    meta = node.meta.get("tensor_meta")
+    return None if meta is None or not hasattr(meta, "shape") else tuple(meta.shape)
+
+
+def _base(node: fx.Node) -> str:
+    """Return the name for a function: that of the module that calls it, then its own."""
+    stack = node.meta.get("nn_module_stack")
+    path = str(next(reversed(stack))) if stack else ""
+    return f"{path}.{re.sub(r'_[0-9]+$', '', node.name)}" if path else node.name
+
+
+def _operands(node: fx.Node) -> list[fx.Node]:
+    """Return the nodes that a node reads in order, one as often as it is read."""
+    found: list[fx.Node] = []
+    fx.node.map_arg((node.args, node.kwargs), lambda each: found.append(each))
+    return found
+
+
+class _Reader:
+    """Goes through the nodes that the output depends on, in order."""
+
+    def __init__(self, graph: fx.GraphModule, batch: int) -> None:
+        self.modules = dict(graph.named_modules())
+        self.batch = batch
+        self.ops: list[Op] = []
+        self.place: dict[fx.Node, int] = {}                       # where a node's value is made
+        self.names = set(self.modules)                            # that no function may take
+        self.seen: set[str] = set()
+        needed = self._needed(graph)
+        for node in graph.graph.nodes:
+            if node.op == "placeholder":
+                if self.place:
+                    raise ModelError(f"Node '{node.name}': the network has a second input; supported: one input")
+                self.place[node] = INPUT
+            elif node in needed:
+                self._read(node)
+        if not any(op.kind in ("conv", "linear") for op in self.ops):
+            raise ModelError("The network has no Conv2d and no Linear layer")
+
+    @staticmethod
+    def _needed(graph: fx.GraphModule) -> set[fx.Node]:
+        result = next(node for node in graph.graph.nodes if node.op == "output").args[0]
+        if not isinstance(result, fx.Node) or _shape(result) is None:
+            raise ModelError("The network must return one tensor, not several and nothing else")
+        needed: set[fx.Node] = set()
+        stack = [result]
+        while stack:
+            node = stack.pop()
+            if node not in needed:
+                needed.add(node)
+                stack += node.all_input_nodes
+        return needed
+
+    def _name(self, base: str) -> str:
+        name, count = base, 1
+        while name in self.names:
+            name, count = f"{base}_{count}", count + 1
+        self.names.add(name)
+        return name
+
+    def _read(self, node: fx.Node) -> None:
         full = _shape(node)
         if node.op == "get_attr":
             raise ModelError(f"Node '{node.name}': the parameter '{node.target}' is used outside of a layer; use nn modules")
         if full is None:
-            continue                                # sizes that feed view and reshape
-        sources = [arg for arg in node.all_input_nodes if _shape(arg) is not None]
-        if sources != [current]:
-            if len(sources) > 1:
-                _function(node, (), ())             # names additions and concatenations
-            raise ModelError(f"Node '{node.name}' does not read the node just before it: branches are not supported; "
-                             f"supported is one chain of: {SUPPORTED}")
-        assert current is not None
-        shape = (_shape(current) or ())[1:]
+            return                                                # sizes that feed view and reshape
+        sources = [source for source in _operands(node) if source in self.place]
+        shapes = [(_shape(source) or ())[1:] for source in sources]
+        shape, out = shapes[0] if shapes else (), full[1:]
+        module = None
         if node.op == "call_module":
-            name = str(node.target)
-            if name in seen:
-                raise ModelError(f"Layer '{name}' is used twice; supported: once each")
-            seen.add(name)
-            module = modules[name]
-            kind, kernel = _module(name, module, shape)
+            name, module = str(node.target), self.modules[str(node.target)]
+            found = layer(name, module, shape, out)
+            if name in self.seen:
+                if found.kind in ("conv", "linear", "bn"):
+                    raise ModelError(f"Layer '{name}' is used twice; supported: once each, for layers with weights")
+                name = self._name(name)                           # a ReLU module may serve many places
+            self.seen.add(name)
         else:
-            name, module = node.name, None
-            kind, kernel = _function(node, shape, full[1:])
-        if full[0] != batch:
-            raise ModelError(f"Node '{name}' changes the batch axis: {_shape(current)} to {full}")
-        current = node
-        if kind == "gap+flatten":
-            ops.append(Op("gap", name, module, kernel, shape, (shape[0], 1, 1)))
-            ops.append(Op("flatten", f"{name}.flatten", None, kernel, (shape[0], 1, 1), full[1:]))
-        elif kind is not None and not (kind == "flatten" and len(shape) == 1):
-            ops.append(Op(kind, name, module, kernel, shape, full[1:]))
-    if current is None or not any(op.kind in ("conv", "linear") for op in ops):
-        raise ModelError("The network has no Conv2d and no Linear layer")
-    return ops
+            name = self._name(_base(node))
+            found = function(name, node, shape, out)
+        if not full or full[0] != self.batch:
+            raise ModelError(f"Node '{name}' changes the batch axis: {_shape(sources[0])} to {full}")
+        if found.kind == "add" and shapes != [out, out]:
+            refuse(name, "shapes of the operands", tuple(shapes), "two of one shape: nothing is broadcast")
+        places = [self.place[source] for source in sources]
+        if found.kind == "gap+flatten":
+            places = [self._append(Found("gap"), name, module, places, shape, (shape[0], 1, 1))]
+            found, name, shape, module = Found("flatten"), self._name(f"{name}.flatten"), (shape[0], 1, 1), None
+        nothing = not found.kind or (found.kind == "flatten" and len(shape) == 1) or (found.kind == "concat" and len(sources) == 1)
+        self.place[node] = places[0] if nothing else self._append(found, name, module, places, shape, out)
+
+    def _append(self, found: Found, name: str, module: nn.Module | None, sources: Sequence[int], shape: tuple[int, ...],
+                out: tuple[int, ...]) -> int:
+        self.ops.append(Op(found, name, module, tuple(sources), shape, out))
+        return len(self.ops) - 1

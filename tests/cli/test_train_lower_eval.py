@@ -2,7 +2,9 @@
 
 import csv
 import json
+import re
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,6 +44,22 @@ def work(tmp_path_factory):
     assert load(folder / "x.hwq").factory == "hwq.models.fashion:network"             # for messages: what hwq search is to be given
     assert lowered["weights"] == 30024 and lowered["weight_bits"] == 72 * 8 + (30024 - 72) * 2
     return folder
+
+
+def test_resnet8_by_its_recipe(tmp_path):
+    pytest.importorskip("torch")
+    recipe = (Path(__file__).parents[2] / "examples" / "resnet8" / "config.toml").read_text()
+    for old, new in ((r"validation = \d+", "validation = 8"), (r"calibration = \d+", "calibration = 8"), (r"epochs = \d+", "epochs = 1")):
+        recipe = re.sub(old, new, recipe)
+    (tmp_path / "recipe.toml").write_text(recipe)
+    rng = np.random.default_rng(0)
+    write_npz(tmp_path / "data.npz", Dataset(rng.integers(0, 256, (24, 32, 32, 3)).astype(np.uint8), rng.integers(0, 10, 24)))
+    hwq("train", "hwq.models.resnet8:network(width=0.125)", "--data", tmp_path / "data.npz", "--config", tmp_path / "recipe.toml", "-o", tmp_path / "run")
+    report = json.loads(hwq("lower", tmp_path / "run", "-o", tmp_path / "x.hwq", "--check", tmp_path / "data.npz", "--json"))
+    assert report["checked_numbers"]["blocks.2.add.act"] == 24 * 8 * 8 * 8
+    nodes = {node["name"]: node for node in json.loads(hwq("show", tmp_path / "x.hwq", "--json"))["nodes"]}
+    assert nodes["blocks.1.add"]["op"] == "Add" and nodes["blocks.1.short"]["weight_format"].startswith("dfp:b=8")
+    assert json.loads(hwq("eval", tmp_path / "x.hwq", "--data", tmp_path / "data.npz", "--json"))["images"] == 24
 
 
 def test_show(work):

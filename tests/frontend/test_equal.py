@@ -15,6 +15,8 @@ from hwq.interp import encode_images, run  # noqa: E402
 from hwq.passes import apply_passes  # noqa: E402
 from hwq.quant import InputSpec, calibrate, freeze, prepare  # noqa: E402
 
+from ..quant.networks import randomize  # noqa: E402
+
 
 class Net(nn.Module):
     """A chain with the features asked for."""
@@ -48,16 +50,6 @@ class Net(nn.Module):
         else:
             x = x.flatten(1)
         return self.fc(x)
-
-
-def randomize(net, seed):
-    generator = torch.Generator().manual_seed(seed)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.copy_(torch.randn(module.num_features, generator=generator) * 0.3)
-            module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.2)
-            module.weight.data.copy_(torch.randn(module.num_features, generator=generator))       # negative ones too
-            module.bias.data.copy_(torch.randn(module.num_features, generator=generator))
 
 
 def same_everywhere(model, images):

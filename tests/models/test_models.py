@@ -6,7 +6,6 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from hwq.errors import ModelError  # noqa: E402
 from hwq.frontend import convert, trace_codes  # noqa: E402
 from hwq.interp import encode_images, run  # noqa: E402
 from hwq.models import allcnn, fashion, resnet8  # noqa: E402
@@ -50,13 +49,11 @@ def test_a_narrow_all_cnn_lowers_exactly(last_relu):
         np.testing.assert_array_equal(traced[name], value)
 
 
-def test_resnet8_trains_as_float_only():
+def test_resnet8_is_the_published_size():
     model = resnet8.network()
     weights = sum(p.numel() for p in model.parameters() if p.ndim > 1)
     assert weights == 432 + 2 * 2304 + 4608 + 9216 + 512 + 18_432 + 36_864 + 2048 + 640
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
-    with pytest.raises(ModelError, match="branches are not supported|joins branches"):
-        prepare(model, torch.zeros(2, 3, 32, 32), "dfp:b=4")
 
 
 def test_the_shipped_topology():

@@ -1,0 +1,177 @@
+"""From a network's operators to the stages to be: batch norms and ReLUs join their layers, quantizers find their places and signs."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..errors import ModelError
+from .operators import Found
+from .tracing import INPUT, Op
+
+__all__ = ["Draft", "drafts_of"]
+
+_SUMS = ("conv", "linear", "add", "avgpool", "gap")               # what makes sums, which a quantizer turns into codes
+_MOVES = ("maxpool", "flatten", "pad", "upsample")                # what a ReLU may change places with
+
+
+@dataclass
+class Draft:
+    """A stage to be.
+
+    Attributes
+    ----------
+    op : Op
+        Its operator; of the kind ``quantize`` where a concatenation reads the network's input.
+    sources : tuple of int
+        Places in the list of drafts; -1: the network's input.
+    batchnorm : Op or None
+        The batch norm behind it.
+    relu : bool
+        Whether a ReLU follows, before its quantizer.
+    raw : bool
+        Whether its sums stay as they are: the network's last.
+    tie : str
+        Drafts of the same text, if not empty, get one scale.
+    """
+
+    op: Op
+    sources: tuple[int, ...]
+    batchnorm: Op | None = None
+    relu: bool = False
+    raw: bool = False
+    tie: str = ""
+    negative: bool = field(default=True)                          # may its codes be negative?
+
+    @property
+    def kind(self) -> str:
+        """Kind of its operator."""
+        return self.op.kind
+
+    @property
+    def name(self) -> str:
+        """Name of its operator."""
+        return self.op.name
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether an activation quantizer stands behind it."""
+        return (self.kind in _SUMS and not self.raw) or self.kind == "quantize"
+
+
+class _Drafts:
+    """Takes the operators in order."""
+
+    def __init__(self, ops: Sequence[Op]) -> None:
+        self.ops, self.drafts = ops, list[Draft]()
+        self.place = {INPUT: INPUT}                               # which draft makes an operator's value
+        self.readers = Counter(source for op in ops for source in op.sources)
+        for index, op in enumerate(ops):
+            if op.kind == "bn":
+                self.place[index] = self._batchnorm(op)
+            elif op.kind == "relu":
+                self.place[index] = self._relu(op)
+            elif op.kind == "concat":
+                self.place[index] = self._concat(op)
+            else:
+                self.place[index] = self._append(op, tuple(self.place[source] for source in op.sources))
+        last = self._last_sums()
+        if last is not None:
+            last.raw = not last.relu
+        for place, draft in enumerate(self.drafts):
+            draft.negative = self._negative(place)
+
+    def _append(self, op: Op, sources: tuple[int, ...]) -> int:
+        self.drafts.append(Draft(op, sources))
+        return len(self.drafts) - 1
+
+    def _batchnorm(self, op: Op) -> int:
+        source = op.sources[0]
+        before = self.ops[source] if source != INPUT else None
+        if before is None or before.kind not in ("conv", "linear") or self.readers[source] > 1:
+            behind = before is not None and before.kind == "relu"
+            shared = before is not None and before.kind in ("conv", "linear")
+            raise ModelError(f"Layer '{op.name}': a batch norm must stand directly behind a Conv2d or Linear layer"
+                             f"{', before its ReLU' if behind else ', and be all that reads it' if shared else ''}")
+        draft = self.place[source]
+        self.drafts[draft].batchnorm = op
+        return draft
+
+    def _negative(self, draft: int) -> bool:
+        if draft == INPUT:
+            return False                                          # input codes are never negative
+        made = self.drafts[draft]
+        if made.relu or made.kind == "relu":
+            return False
+        return made.kind in ("conv", "linear") or any(self._negative(source) for source in made.sources)
+
+    def _relu(self, op: Op) -> int:
+        source = op.sources[0]
+        found = self._decides(source)
+        if found is None:                                         # something else reads the value as it is
+            return self._append(op, (self.place[source],))
+        for draft in found:
+            draft.relu = True
+        return self.place[source]
+
+    def _decides(self, index: int) -> list[Draft] | None:
+        """Return the drafts whose quantizers can do the ReLU of an operator's value, or None where others would notice."""
+        if not self._negative(self.place[index]):
+            return []
+        if self.readers[index] > 1:
+            return None
+        op = self.ops[index]
+        if op.kind in (*_SUMS, "bn"):
+            return [self.drafts[self.place[index]]]
+        every: list[Draft] = []
+        for source in op.sources:                                 # of an operator that moves values, or of a concatenation
+            found = self._decides(source)
+            if found is None:
+                return None
+            every += found
+        return every
+
+    def _scales(self, draft: int) -> list[Draft]:
+        """Return the drafts whose quantizers give a value its scale; none: it is the input's."""
+        if draft == INPUT:
+            return []
+        made = self.drafts[draft]
+        if made.kind in (*_SUMS, "quantize"):
+            return [made]
+        return [found for source in made.sources for found in self._scales(source)]
+
+    def _concat(self, op: Op) -> int:
+        sources = [self.place[source] for source in op.sources]
+        scales = [self._scales(source) for source in sources]
+        if any(scales):
+            for k, found in enumerate(scales):
+                if not found:                                     # the input's scale is given and would serve no other operand
+                    sources[k] = self._append(Op(Found("quantize"), f"{op.name}.{k}", None, op.sources[k:k + 1], (), ()), (sources[k],))
+                    scales[k] = [self.drafts[sources[k]]]
+        tied = [draft for found in scales for draft in found]
+        old = {draft.tie for draft in tied} - {""}
+        for draft in self.drafts:
+            if draft.tie in old or any(draft is each for each in tied):
+                draft.tie = op.name
+        return self._append(op, tuple(sources))
+
+    def _last_sums(self) -> Draft | None:
+        """Return what makes the network's result, if pooling and the like alone lie between."""
+        draft = self.place[len(self.ops) - 1]
+        while draft != INPUT and self.drafts[draft].kind in _MOVES:
+            draft = self.drafts[draft].sources[0]
+        return self.drafts[draft] if draft != INPUT and self.drafts[draft].kind in _SUMS else None
+
+
+def drafts_of(ops: Sequence[Op]) -> list[Draft]:
+    """Return the stages to be, each behind those it reads.
+
+    A ReLU goes into the quantizer of the sums before it, also past pooling, padding, flattening and concatenation, unless
+    something else reads them without it; then it stays a stage of its own. The operands of a concatenation share one
+    scale.
+
+    Raises
+    ------
+    ModelError
+        A batch norm that stands elsewhere than directly behind its layer.
+    """
+    return _Drafts(ops).drafts

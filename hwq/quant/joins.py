@@ -1,0 +1,131 @@
+"""Stages where branches meet, and those that branches need: sums, concatenations, a ReLU or a quantizer of its own."""
+
+from collections.abc import Iterator
+
+import torch
+
+from ..errors import ModelError
+from .activations import ActivationQuantizer
+from .grid import Grid, require_exact
+from .stages import Codes, Requant, Stage, Step, shift_requant
+
+__all__ = ["Add", "Concat", "Relu", "Quantize"]
+
+
+class Add(Stage):
+    """Sum of two tensors of one shape: on integers at the finer of their scales, then requantized.
+
+    Parameters
+    ----------
+    activation : ActivationQuantizer or None
+        None: the sums stay (the network's last layer).
+    """
+
+    def __init__(self, name: str, sources: tuple[str, ...], activation: ActivationQuantizer | None) -> None:
+        super().__init__(name, sources)
+        self.activation = activation
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """Sum, quantized."""
+        return a + b if self.activation is None else self.activation(a + b)
+
+    def mults(self, a: Grid, b: Grid) -> tuple[int, int]:
+        """Return the powers of two that bring both operands to the finer scale."""
+        fine = max(a.frac_bits, b.frac_bits)
+        return 1 << (fine - a.frac_bits), 1 << (fine - b.frac_bits)
+
+    def sums(self, a: Grid, b: Grid) -> Grid:
+        """Return the grid of the sums."""
+        up, across = self.mults(a, b)
+        return Grid(a.lo * up + b.lo * across, a.hi * up + b.hi * across, max(a.frac_bits, b.frac_bits))
+
+    def requant(self, a: Grid, b: Grid) -> Requant | None:
+        """Return how sums become codes; None where they stay."""
+        return None if self.activation is None else shift_requant(self.sums(a, b).frac_bits, self.activation.grid)
+
+    def grid(self, *grids: Grid) -> Grid:
+        """See `Stage.grid`."""
+        return self.sums(*grids) if self.activation is None else self.activation.grid
+
+    def steps(self, *inputs: Codes) -> Iterator[Step]:
+        """See `Stage.steps`: the sums, then the codes."""
+        (a, grid_a), (b, grid_b) = inputs
+        up, across = self.mults(grid_a, grid_b)
+        sums, requant = self.sums(grid_a, grid_b), self.requant(grid_a, grid_b)
+        bound = grid_a.largest * up + grid_b.largest * across
+        require_exact(bound, self.name)
+        total = a * up + b * across
+        yield "", total, sums
+        if requant is not None:
+            yield ".act", requant(total, bound, self.name), requant.grid
+
+
+class Concat(Stage):
+    """Channels of several tensors behind one another; all have one scale, see `hwq.quant.drafts`."""
+
+    def forward(self, *x: torch.Tensor) -> torch.Tensor:
+        """Concatenate."""
+        return torch.cat(x, 1)
+
+    def grid(self, *grids: Grid) -> Grid:
+        """See `Stage.grid`.
+
+        Raises
+        ------
+        ModelError
+            The scales differ, which calibration does not leave.
+        """
+        scales = sorted({grid.frac_bits for grid in grids})
+        if len(scales) > 1:
+            raise ModelError(f"'{self.name}' concatenates activations of different scales, {', '.join(f'2**-{f}' for f in scales)}; "
+                             "call hwq.quant.calibrate(model, batches)")
+        return Grid(min(grid.lo for grid in grids), max(grid.hi for grid in grids), scales[0])
+
+    def steps(self, *inputs: Codes) -> Iterator[Step]:
+        """See `Stage.steps`."""
+        yield "", self(*(codes for codes, _ in inputs)), self.grid(*(grid for _, grid in inputs))
+
+
+class Relu(Stage):
+    """ReLU on codes that something else reads without it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Clamp below zero."""
+        return torch.relu(x)
+
+    def grid(self, *grids: Grid) -> Grid:
+        """See `Stage.grid`."""
+        return Grid(max(grids[0].lo, 0), max(grids[0].hi, 0), grids[0].frac_bits)
+
+    def steps(self, *inputs: Codes) -> Iterator[Step]:
+        """See `Stage.steps`."""
+        (codes, grid), = inputs
+        yield "", torch.relu(codes), self.grid(grid)
+
+
+class Quantize(Stage):
+    """Brings the network's input to another scale."""
+
+    activation: ActivationQuantizer
+
+    def __init__(self, name: str, sources: tuple[str, ...], activation: ActivationQuantizer) -> None:
+        super().__init__(name, sources)
+        self.activation = activation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Quantize."""
+        return self.activation(x)                                 # type: ignore[no-any-return]
+
+    def requant(self, grid: Grid) -> Requant:
+        """Return how codes become codes."""
+        return shift_requant(grid.frac_bits, self.activation.grid)
+
+    def grid(self, *grids: Grid) -> Grid:
+        """See `Stage.grid`."""
+        return self.activation.grid
+
+    def steps(self, *inputs: Codes) -> Iterator[Step]:
+        """See `Stage.steps`."""
+        (codes, grid), = inputs
+        requant = self.requant(grid)
+        yield "", requant(codes, grid.largest, self.name), requant.grid

@@ -1,0 +1,228 @@
+"""What each layer and function of a user's network is, with its geometry; all that cannot be done exactly is refused by name."""
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from ..errors import ModelError
+
+__all__ = ["Found", "SUPPORTED", "layer", "function", "refuse"]
+
+SUPPORTED = ("Conv2d, Linear, BatchNorm1d/2d behind them, ReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d(1) or mean over (2, 3), "
+             "additions, concatenations along the channels, ZeroPad2d, Upsample (nearest), Flatten, Dropout, Identity, and the "
+             "functions relu, max_pool2d, avg_pool2d, adaptive_avg_pool2d, add, cat, pad, interpolate, flatten, view, reshape, dropout")
+
+Shape = tuple[int, ...]
+Pads = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a layer or function is.
+
+    Attributes
+    ----------
+    kind : str
+        ``conv``, ``linear``, ``bn``, ``relu``, ``maxpool``, ``avgpool``, ``gap``, ``gap+flatten``, ``flatten``, ``pad``,
+        ``upsample``, ``add``, ``concat``; empty where nothing is to do at run time.
+    kernel, stride : (int, int)
+        Of a pooling; of an upsampling, its factors.
+    pads : (top, left, bottom, right)
+        Of a pooling or padding.
+    """
+
+    kind: str
+    kernel: tuple[int, int] = (0, 0)
+    stride: tuple[int, int] = (0, 0)
+    pads: Pads = (0, 0, 0, 0)
+
+
+def refuse(name: str, attribute: str, value: Any, accepted: str) -> None:
+    """Raise the `ModelError` of an attribute."""
+    raise ModelError(f"Node '{name}': {attribute} = {value!r} is not supported; accepted: {accepted}")
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[-1]))
+
+
+def _windows(name: str, kind: str, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Found:
+    kernel, (down, right) = _pair(kernel_size), _pair(padding)
+    return Found(kind, kernel, kernel if stride is None or stride == [] else _pair(stride), (down, right, down, right))
+
+
+def _max_pool(name: str, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: Any = False,
+              return_indices: Any = False) -> Found:
+    if _pair(dilation) != (1, 1):
+        refuse(name, "dilation", dilation, "1")
+    if ceil_mode:
+        refuse(name, "ceil_mode", ceil_mode, "False")
+    if return_indices:
+        refuse(name, "return_indices", return_indices, "False")
+    return _windows(name, "maxpool", kernel_size, stride, padding)
+
+
+def _avg_pool(name: str, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: Any = False, count_include_pad: Any = True,
+              divisor_override: Any = None) -> Found:
+    if ceil_mode:
+        refuse(name, "ceil_mode", ceil_mode, "False")
+    if not count_include_pad and _pair(padding) != (0, 0):
+        refuse(name, "count_include_pad", count_include_pad, "True where there is padding: every sum is divided by the kernel's area")
+    if divisor_override is not None:
+        refuse(name, "divisor_override", divisor_override, "None")
+    return _windows(name, "avgpool", kernel_size, stride, padding)
+
+
+def _adaptive(name: str, size: Any) -> Found:
+    if size not in (1, (1, 1), [1, 1]):
+        refuse(name, "output_size", size, "1 (global average)")
+    return Found("gap")
+
+
+def _pad(name: str, pad: Any, mode: str = "constant", value: Any = None) -> Found:
+    if mode != "constant":
+        refuse(name, "mode", mode, "'constant'")
+    if value not in (None, 0):
+        refuse(name, "value", value, "0")
+    left, right, top, bottom = (*pad, 0, 0)[:4] if len(pad) in (2, 4) else (-1, -1, -1, -1)
+    if min(left, right, top, bottom) < 0:
+        refuse(name, "pad", tuple(pad), "2 or 4 numbers that are not negative, for width and height")
+    return Found("pad", pads=(top, left, bottom, right))
+
+
+def _upsample(name: str, shape: Shape, out: Shape, mode: str) -> Found:
+    if mode not in ("nearest", "nearest-exact"):
+        refuse(name, "mode", mode, "'nearest'")
+    if len(shape) != 3 or out[1] % shape[1] or out[2] % shape[2]:
+        refuse(name, "size", out[1:], f"a multiple of the image's {shape[1:]}")
+    return Found("upsample", (out[1] // shape[1], out[2] // shape[2]))
+
+
+def layer(name: str, module: nn.Module, shape: Shape, out: Shape) -> Found:
+    """Return what a layer is; ``shape`` and ``out`` are those of its input and output, without the batch.
+
+    Raises
+    ------
+    ModelError
+        It is not supported, or one of its attributes is not.
+    """
+    kind = type(module)
+    if kind is nn.Conv2d:
+        if module.padding_mode != "zeros":
+            refuse(name, "padding_mode", module.padding_mode, "'zeros'")
+        return Found("conv")
+    if kind is nn.Linear:
+        return Found("linear")
+    if kind in (nn.BatchNorm2d, nn.BatchNorm1d):
+        if module.running_mean is None:
+            refuse(name, "track_running_stats", False, "True")
+        return Found("bn")
+    if kind is nn.ReLU:
+        return Found("relu")
+    if isinstance(module, nn.MaxPool2d) and kind is nn.MaxPool2d:
+        return _max_pool(name, module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode, module.return_indices)
+    if isinstance(module, nn.AvgPool2d) and kind is nn.AvgPool2d:
+        return _avg_pool(name, module.kernel_size, module.stride, module.padding, module.ceil_mode, module.count_include_pad,
+                         module.divisor_override)
+    if kind is nn.AdaptiveAvgPool2d:
+        return _adaptive(name, module.output_size)
+    if kind in (nn.ZeroPad2d, nn.ConstantPad2d):
+        return _pad(name, module.padding, "constant", module.value)
+    if kind in (nn.Upsample, nn.UpsamplingNearest2d):
+        return _upsample(name, shape, out, str(module.mode))
+    if kind is nn.Flatten:
+        if module.start_dim != 1 or module.end_dim not in (-1, len(shape)):
+            refuse(name, "start_dim, end_dim", (module.start_dim, module.end_dim), "1, -1")
+        return Found("flatten")
+    if isinstance(module, nn.Dropout | nn.Dropout2d | nn.Identity):
+        return Found("")
+    raise ModelError(f"Node '{name}': layer {kind.__name__} is not supported; supported: {SUPPORTED}")
+
+
+def _given(node: fx.Node, *names: str) -> dict[str, Any]:
+    """Return a function's arguments behind its tensor, by name."""
+    given = dict(zip(names, node.args[1:], strict=False)) | dict(node.kwargs)
+    return {key: value for key, value in given.items() if key not in ("inplace", "input", "out")}
+
+
+def _mean(name: str, node: fx.Node, shape: Shape) -> Found:
+    given = _given(node, "dim", "keepdim")
+    axes = given.get("dim")
+    if len(shape) != 3 or not isinstance(axes, tuple | list) or sorted(a % 4 for a in axes) != [2, 3]:
+        refuse(name, "dim", axes, "(2, 3), the whole image")
+    if given.get("dtype") is not None:
+        refuse(name, "dtype", given["dtype"], "None")
+    return Found("gap" if given.get("keepdim") else "gap+flatten")
+
+
+def _flatten(name: str, node: fx.Node, shape: Shape, out: Shape) -> Found:
+    if node.target in (torch.flatten, "flatten"):
+        given = _given(node, "start_dim", "end_dim")
+        if given.get("start_dim", 0) != 1 or given.get("end_dim", -1) not in (-1, len(shape)):
+            refuse(name, "start_dim, end_dim", (given.get("start_dim", 0), given.get("end_dim", -1)), "1, -1")
+    size = 1
+    for axis in shape:
+        size *= axis
+    if out != (size,):
+        refuse(name, f"shape behind {_called(node)}", out, f"({size},): all but the batch in one axis")
+    return Found("flatten")
+
+
+def _add(name: str, node: fx.Node, shape: Shape, out: Shape) -> Found:
+    given = _given(node, "other", "alpha")
+    operands = [given.get("other"), *node.args[:1]]
+    if given.get("alpha", 1) != 1:
+        refuse(name, "alpha", given["alpha"], "1")
+    numbers = [operand for operand in operands if not isinstance(operand, fx.Node)]
+    if numbers and numbers != [0]:
+        raise ModelError(f"Node '{name}' adds {numbers[0]!r}; supported: the sum of two tensors of one shape")
+    return Found("" if numbers else "add")
+
+
+def _concat(name: str, node: fx.Node, shape: Shape, out: Shape) -> Found:
+    axis = _given(node, "dim", "axis").get("dim", node.kwargs.get("axis", 0))
+    if not isinstance(axis, int) or axis % (len(out) + 1) != 1:
+        refuse(name, "dim", axis, "1, the channels")
+    return Found("concat")
+
+
+def _called(node: fx.Node) -> str:
+    target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+    return "max_pool2d" if target in ("boolean_dispatch", "_max_pool2d", "fn") and node.name.startswith("max_pool2d") else target
+
+
+_FUNCTIONS: list[tuple[tuple[Any, ...], Callable[[str, fx.Node, Shape, Shape], Found]]] = [
+    ((F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_"), lambda name, node, shape, out: Found("relu")),
+    ((F.max_pool2d, torch.max_pool2d), lambda name, node, shape, out: _max_pool(
+        name, **_given(node, "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"))),
+    ((F.avg_pool2d,), lambda name, node, shape, out: _avg_pool(
+        name, **_given(node, "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"))),
+    ((F.adaptive_avg_pool2d,), lambda name, node, shape, out: _adaptive(name, _given(node, "output_size").get("output_size"))),
+    ((torch.mean, "mean"), lambda name, node, shape, out: _mean(name, node, shape)),
+    ((torch.flatten, "flatten", "view", "reshape", torch.reshape), _flatten),
+    ((F.dropout, F.dropout2d, "contiguous"), lambda name, node, shape, out: Found("")),
+    ((F.pad,), lambda name, node, shape, out: _pad(name, **_given(node, "pad", "mode", "value"))),
+    ((F.interpolate, F.upsample), lambda name, node, shape, out: _upsample(
+        name, shape, out, _given(node, "size", "scale_factor", "mode").get("mode", "nearest"))),
+    ((operator.add, operator.iadd, torch.add, "add", "add_"), _add),
+    ((torch.cat, torch.concat, torch.concatenate), _concat),
+]
+
+
+def function(name: str, node: fx.Node, shape: Shape, out: Shape) -> Found:
+    """Return what a called function or method is; shapes as for `layer`.
+
+    Raises
+    ------
+    ModelError
+        It is not supported, or one of its arguments is not.
+    """
+    for targets, rule in _FUNCTIONS:
+        if node.target in targets:
+            return rule(name, node, shape, out)
+    raise ModelError(f"Node '{name}': function '{_called(node)}' is not supported; supported: {SUPPORTED}")
