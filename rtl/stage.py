@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import gcd
 from typing import TypeVar
 
@@ -17,15 +18,19 @@ from .matvec import MatVec
 from .reduce import ArgMax, Reduce
 from .requantizer import Requantizer
 from .ring import Ring
-from .schedule import Actor, Filter, Gear, RingActor, ShiftActor
+from .schedule import Actor, Filter, Gear, RingActor, ShiftActor, Sink, steady_state
 from .serializer import Serializer
 from .shapers import Cropper, Padder, StreamBuffer, WidthConverter
 from .window import MemoryWindow, ShiftWindow, reach
+from .wired import WiredMatVec
 
 __all__ = ["Folding", "Requant", "ConvStage", "PoolStage", "GlobalPoolStage", "ArgMaxStage", "deep", "gears", "gear_actors",
            "groups_at_once", "trimmed_width"]
 
 Deep = TypeVar("Deep", bound=Ring)
+
+# Levels of adders between registers in a wired layer.
+_WIRED_LEVELS = 2
 
 
 @dataclass(frozen=True)
@@ -43,9 +48,11 @@ class Folding:
     block_rom : bool
         Weights in block RAM.
     style : str
-        How `MatVec` multiplies.
+        How `MatVec` multiplies; ``"wired"``: `WiredMatVec` behind a shift window, all outputs at once.
     depth : int
         Words of the ring (`MemoryWindow`), a power of two; 0: as many as the least blocks hold.
+    steps : int
+        Of the search for a wired layer's adder graph.
     """
 
     pe: int = 1
@@ -55,6 +62,7 @@ class Folding:
     block_rom: bool = True
     style: str = "lut"
     depth: int = 0
+    steps: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,8 +192,14 @@ class ConvStage(Chain):
                                             value=pad_value, out_shape=x_shape)))
         self._input = (height, width, channels // beat), keep, pads, (in_lanes, beat), pool
         arranged = weight.reshape(outputs, self.window.words, self.window.simd // parts)
-        self.matvec = MatVec(arranged, weight_format, x_range, pe=fold.pe, parts=parts, repeat=repeat, block_rom=fold.block_rom,
-                             style=fold.style, technology=technology)
+        self.matvec: MatVec | WiredMatVec
+        if fold.style == "wired":
+            check(fold.source == "shift" and fold.pe == outputs,
+                  f"Style wired takes a shift window and all {outputs} outputs at once, not pe = {fold.pe} and a {fold.source} window")
+            self.matvec = WiredMatVec(arranged, x_range, every=_WIRED_LEVELS, steps=fold.steps)
+        else:
+            self.matvec = MatVec(arranged, weight_format, x_range, pe=fold.pe, parts=parts, repeat=repeat, block_rom=fold.block_rom,
+                                 style=fold.style, technology=technology)
         order = (outputs // fold.pe, repeat, fold.pe // fold.lanes)
         in_range, ranges, too_much = self.matvec.acc_range, self.matvec.ranges, self.matvec.too_much
         blocks += [("window", self.window), ("matvec", self.matvec)]
@@ -197,8 +211,9 @@ class ConvStage(Chain):
         self.requantizer = requant.block(in_range, outputs, fold.lanes, order, technology, too_much, ranges)
         # Sums that come more slowly than they leave need no path of ready through the serializer.
         self._relaxed = self.window.words > fold.pe // fold.lanes
-        blocks += [("serializer", Serializer(shape_of(*in_range), fold.pe, fold.lanes, relaxed=self._relaxed)),
-                   ("requantizer", self.requantizer)]
+        if fold.pe > fold.lanes:
+            blocks.append(("serializer", Serializer(shape_of(*in_range), fold.pe, fold.lanes, relaxed=self._relaxed)))
+        blocks.append(("requantizer", self.requantizer))
         out_range = (requant.lo, requant.hi)
         if repeat > 1:
             blocks.append(("pool", Reduce("max", out_range, lanes=fold.lanes, counts=(repeat, order[2]), over=(True, False),
@@ -216,13 +231,16 @@ class ConvStage(Chain):
         results *= self.matvec.repeat
         (height, width, words), keep, pads, _, _ = self._input
         border = (keep[0] + pads[0] + pads[2]) * (keep[1] + pads[1] + pads[3]) * words
+        beats = self.fold.pe // self.fold.lanes
+        if isinstance(self.window, ShiftWindow) and beats > self.window.groups:      # windows wait, and where none ends little is made up
+            results = _paced(tuple(self.window.ends), self.window.groups, beats, self.matvec.latency)
         return max(self.window.cycles, results, height * width * words, border)
 
     @property
     def frames(self) -> int:
         """Frames that can be under way in the stage."""
         if not isinstance(self.window, MemoryWindow):
-            return 2
+            return 2 + self.matvec.latency // (self.window.rows * self.window.cols)
         return 2 + self.window.frames
 
     @property
@@ -243,23 +261,33 @@ class ConvStage(Chain):
         (height, width, words), keep, _, lanes, pool = self._input
         inside = self._inside
         beats = self.fold.pe // self.fold.lanes
-        latency = self.window.latency + self.matvec.latency + self.requantizer.latency + 5
+        latency = self.requantizer.latency + 5
         actors: list[Actor] = []
         if isinstance(self.window, MemoryWindow):
             w = self.window
             repeat = w.pool[0] * w.pool[1]               # of a pooled block, only the maxima leave the stage
             actors = [RingActor(after, inside, starts=w.starts, span=w.span, capacity=w.capacity, groups=w.sends,
-                                group_cycles=repeat * max(w.words, beats if repeat > 1 else 1), beats=beats, latency=latency,
-                                gap=1 + self._relaxed)]
+                                group_cycles=repeat * max(w.words, beats if repeat > 1 else 1), beats=beats,
+                                latency=self.window.latency + self.matvec.latency + latency, gap=1 + self._relaxed)]
         else:
             if pool != (1, 1):
                 actors = [_pool_actor(after, self.window.rows, self.window.cols, self.matvec.outputs // self.fold.lanes, pool)]
             actors.insert(0, ShiftActor(actors[0] if actors else after, inside, windows=self.window.ends,
-                                        groups=self.window.groups, beats=beats, latency=latency))
+                                        groups=self.window.groups, beats=beats, depth=self.matvec.latency, latency=latency))
         if keep != (height, width):
             actors.insert(0, Filter(actors[0], [y < keep[0] and x < keep[1] for y in range(height) for x in range(width)
                                                 for _ in range(words)], 0))
         return gear_actors(actors[0], *lanes) + actors
+
+
+@lru_cache
+def _paced(windows: tuple[bool, ...], groups: int, beats: int, depth: int) -> int:
+    """Return the cycles a frame of a shift window on its own, its pixels and results never waiting."""
+    def make() -> list[Actor]:
+        sink = Sink()
+        return [ShiftActor(sink, [True] * len(windows), windows=windows, groups=groups, beats=beats, depth=depth, latency=0), sink]
+
+    return steady_state(make, len(windows))[0]
 
 
 def groups_at_once(pe: int, outputs: int, groups: int) -> int:
