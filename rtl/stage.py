@@ -221,7 +221,8 @@ class ConvStage(Chain):
         elif pool != (1, 1):
             blocks += pool_blocks(out_range, fold.lanes, self.window.rows, self.window.cols, outputs, pool, technology)
         self.out_shape, self.out_lanes, self.fold = self.requantizer.out_shape, fold.lanes, fold
-        blocks.append(("buffer", StreamBuffer(self.out_shape, fold.lanes)))
+        if pool != (1, 1) or not self._relaxed or fold.pe == fold.lanes:     # else the serializer cuts what the next stage's ready reaches
+            blocks.append(("buffer", StreamBuffer(self.out_shape, fold.lanes)))
         super().__init__(blocks)
 
     @property
