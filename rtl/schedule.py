@@ -197,7 +197,8 @@ class ShiftActor(Bordered):
 
     def __init__(self, after: Actor, real: Sequence[bool], *, windows: Sequence[bool], groups: int, beats: int, depth: int, latency: int):
         super().__init__(real)
-        self.after, self.windows, self.groups, self.beats, self.depth, self.latency = after, list(windows), groups, beats, depth, latency + _SLACK
+        self.after, self.windows, self.groups, self.beats = after, list(windows), groups, beats
+        self.depth, self.latency = depth, latency + _SLACK
         self._ready, self._taken = 0, 0
         self._now, self._moves = 0, 0                    # cycle of the product's last move, how many it made
         self._ends: deque[int] = deque()                 # the move that takes each window out of it

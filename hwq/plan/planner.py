@@ -20,7 +20,7 @@ from .layers import Layer, Stage, split
 from .search import choose
 from .settle import settle, simulated_cycles
 
-__all__ = ["Plan", "PlannedLayer", "make_plan", "least_block_rams", "next_step", "parse_fold", "LC_USABLE"]
+__all__ = ["Plan", "PlannedLayer", "Wish", "make_plan", "least_block_rams", "next_step", "parse_fold", "LC_USABLE"]
 
 # Share of the logic cells that the plan may fill: beyond, placement gets slow and the clock drops.
 LC_USABLE = 0.9
@@ -29,8 +29,9 @@ Wish = tuple[int, int] | Literal["wired"]
 _MAX_LANES = 256
 # Lanes tried for a target without limits: moderate, so that the Verilog suits any part.
 _GENERIC_LANES = 16
-# Signed digits of the weights up to which a layer is offered wired unasked, and for which its adders are searched for.
-_WIRED_DIGITS, _WIRED_STEPS = 400, 3000
+# Signed digits of the weights up to which a layer is offered wired unasked and its adders are searched for, in so many steps
+# times digits: some seconds.
+_WIRED_DIGITS, _WIRED_STEPS = 400, 333_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,8 +215,8 @@ class _Search:
     def tuned(self, plan: Plan) -> Plan:
         """Return the plan with its wired layers' adders searched for, where that makes it smaller and keeps its cycles."""
         folds = {p.layer.name: p.fold for p in plan.layers if p.fold}
-        wired = {name: replace(fold, steps=_WIRED_STEPS) for name, fold in folds.items() if fold.style == "wired"
-                 and wired_size(next(layer.weight for layer in self.layers if layer.name == name)) <= _WIRED_DIGITS}
+        sizes = {p.layer.name: max(1, wired_size(p.layer.weight)) for p in plan.layers if p.fold and p.fold.style == "wired"}
+        wired = {name: replace(folds[name], steps=_WIRED_STEPS // size) for name, size in sizes.items() if size <= _WIRED_DIGITS}
         if not wired:
             return plan
 
