@@ -8,6 +8,7 @@ between the marks of docs/benchmarks.md.
 import argparse
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +30,26 @@ def replaced(text: str, name: str, new: str) -> str:
     return result
 
 
-def _networks(arguments: argparse.Namespace) -> tuple[str, Any]:
-    found = list(peers.rows(networks(), place=not arguments.pack_only))
-    return peers.table(found), found
+def _networks(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    for k, row in enumerate(peers.rows(networks(), place=not arguments.pack_only)):
+        yield peers.table([row], head=k == 0), row
 
 
-def _busy(arguments: argparse.Namespace) -> tuple[str, Any]:
-    found = [busy.line(graph) for graph in networks().values()]
-    return "\n".join(f"* {each}." for each in found), found
+def _busy(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    for graph in networks().values():
+        text = busy.line(graph)
+        yield f"* {text}.", text
 
 
-def _wired(arguments: argparse.Namespace) -> tuple[str, Any]:
-    found = [wired.row(name, Effort(arguments.starts, arguments.steps)) for name in wired.KNOWN]
-    return f"{wired.table(found)}\n\n{wired.mean(found)}", found
+def _wired(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    found = []
+    for name in wired.KNOWN:
+        found.append(wired.row(name, Effort(arguments.starts, arguments.steps)))
+        yield wired.table(found[-1:], head=len(found) == 1), found[-1]
+    yield f"\n{wired.mean(found)}", wired.mean(found)
 
 
+# Each yields lines as they are measured, with their figures.
 PARTS = {"networks": _networks, "busy": _busy, "wired": _wired}
 
 
@@ -59,12 +65,16 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - PARTS.keys():
         parser.error(f"Unknown part {', '.join(sorted(unknown))}; known: {', '.join(PARTS)}")
-    figures = {}
+    figures: dict[str, list[Any]] = {}
     for name in arguments.parts or PARTS:
-        text, figures[name] = PARTS[name](arguments)
-        print(f"## {name}\n\n{text}\n", flush=True)
+        print(f"## {name}\n", flush=True)
+        lines, figures[name] = [], []
+        for line, figure in PARTS[name](arguments):
+            print(line, flush=True)
+            lines.append(line)
+            figures[name].append(figure)
         if arguments.write:
-            write_atomic(DOCS, replaced(DOCS.read_text(encoding="utf-8"), name, text).encode())
+            write_atomic(DOCS, replaced(DOCS.read_text(encoding="utf-8"), name, "\n".join(lines)).encode())
     if arguments.json:
         write_atomic(arguments.json, (json.dumps(figures, indent=1) + "\n").encode())
 
