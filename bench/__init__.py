@@ -1,1 +1,1 @@
-"""Measurements that anyone can run again: ``python -m bench.peers``, ``python -m bench.calibrate``, ``python -m bench.wired``."""
+"""Measurements that anyone can run again: ``python -m bench`` (beside the peers), ``python -m bench.calibrate`` (the estimate)."""

@@ -22,7 +22,7 @@ from hwq.rtl.stage import ConvStage
 
 from .networks import networks
 
-__all__ = ["busy"]
+__all__ = ["busy", "line"]
 
 
 def busy(graph: Graph, part: str, *, frames: int = 4, seed: int = 0) -> dict[str, Any]:
@@ -81,18 +81,23 @@ def busy(graph: Graph, part: str, *, frames: int = 4, seed: int = 0) -> dict[str
         name: sum(first < cycle <= last for cycle in seen) / (last - first) for name, seen in events.items()}}
 
 
+def line(graph: Graph, part: str = "") -> str:
+    """Measure a network, and say it in a line; on the part that it fits if none is given."""
+    part = part or ("hx8k" if graph.name == "N3" else "up5k")
+    got = busy(graph, part)
+    return (f"{graph.name} on {part}: {got['cycles']:,} cycles planned, {got['measured']:,} measured; busy: "
+            + ", ".join(f"{name} {100 * share:.1f} %" for name, share in got["layers"].items()))
+
+
 def main() -> None:
-    """Print a line a layer."""
+    """Print a line a network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--device", default="")
     arguments = parser.parse_args()
     graphs = [load(path) for path in arguments.models] or list(networks().values())
     for graph in graphs:
-        part = arguments.device or ("hx8k" if graph.name == "N3" else "up5k")
-        got = busy(graph, part)
-        print(f"{graph.name} on {part}: {got['cycles']:,} cycles planned, {got['measured']:,} measured; busy: "
-              + ", ".join(f"{name} {100 * share:.1f} %" for name, share in got["layers"].items()), flush=True)
+        print(line(graph, arguments.device), flush=True)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,10 @@ CHECKED = {
     "po2 3 bit 4x4": dict(fmt=PowerOfTwo(3, 0), pe=4, simd=4, outputs=16, channels=8, pads=1),
     "po2 4 bit 1x4": dict(fmt=PowerOfTwo(4, 0), pe=1, simd=4, outputs=8, channels=8),
     "1x1 kernel, 4 bit 4x4, scaled": dict(fmt=_D[4], pe=4, simd=4, outputs=16, channels=16, kernel=1, scaled=True),
+    "wired 3x3, 8 bits in": dict(fmt=_D[4], pe=8, simd=9, outputs=8, channels=1, source="shift", style="wired", x_high=255,
+                                 block_rom=False),
+    "wired linear": dict(fmt=_D[3], pe=10, simd=24, outputs=10, channels=24, kernel=1, size=1, source="shift", style="wired",
+                         block_rom=False),
     "shift window 2 bit": dict(fmt=_D[2], pe=2, simd=9, outputs=8, channels=1, source="shift", pads=1, x_high=255,
                                block_rom=False),
 }

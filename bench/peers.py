@@ -1,4 +1,4 @@
-"""Build the four networks and print what they take beside the peers: ``python -m bench.peers [N1 N2 ...] [--json FILE]``.
+"""The four networks beside the peers: ``python -m bench.peers [N1 N2 ...] [--json FILE]``; ``python -m bench`` joins it with the rest.
 
 Every design goes through the public API: `make_plan`, `lower`, Yosys, nextpnr. ``core`` is the whole core with its input
 guard, frame logic and start-up timer; ``stage`` the layer's stage alone, which is what a peer's parts amount to. With
@@ -8,6 +8,7 @@ guard, frame logic and start-up timer; ``stage`` the layer's stage alone, which 
 import argparse
 import json
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,22 @@ from hwq.errors import FitError
 from hwq.ir import Graph
 from hwq.lower import lower
 from hwq.passes import apply_passes
-from hwq.plan import device, make_plan
+from hwq.plan import Wish, device, make_plan
 from hwq.rtl.common import Cost
+from hwq.rtl.stage import Folding
 from hwq.sim import verify
 
 from .measure import measure
 from .networks import networks
 
-__all__ = ["DESIGNS", "PEERS", "design", "check"]
+__all__ = ["DESIGNS", "PEERS", "design", "check", "rows", "table"]
 
-# network, part, foldings, what is measured
-DESIGNS: list[tuple[str, str, dict[str, tuple[int, int]], str]] = [
+# network, part, foldings, what is measured; part generic: synthesised for iCE40 and packed, however large.
+DESIGNS: list[tuple[str, str, dict[str, Wish], str]] = [
     ("N1", "up5k", {}, "core"),
-    ("N2", "up5k", {"conv": (4, 4)}, "stage"), ("N2", "up5k", {"conv": (4, 4)}, "core"), ("N2", "up5k", {"conv": (2, 8)}, "core"),
-    ("N2", "hx8k", {"conv": (4, 4)}, "stage"), ("N2", "hx8k", {}, "core"),
+    ("N2", "up5k", {"conv": (4, 4)}, "stage"), ("N2", "up5k", {"conv": (2, 8)}, "stage"), ("N2", "up5k", {"conv": (4, 4)}, "core"),
+    ("N2", "up5k", {"conv": (2, 8)}, "core"), ("N2", "hx8k", {"conv": (4, 4)}, "stage"), ("N2", "hx8k", {}, "core"),
+    ("N2", "generic", {"conv": "wired"}, "stage"),
     ("N3", "hx8k", {}, "core"), ("N3", "up5k", {}, "core"),
     ("N4", "up5k", {"conv": (4, 4)}, "stage"),
 ]
@@ -53,23 +56,26 @@ PEERS: list[dict[str, Any]] = [
 ]
 
 
-def design(graph: Graph, part: str, folds: dict[str, tuple[int, int]], what: str, place: bool = True) -> dict[str, Any]:
+def design(graph: Graph, part: str, folds: dict[str, Wish], what: str, place: bool = True) -> dict[str, Any]:
     """Plan, lower, synthesise, pack and place; return figures and plan."""
     ready = apply_passes(graph)
     plan = make_plan(ready, device(part), folds=folds, reserve=Cost())
-    core = lower(ready, plan)
-    block = core
+    block, cycles = lower(ready, plan), plan.cycles
     if what == "stage":
-        planned = plan.layers[0]
-        assert planned.fold is not None
-        block = planned.layer.stage(planned.fold, planned.fold.simd, plan.device.technology)       # type: ignore[assignment]
-    got = measure(block, part, place=place)
-    shown = ", ".join(f"{p.layer.name} {p.fold.pe}x{p.fold.simd}" for p in plan.layers if p.fold and p.layer.folds)
-    return {"net": graph.name, "who": f"hwq {what}: {shown}", "cycles": plan.cycles, "part": part, "lut": got["lut"], "ff": got["ff"],
-            "ram": got["ebr"], "dsp": got["dsp"], "lc": got["lc"], "fmax": got["fmax"], "estimate": round(block.cost.lc)}
+        (planned,) = plan.layers
+        fold, cycles = planned.fold, planned.cycles
+        assert isinstance(fold, Folding)
+        lanes = fold.simd if fold.source == "memory" else planned.layer.x.shape[-1]
+        block = planned.layer.stage(fold, (lanes,), plan.device.technology)                        # type: ignore[assignment]
+    large = part == "generic"
+    got = measure(block, "hx8k" if large else part, place=place and not large)
+    shown = ", ".join(f"{p.layer.name} {'wired' if p.fold.style == 'wired' else f'{p.fold.pe}x{p.fold.simd}'}" for p in plan.layers
+                      if isinstance(p.fold, Folding) and p.layer.folds)
+    return {"net": graph.name, "who": f"**hwq {what}**: {shown}", "cycles": cycles, "part": "ice40" if large else part, "lut": got["lut"],
+            "ff": got["ff"], "ram": got["ebr"], "dsp": got["dsp"], "lc": got["lc"], "fmax": got["fmax"], "estimate": round(block.cost.lc)}
 
 
-def check(graph: Graph, part: str, folds: dict[str, tuple[int, int]], frames: int = 6) -> None:
+def check(graph: Graph, part: str, folds: dict[str, Wish], frames: int = 6) -> None:
     """Simulate the core as it is planned for the part, and print what was compared; `VerifyError` if anything differs."""
     ready = apply_passes(graph)
     try:
@@ -87,14 +93,34 @@ def check(graph: Graph, part: str, folds: dict[str, tuple[int, int]], frames: in
           f"a frame ({plan.cycles:,} planned)", flush=True)
 
 
+def rows(nets: Iterable[str], place: bool = True) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the networks, peers first; of what does not fit only why (``note``)."""
+    graphs = networks()
+    for net in nets:
+        yield from (row for row in PEERS if row["net"] == net)
+        for name, part, folds, what in DESIGNS:
+            if name == net:
+                try:
+                    yield design(graphs[net], part, folds, what, place)
+                except FitError as error:
+                    yield {"net": net, "who": f"**hwq {what}**", "part": part, "note": f"does not fit: {str(error).split('. ')[0]}"}
+
+
+def table(found: Iterable[dict[str, Any]], head: bool = True) -> str:
+    """Return the table, or its lines alone."""
+    return "\n".join([*_HEAD[:2 * head], *map(_line, found)])
+
+
 def _line(row: dict[str, Any]) -> str:
+    if "note" in row:
+        return f"| {row['net']} | {row['who']} | {row['part']} | {row['note']} |" + " |" * 8
     cells = [row["net"], row["who"], row["part"], *(row.get(key) for key in ("cycles", "lut", "ff", "ram", "dsp", "lc", "fmax"))]
     rate = row["fmax"] * 1e6 / row["cycles"] if row.get("fmax") else None
     cells += [rate and f"{rate:,.0f}", rate and row.get("lc") and f"{rate / row['lc']:.2f}"]
     return "| " + " | ".join("-" if c is None else f"{c:,}" if isinstance(c, int) else str(c) for c in cells) + " |"
 
 
-_HEAD = ("| network | design | part | cycles | LUT4 | FF | RAM | DSP | LC | MHz | frames/s | frames/s a LC |\n"
+_HEAD = ("| network | design | part | cycles | LUT4 | FF | RAM | DSP | LC | MHz | frames/s | frames/s a LC |",
          "|---|---|---|---|---|---|---|---|---|---|---|---|")
 
 
@@ -106,24 +132,17 @@ def main() -> None:
     parser.add_argument("--pack-only", action="store_true", help="do not place: quick, but without a clock")
     parser.add_argument("--check", action="store_true", help="simulate each core's Verilog on random frames")
     arguments = parser.parse_args()
-    graphs, rows = networks(), []
-    print(_HEAD, flush=True)
-    for net in arguments.nets:
-        rows += [row for row in PEERS if row["net"] == net]
-        for row in rows[-sum(r["net"] == net for r in PEERS):]:
-            print(_line(row), flush=True)
-        for name, part, folds, what in DESIGNS:
-            if name == net:
-                try:
-                    rows.append(design(graphs[net], part, folds, what, not arguments.pack_only))
-                    print(_line(rows[-1]), flush=True)
-                except FitError as error:
-                    print(f"| {net} | hwq {what} | {part} | does not fit: {str(error).split('. ')[0]} |", flush=True)
-        if arguments.check:
-            for part, folds in {(part, tuple(folds.items())) for name, part, folds, what in DESIGNS if (name, what) == (net, "core")}:
+    found: list[dict[str, Any]] = []
+    for row in rows(arguments.nets, not arguments.pack_only):
+        found.append(row)
+        print(table([row], head=len(found) == 1), flush=True)
+    if arguments.check:
+        graphs = networks()
+        for net, part, folds in {(net, part, tuple(folds.items())) for net, part, folds, what in DESIGNS if what == "core"}:
+            if net in arguments.nets:
                 check(graphs[net], part, dict(folds))
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
@@ -23,7 +24,7 @@ from hwq.rtl.wired import AdderNetwork
 from .measure import measure
 from .netlist import Netlist
 
-__all__ = ["matrices", "ours", "peer"]
+__all__ = ["KNOWN", "matrices", "mean", "ours", "peer", "row", "table"]
 
 # da4ml 0.6.0 with Yosys 0.70: SB_LUT4; study: SB_LUT4, packed cells of the better of two pipelined graphs.
 KNOWN = {"16x16 int4": (3375, 2190, 3035), "27x8 int4": (2957, 1990, 2833), "27x8 pot4": (2252, 1594, 2192),
@@ -71,6 +72,34 @@ def peer(matrix: np.ndarray) -> dict:
     return measure(files, "hx8k", place=False, options="-abc9")
 
 
+def row(name: str, effort: Effort) -> dict:
+    """Measure a matrix, without registers and with one after every adder, and the peer if it is installed."""
+    matrix, (known, study, study_lc) = matrices()[name], KNOWN[name]
+    live = find_spec("da4ml") is not None
+    theirs = peer(matrix)["lut"] if live else known
+    begin = time.monotonic()
+    plain, got = ours(matrix, 0, effort)
+    piped, registered = ours(matrix, 1, effort)
+    return {"name": name, "peer": theirs, "live": live, "study": study, "lut": got["lut"], "ratio": round(got["lut"] / theirs, 3),
+            "adders": len(plain.nodes), "study_lc": study_lc, "lc": registered["lc"], "stages": piped.stages(1),
+            "seconds": round(time.monotonic() - begin)}
+
+
+def table(found: Sequence[dict], head: bool = True) -> str:
+    """Return the table, or its lines alone."""
+    lines = ["| matrix | da4ml LUT4 | study LUT4 | hwq LUT4 | of da4ml | adders | study LC, pipelined | hwq LC, pipelined | stages | search s |",
+             "|---|---|---|---|---|---|---|---|---|---|"][:2 * head]
+    for r in found:
+        lines.append(f"| {r['name']} | {r['peer']:,}{'' if r['live'] else ' (as measured once)'} | {r['study']:,} | {r['lut']:,} | {r['ratio']:.3f} | "
+                     f"{r['adders']} | {r['study_lc']:,} | {r['lc']:,} | {r['stages']} | {r['seconds']} |")
+    return "\n".join(lines)
+
+
+def mean(found: Sequence[dict]) -> str:
+    """Return the geometric mean of the ratios, in words."""
+    return f"Geometric mean of LUT4: {prod(r['lut'] / r['peer'] for r in found) ** (1 / len(found)):.3f} of da4ml."
+
+
 def main() -> None:
     """Print a line a matrix, and the geometric mean of the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -80,23 +109,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    effort, live, rows = Effort(arguments.starts, arguments.steps, arguments.seed), find_spec("da4ml") is not None, []
-    print(f"| matrix | da4ml LUT4{'' if live else ' (not installed: as measured)'} | study LUT4 | hwq LUT4 | of da4ml | adders | "
-          "study LC, pipelined | hwq LC, pipelined | stages | search s |\n|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    effort, found = Effort(arguments.starts, arguments.steps, arguments.seed), []
     for name in arguments.names:
-        matrix, (known, study, study_lc) = matrices()[name], KNOWN[name]
-        theirs = peer(matrix)["lut"] if live else known
-        begin = time.monotonic()
-        plain, got = ours(matrix, 0, effort)
-        piped, registered = ours(matrix, 1, effort)
-        seconds = round(time.monotonic() - begin)
-        rows.append({"name": name, "peer": theirs, "lut": got["lut"], "ratio": round(got["lut"] / theirs, 3), "lc": registered["lc"],
-                     "adders": len(plain.nodes), "stages": piped.stages(1), "seconds": seconds})
-        print(f"| {name} | {theirs:,} | {study:,} | {got['lut']:,} | {got['lut'] / theirs:.3f} | {len(plain.nodes)} | {study_lc:,} | "
-              f"{registered['lc']:,} | {piped.stages(1)} | {seconds} |", flush=True)
-    print(f"geometric mean of LUT4: {prod(r['lut'] / r['peer'] for r in rows) ** (1 / len(rows)):.3f} of da4ml")
+        found.append(row(name, effort))
+        print(table(found[-1:], head=len(found) == 1), flush=True)
+    print(mean(found))
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

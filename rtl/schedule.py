@@ -7,6 +7,7 @@ A stage's own cycles bound the hardware from below; where both agree the figure 
 """
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -201,13 +202,42 @@ class RingActor(Bordered):
 
 
 class ShiftActor(Bordered):
-    """`ShiftWindow` with the blocks behind it: ``windows[k]`` says whether a window ends at pixel k of a frame."""
+    """`ShiftWindow` with the blocks behind it.
 
-    def __init__(self, after: Actor, real: Sequence[bool], *, windows: Sequence[bool], groups: int, beats: int, latency: int):
+    Parameters
+    ----------
+    after : Actor
+    real : sequence of bool
+        See `Bordered`.
+    windows : sequence of bool
+        Whether a window ends at each pixel of a frame.
+    groups, beats : int
+        Times a window is sent, beats that each time gives.
+    depth : int
+        Latency of the product behind it, which moves as a whole and holds a window a cycle.
+    latency : int
+        Cycles from its sums to their first beat.
+    """
+
+    def __init__(self, after: Actor, real: Sequence[bool], *, windows: Sequence[bool], groups: int, beats: int, depth: int, latency: int):
         super().__init__(real)
-        self.after, self.windows, self.groups, self.beats, self.latency = after, list(windows), groups, beats, latency + _SLACK
+        self.after, self.windows, self.groups, self.beats = after, list(windows), groups, beats
+        self.depth, self.latency = depth, latency + _SLACK
         self._ready, self._taken = 0, 0
+        self._now, self._moves = 0, 0                    # cycle of the product's last move, how many it made
+        self._ends: deque[int] = deque()                 # the move that takes each window out of it
+        self._free = 0                                   # cycle from which one may be taken out
         self._times: list[int] = []
+
+    def _move(self) -> None:
+        self._moves += 1
+        self._now += 1
+        if self._ends and self._ends[0] == self._moves:
+            self._ends.popleft()
+            self._now = max(self._now, self._free)
+            for k in range(self.beats):
+                self._taken = self.after.push(max(self._now + self.latency + k, self._taken + 1))
+            self._free = self._taken - self.latency + 1
 
     def _word(self, t: int) -> int:
         t = max(t, self._ready)
@@ -216,13 +246,16 @@ class ShiftActor(Bordered):
         if self.windows[self._at]:
             end = t
             for _ in range(self.groups):
-                end = max(end + 1, self._taken - self.latency + 1)
-                for k in range(self.beats):
-                    self._taken = self.after.push(max(end + self.latency + k, self._taken + 1))
+                while self._ends and self._now <= end:
+                    self._move()
+                self._now = end = max(end + 1, self._now)
+                self._ends.append(self._moves + self.depth)
             self._ready = end
         return t
 
     def flush(self) -> None:
+        while self._ends:
+            self._move()
         self.after.flush()
 
     def times(self, frames: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import gcd
 from typing import TypeVar
 
@@ -18,15 +19,19 @@ from .matvec import MatVec
 from .reduce import Reduce
 from .requantizer import Requantizer
 from .ring import Ring
-from .schedule import Actor, Filter, Gear, RingActor, ShiftActor
+from .schedule import Actor, Filter, Gear, RingActor, ShiftActor, Sink, steady_state
 from .serializer import Serializer
 from .shapers import Cropper, StreamBuffer, WidthConverter
 from .thresholds import Thresholder
 from .window import MemoryWindow, ShiftWindow, reach
+from .wired import WiredMatVec
 
 __all__ = ["Folding", "Requant", "ConvStage", "RequantStage", "deep", "gears", "gear_actors", "groups_at_once", "pool_actor", "pool_blocks"]
 
 Deep = TypeVar("Deep", bound=Ring)
+
+# Levels of adders between registers in a wired layer.
+_WIRED_LEVELS = 2
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,11 @@ class Folding:
     block_rom : bool
         Weights in block RAM.
     style : str
-        How `MatVec` multiplies.
+        How `MatVec` multiplies; ``"wired"``: `WiredMatVec` behind a shift window, all outputs at once.
     depth : int
         Words of the ring (`Ring`), a power of two; 0: as many as the least blocks hold. All that layers without weights have.
+    steps : int
+        Of the search for a wired layer's adder graph.
     """
 
     pe: int = 1
@@ -56,6 +63,7 @@ class Folding:
     block_rom: bool = True
     style: str = "lut"
     depth: int = 0
+    steps: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,8 +194,14 @@ class ConvStage(Chain):
         blocks += border.blocks(in_shape, beat, pad_value, x_shape)
         self._lanes, self._pool = (in_lanes, beat), pool
         arranged = weight.reshape(outputs, self.window.words, self.window.simd // parts)
-        self.matvec = MatVec(arranged, weight_format, x_range, pe=fold.pe, parts=parts, repeat=repeat, block_rom=fold.block_rom,
-                             style=fold.style, technology=technology)
+        self.matvec: MatVec | WiredMatVec
+        if fold.style == "wired":
+            check(fold.source == "shift" and fold.pe == outputs,
+                  f"Style wired takes a shift window and all {outputs} outputs at once, not pe = {fold.pe} and a {fold.source} window")
+            self.matvec = WiredMatVec(arranged, x_range, every=_WIRED_LEVELS, steps=fold.steps)
+        else:
+            self.matvec = MatVec(arranged, weight_format, x_range, pe=fold.pe, parts=parts, repeat=repeat, block_rom=fold.block_rom,
+                                 style=fold.style, technology=technology)
         order = (outputs // fold.pe, repeat, fold.pe // fold.lanes)
         in_range, ranges, too_much = self.matvec.acc_range, self.matvec.ranges, self.matvec.too_much
         blocks += [("window", self.window), ("matvec", self.matvec)]
@@ -199,8 +213,9 @@ class ConvStage(Chain):
         self.requantizer = requant.block(in_range, outputs, fold.lanes, order, technology, too_much, ranges)
         # Sums that come more slowly than they leave need no path of ready through the serializer.
         self._relaxed = self.window.words > fold.pe // fold.lanes
-        blocks += [("serializer", Serializer(shape_of(*in_range), fold.pe, fold.lanes, relaxed=self._relaxed)),
-                   ("requantizer", self.requantizer)]
+        if fold.pe > fold.lanes:
+            blocks.append(("serializer", Serializer(shape_of(*in_range), fold.pe, fold.lanes, relaxed=self._relaxed)))
+        blocks.append(("requantizer", self.requantizer))
         out_range = (requant.lo, requant.hi)
         if repeat > 1:
             blocks.append(("pool", Reduce("max", out_range, lanes=fold.lanes, counts=(repeat, order[2]), over=(True, False),
@@ -208,7 +223,8 @@ class ConvStage(Chain):
         elif pool != (1, 1):
             blocks += pool_blocks("max", out_range, fold.lanes, self.window.rows, self.window.cols, outputs, pool, technology)
         self.out_shape, self.out_lanes, self.fold = self.requantizer.out_shape, fold.lanes, fold
-        blocks.append(("buffer", StreamBuffer(self.out_shape, fold.lanes)))
+        if pool != (1, 1) or not self._relaxed or fold.pe == fold.lanes:     # else the serializer cuts what the next stage's ready reaches
+            blocks.append(("buffer", StreamBuffer(self.out_shape, fold.lanes)))
         super().__init__(blocks)
 
     @property
@@ -216,6 +232,9 @@ class ConvStage(Chain):
         """Cycles a frame that the stage itself needs: the most of window, requantizer and input."""
         results = self.window.rows * self.window.cols * self.matvec.outputs // self.fold.lanes
         results *= self.matvec.repeat
+        beats = self.fold.pe // self.fold.lanes
+        if isinstance(self.window, ShiftWindow) and beats > self.window.groups:      # windows wait, and where none ends little is made up
+            results = _paced(tuple(self.window.ends), self.window.groups, beats, self.matvec.latency)
         return max(self.window.cycles, results, self._border.cycles)
 
     @property
@@ -226,7 +245,7 @@ class ConvStage(Chain):
     @property
     def frames(self) -> int:
         """Frames that can be under way in the stage."""
-        return 2 + (self.ring.frames if self.ring else 0)
+        return 2 + (self.ring.frames if self.ring else self.matvec.latency // (self.window.rows * self.window.cols))
 
     @property
     def eager(self) -> bool:
@@ -238,21 +257,31 @@ class ConvStage(Chain):
         """Return the event model of the stage in front of ``after``, first actor first."""
         inside, pool = self._border.inside, self._pool
         beats = self.fold.pe // self.fold.lanes
-        latency = self.window.latency + self.matvec.latency + self.requantizer.latency + 5
+        latency = self.requantizer.latency + 5
         actors: list[Actor] = []
         if isinstance(self.window, MemoryWindow):
             w = self.window
             repeat = w.pool[0] * w.pool[1]               # of a pooled block, only the maxima leave the stage
             actors = [RingActor(after, inside, starts=w.starts, span=w.span, capacity=w.capacity, groups=w.sends,
-                                group_cycles=repeat * max(w.words, beats if repeat > 1 else 1), beats=beats, latency=latency,
-                                gap=1 + self._relaxed)]
+                                group_cycles=repeat * max(w.words, beats if repeat > 1 else 1), beats=beats,
+                                latency=self.window.latency + self.matvec.latency + latency, gap=1 + self._relaxed)]
         else:
             if pool != (1, 1):
                 actors = [pool_actor(after, self.window.rows, self.window.cols, self.matvec.outputs // self.fold.lanes, pool)]
             actors.insert(0, ShiftActor(actors[0] if actors else after, inside, windows=self.window.ends,
-                                        groups=self.window.groups, beats=beats, latency=latency))
+                                        groups=self.window.groups, beats=beats, depth=self.matvec.latency, latency=latency))
         actors = self._border.actors(actors[0]) + actors
         return gear_actors(actors[0], *self._lanes) + actors
+
+
+@lru_cache
+def _paced(windows: tuple[bool, ...], groups: int, beats: int, depth: int) -> int:
+    """Return the cycles a frame of a shift window on its own, its pixels and results never waiting."""
+    def make() -> list[Actor]:
+        sink = Sink()
+        return [ShiftActor(sink, [True] * len(windows), windows=windows, groups=groups, beats=beats, depth=depth, latency=0), sink]
+
+    return steady_state(make, len(windows))[0]
 
 
 def groups_at_once(pe: int, outputs: int, groups: int) -> int:

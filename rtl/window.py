@@ -130,12 +130,13 @@ class MemoryWindow(Ring):
 class ShiftWindow(Block):
     """Shift pixels through registers and line memories, and send all taps of all channels at once.
 
-    For few channels (the first layer), where `MemoryWindow` could multiply only ``channels`` codes a cycle.
+    For few channels (the first layer), where `MemoryWindow` could multiply only ``channels`` codes a cycle, and for wired
+    weights. A kernel of one pixel that visits each once is the stream itself.
 
     Parameters
     ----------
     shape, height, width, channels, kernel, stride, groups, technology
-        As for `MemoryWindow`; the width must be at least 2.
+        As for `MemoryWindow`; the width must be at least 2 where the kernel has more than one pixel.
 
     Members
     -------
@@ -146,14 +147,15 @@ class ShiftWindow(Block):
     """
 
     words = 1
-    latency = 1
 
     def __init__(self, shape: Shape, *, height: int, width: int, channels: int, kernel: tuple[int, int],
                  stride: tuple[int, int], groups: int, technology: Technology):
         for name, number in (("Height", height), ("Channels", channels), ("Kernel", kernel[0]), ("Kernel", kernel[1]),
                              ("Stride", stride[0]), ("Stride", stride[1]), ("Groups", groups)):
             check_int(name, number)
-        check_int("Width", width, 2)
+        self.bare = kernel == stride == (1, 1) and groups == 1
+        check_int("Width", width, 1 if self.bare else 2)
+        self.latency = 0 if self.bare else 1
         self.rows, self.cols = _sizes(height, width, kernel, stride)
         self.shape, self.height, self.width, self.channels = shape, height, width, channels
         self.kernel, self.stride, self.groups, self.technology = kernel, stride, groups, technology
@@ -175,6 +177,8 @@ class ShiftWindow(Block):
     @property
     def cost(self) -> Cost:
         """Logic cells of registers and counters; the line memory's blocks."""
+        if self.bare:
+            return Cost()
         pixel = self.shape.width * self.channels
         ebr = self.technology.blocks(pixel * (self.kernel[0] - 1), self.width) if self.kernel[0] > 1 else 0
         return Cost(lc=60 + pixel * self.kernel[0] * self.kernel[1], ebr=ebr)
@@ -189,6 +193,10 @@ class ShiftWindow(Block):
 
     def elaborate(self, platform):
         m = Module()
+        if self.bare:
+            m.d.comb += [self.o.valid.eq(self.i.valid), self.i.ready.eq(self.o.ready), self.o.p.last.eq(1),
+                         self.o.p.x.as_value().eq(self.i.payload.as_value())]
+            return m
         pixel = self.shape.width * self.channels
         kh, kw = self.kernel
         accept, pending, emit = Signal(), Signal(), Signal()

@@ -10,7 +10,10 @@ from .common import Block, Cost, check, check_int, lanes_stream, shape_of
 from .ring import window_layout
 from .sharing import Effort, share
 
-__all__ = ["AdderNetwork", "WiredMatVec"]
+__all__ = ["AdderNetwork", "WiredMatVec", "wired_size"]
+
+_STARTS = 8                                              # greedy runs before a search
+_PACKED = 0.95                                           # the graph's count is of packed cells, to which `Chain` adds for packing
 
 
 class AdderNetwork(Block):
@@ -130,14 +133,10 @@ class AdderNetwork(Block):
         return Cat(low, ~~chain if self.every != 1 else chain)[node.drop:]
 
 
-# What a search may take in a plan or a build: seconds at most, whatever the size.
-_STEPS, _SIZE = 3000, 600
-
-
-def _effort(matrix: np.ndarray) -> Effort:
-    """Return how long to search for a matrix: the larger it is, the less."""
-    size = sum(len(digits(int(c))) for c in matrix.flat)
-    return Effort(starts=8 if size <= _SIZE else 1, steps=_STEPS if size <= _SIZE else 0)
+def wired_size(weight: np.ndarray) -> int:
+    """Return the signed digits of the weights: adders, were nothing shared."""
+    values, counts = np.unique(weight, return_counts=True)
+    return sum(int(count) * len(digits(int(value))) for value, count in zip(values, counts, strict=True))
 
 
 class WiredMatVec(Block):
@@ -156,6 +155,8 @@ class WiredMatVec(Block):
         Windows sent one after another; all outputs come at once, so that the order does not depend on it.
     every : int
         Levels of adders between registers.
+    steps : int
+        Of the search for a small adder graph; 0: one greedy run.
 
     Members
     -------
@@ -167,8 +168,9 @@ class WiredMatVec(Block):
 
     words = groups = cycles_per_window = 1
     uses_dsp = False
+    rom = 0, 0
 
-    def __init__(self, weight: np.ndarray, x_range: tuple[int, int], *, repeat: int = 1, every: int = 1):
+    def __init__(self, weight: np.ndarray, x_range: tuple[int, int], *, repeat: int = 1, every: int = 1, steps: int = 0):
         check(weight.ndim == 3 and weight.shape[1] == 1 and weight.size > 0,
               f"Weights of a wired layer must have the axes (outputs, 1, simd): all codes of a window in one word, not {weight.shape}")
         check_int("Levels between registers", every)
@@ -176,8 +178,8 @@ class WiredMatVec(Block):
         self.outputs, _, self.simd = weight.shape
         self.weight, self.x_range, self.pe, self.repeat, self.every = weight, x_range, self.outputs, repeat, every
         self.x_shape = shape_of(*x_range)
-        matrix = weight[:, 0]
-        self.network = AdderNetwork(share(matrix, [x_range] * self.simd, every=every, free_sign=True, effort=_effort(matrix)), every=every)
+        matrix, effort = weight[:, 0], Effort(starts=_STARTS if steps else 1, steps=steps)
+        self.network = AdderNetwork(share(matrix, [x_range] * self.simd, every=every, free_sign=True, effort=effort), every=every)
         self.too_much, self.latency = self.network.too_much, self.network.latency
         self.ranges = np.array(self.network.ranges, np.int64)
         self.acc_range = (min(0, int(self.ranges.min())), max(0, int(self.ranges.max())))
@@ -188,7 +190,7 @@ class WiredMatVec(Block):
     @property
     def cost(self) -> Cost:
         """Logic cells of the adder graph and the valid bits."""
-        return Cost(lc=3 + self.latency) + self.network.cost
+        return Cost(lc=3 + self.latency + _PACKED * self.network.cost.lc)
 
     def model(self, x: np.ndarray) -> np.ndarray:
         """Return words (n, simd) as sums (n, outputs), ``too_much`` included."""

@@ -124,7 +124,7 @@ def build(graph: Graph, output: str | Path, *, target: str | None = None, board:
         A board with its pins, or a bare device: placed for the report, a bitstream only with ``pcf``.
     pcf : path, optional
         Pins of ``clk``, ``rx``, ``tx`` for a bare device.
-    folds : texts ``layer=pe,simd``
+    folds : texts ``layer=pe,simd`` or ``layer=wired``
     freq_mhz : float, optional
         Clock of the core. Not given: as fast as place and route reach, by the board's PLL; 24 MHz on a bare device.
     baud : int, optional

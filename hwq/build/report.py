@@ -114,7 +114,7 @@ def _layer_rows(plan: Plan) -> list[LayerRow]:
         if isinstance(stage, ConvStage) and isinstance(fold, Folding) and isinstance(main, Conv2d | Linear) and main.weight_format:
             depth, width = stage.matvec.rom
             row.update({"pe": fold.pe, "simd": fold.simd, "source": fold.source, "format": main.weight_format.text,
-                        "weight_bits": depth * width, "rom": [depth, width],
+                        "weight_bits": layer.weight.size * main.weight_format.width, "rom": [depth, width],
                         "rom_blocks": technology.blocks(width, depth) if fold.block_rom else 0,
                         "accumulator_bits": stage.matvec.acc_shape.width})
         rows.append(row)

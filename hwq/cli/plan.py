@@ -23,7 +23,7 @@ def _row(planned: Any, technology: Any) -> dict[str, Any]:
         assert isinstance(stage, ConvStage)
         depth, width = stage.matvec.rom
         row |= {"pe": fold.pe, "simd": fold.simd, "window": fold.source, "style": fold.style,
-                "rom": [depth, width], "rom_in": "blocks" if fold.block_rom else "logic",
+                "rom": [depth, width], "rom_in": "blocks" if fold.block_rom else "logic" if depth else "adders",
                 "rom_bits": depth * width, "rom_block_bits": technology.block_bits * technology.blocks(width, depth) * fold.block_rom,
                 "ring": getattr(stage.window, "depth", None), "macs": planned.layer.macs}
     if isinstance(fold, Joining):
@@ -40,7 +40,7 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
             device: str = typer.Option(None, help="up5k, hx8k, ecp5-12f, -25f, -45f, -85f or generic (no limits)."),
             fps: float = typer.Option(None, help="Frames a second that are enough: plan the smallest design that reaches them."),
             mhz: float = typer.Option(24.0, help="Clock of the core for frames a second."),
-            fold: list[str] = typer.Option([], help="layer=pe,simd; may be repeated."),
+            fold: list[str] = typer.Option([], help="layer=pe,simd, or layer=wired; may be repeated."),
             picture: Path = typer.Option(None, help="Draw cycles against area of every layer into a .svg or .png file."),
             as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
     """Plan a network: foldings, cycles, logic, memories, what limits it and what one step more would cost."""
@@ -101,7 +101,7 @@ def _print(result: dict[str, Any]) -> None:
         shown = [row["layer"], f"{row['cycles']:,}", bar, f"{row['lc']:,}", str(row["ebr"]), str(row["dsp"])]
         if "pe" in row:
             filled = f"{100 * row['rom_bits'] / row['rom_block_bits']:.0f} %" if row["rom_block_bits"] else ""
-            shown += [str(row["pe"]), str(row["simd"]), row["window"], row["style"], f"{row['rom'][0]}x{row['rom'][1]}",
+            shown += [str(row["pe"]), str(row["simd"]), row["window"], row["style"], f"{row['rom'][0]}x{row['rom'][1]}" if row["rom"][0] else "",
                       row["rom_in"], filled, str(row["ring"] or "")]
         table.add_row(*shown, *[""] * (14 - len(shown)))
     table.add_section()

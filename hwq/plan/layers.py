@@ -124,6 +124,12 @@ class Layer:
         height, width, _ = self.x.shape
         return Border.trimmed((height, width), main.pads, (kh, kw), main.stride, self._pool).width >= 2
 
+    @property
+    def wires(self) -> bool:
+        """Whether the layer can be wired: its weights as adders behind a shift window."""
+        once = self.weight.shape[1:3] == (1, 1) and getattr(self.main, "stride", (1, 1)) == (1, 1)
+        return self.shifts or (self.groups == 1 and once)
+
     def styles(self, technology: Technology) -> tuple[str, ...]:
         """Return the styles of arithmetic that the layer can have, see `MatVec`."""
         assert isinstance(self.main, n.Conv2d | n.Linear)

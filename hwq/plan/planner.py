@@ -6,13 +6,15 @@ over cycles; `choose` shares out block RAM and multipliers, and `settle` makes t
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from typing import Literal
 
 from hwq.rtl.branches import StreamFifo, StreamFork
 from hwq.rtl.common import Cost, Technology, shape_of
 from hwq.rtl.joins import Joining
 from hwq.rtl.stage import Folding
+from hwq.rtl.wired import wired_size
 
 from ..errors import FitError, ModelError
 from ..ir.graph import Graph
@@ -21,13 +23,18 @@ from .layers import Layer, Stage, split
 from .search import choose
 from .settle import relax, settle, tighten
 
-__all__ = ["Plan", "PlannedLayer", "make_plan", "least_block_rams", "next_step", "parse_fold", "LC_USABLE"]
+__all__ = ["Plan", "PlannedLayer", "Wish", "make_plan", "least_block_rams", "next_step", "parse_fold", "LC_USABLE"]
 
 # Share of the logic cells that the plan may fill: beyond, placement gets slow and the clock drops.
 LC_USABLE = 0.9
+# What a user may ask of a layer: pe and simd, or all of it at once.
+Wish = tuple[int, int] | Literal["wired"]
 _MAX_LANES = 256
 # Lanes tried for a target without limits: moderate, so that the Verilog suits any part.
 _GENERIC_LANES = 16
+# Signed digits of the weights up to which a layer is offered wired unasked and its adders are searched for, in so many steps
+# times digits: some seconds.
+_WIRED_DIGITS, _WIRED_STEPS = 400, 333_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,16 +92,16 @@ class Plan:
         return max(self.layers, key=lambda p: p.cycles).layer.name
 
 
-def parse_fold(texts: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Parse ``layer=pe,simd`` texts."""
-    folds = {}
+def parse_fold(texts: Iterable[str]) -> dict[str, Wish]:
+    """Parse ``layer=pe,simd`` and ``layer=wired`` texts."""
+    folds: dict[str, Wish] = {}
     for text in texts:
         name, _, numbers = text.partition("=")
         try:
-            pe, simd = (int(v) for v in numbers.split(","))
+            pe, simd = (0, 0) if numbers == "wired" else (int(v) for v in numbers.split(","))
         except ValueError:
-            raise ModelError(f"Folding {text!r} must have the form layer=pe,simd, e.g. conv1=2,1") from None
-        folds[name] = (pe, simd)
+            raise ModelError(f"Folding {text!r} must have the form layer=pe,simd, e.g. conv1=2,1, or layer=wired") from None
+        folds[name] = "wired" if numbers == "wired" else (pe, simd)
     return folds
 
 
@@ -114,11 +121,27 @@ class _Option:
     cost: Cost
 
 
-def _options(layer: Layer, device: Device, fixed: tuple[int, int] | None) -> list[_Option]:
+def _wired_options(layer: Layer, device: Device) -> list[_Option]:
+    """Return the layer wired, for each number of requantizer lanes; its adders not yet searched for."""
+    outputs, kh, kw, channels = layer.weight.shape
+    options = []
+    for lanes in _divisors(outputs):
+        fold = Folding(outputs, kh * kw * channels, "shift", lanes, False, "wired")
+        stage = layer.stage(fold, (channels,), device.technology)
+        options.append(_Option(fold, stage.cycles, stage.cost))                         # type: ignore[union-attr]
+    return options
+
+
+def _options(layer: Layer, device: Device, fixed: Wish | None) -> list[_Option]:
     outputs, kh, kw, channels = layer.weight.shape       # channels of a group
     taps, each = kh * kw, outputs // layer.groups
     limit = _MAX_LANES if device.lc else _GENERIC_LANES
     choices: list[tuple[int, int, str]] = []
+    if fixed == "wired":
+        if not layer.wires:
+            raise ModelError(f"Layer '{layer.name}' cannot be wired: that takes one group, no dilation, and for a kernel of more than "
+                             "a pixel, or a stride, images at least two pixels wide")
+        return _wired_options(layer, device)
     if fixed:
         pe, simd = fixed
         if not (1 <= pe <= outputs and outputs % pe == 0):
@@ -146,6 +169,8 @@ def _options(layer: Layer, device: Device, fixed: tuple[int, int] | None) -> lis
                 fold = Folding(pe, simd, source, _lanes(pe, words), block_rom, style)
                 stage = layer.stage(fold, (simd * max(1, pe // each) if source == "memory" else channels,), device.technology)
                 options.append(_Option(fold, stage.cycles, stage.cost))                 # type: ignore[union-attr]
+    if not fixed and device.lc and layer.wires and wired_size(layer.weight) <= _WIRED_DIGITS:
+        options += _wired_options(layer, device)
     return options
 
 
@@ -178,7 +203,7 @@ def _assemble(layers: list[Layer], folds: Mapping[str, Folding], device: Device,
 class _Search:
     """The options of a network's layers on a device, and the plans made of them."""
 
-    def __init__(self, graph: Graph, device: Device, folds: Mapping[str, tuple[int, int]], reserve: Cost):
+    def __init__(self, graph: Graph, device: Device, folds: Mapping[str, Wish], reserve: Cost):
         self.layers, self.device, self.reserve = split(graph), device, reserve
         names = [layer.name for layer in self.layers if layer.folds]
         for name in folds:
@@ -212,6 +237,21 @@ class _Search:
                 return None
             blocks -= over
 
+    def tuned(self, plan: Plan) -> Plan:
+        """Return the plan with its wired layers' adders searched for, where that makes it smaller and keeps its cycles."""
+        folds = {p.layer.name: p.fold for p in plan.layers if isinstance(p.fold, Folding)}
+        sizes = {p.layer.name: max(1, wired_size(p.layer.weight)) for p in plan.layers
+                 if isinstance(p.fold, Folding) and p.fold.style == "wired"}
+        wired = {name: replace(folds[name], steps=_WIRED_STEPS // size) for name, size in sizes.items() if size <= _WIRED_DIGITS}
+        if not wired:
+            return plan
+
+        def assemble(more: Mapping[str, Folding]) -> Plan:
+            return self.assemble({**folds, **wired, **more}, plan.cycles)
+
+        better = settle(assemble({}), assemble)
+        return better if better and better.cycles <= plan.cycles and better.cost.lc < plan.cost.lc else plan
+
     def fastest(self) -> Plan | None:
         """Return the plan with the fewest cycles that fits; slower never costs more, so bisect."""
         lo, hi, found = 0, len(self.targets) - 1, None
@@ -237,7 +277,7 @@ def least_block_rams(graph: Graph, device: Device) -> int:
                for layer in split(graph) if layer.folds)
 
 
-def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, tuple[int, int]] | None = None,
+def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, Wish] | None = None,
               reserve: Cost = SHELL, max_cycles: int | None = None) -> Plan:
     """Return the fastest plan that fits the device by the estimate, or the smallest that is fast enough.
 
@@ -246,7 +286,7 @@ def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, tuple[int, in
     graph : Graph
         After `hwq.passes.apply_passes`.
     device : Device
-    folds : mapping of layer name to (pe, simd), optional
+    folds : mapping of layer name to (pe, simd) or ``"wired"``, optional
         Foldings the user insists on.
     reserve : Cost
         Kept free for the board shell.
@@ -271,8 +311,8 @@ def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, tuple[int, in
         if found is None or found.cycles > max_cycles:
             raise FitError(f"Nothing that fits {device.name} takes at most {max_cycles} cycles a frame; "
                            + (f"the fastest plan takes {found.cycles}" if found else "not even the smallest plan fits"))
-        return tighten(found)
-    return tighten(search.fastest() or _least(search.layers, search.options, device, reserve))
+        return tighten(search.tuned(found))
+    return tighten(search.tuned(search.fastest() or _least(search.layers, search.options, device, reserve)))
 
 
 def next_step(graph: Graph, plan: Plan, *, reserve: Cost = SHELL) -> Plan | None:

@@ -439,7 +439,7 @@ def test_top_k(in_range, count, k, stall):
      r"^Depth must be a power of two, not 24$"),
     (lambda: MemoryWindow(U4, 1, height=4, width=4, channels=1, kernel=(3, 3), stride=(1, 1), groups=1, depth=8, technology=GENERIC),
      r"^Depth must be an integer of at least 16, not 8$"),
-    (lambda: ShiftWindow(U4, height=4, width=1, channels=1, kernel=(1, 1), stride=(1, 1), groups=1, technology=GENERIC),
+    (lambda: ShiftWindow(U4, height=4, width=1, channels=1, kernel=(2, 1), stride=(1, 1), groups=1, technology=GENERIC),
      r"^Width must be an integer of at least 2, not 1$"),
     (lambda: MatVec(np.zeros((4, 1, 1), np.int64), FixedPoint(4, 0), (0, 1), pe=3, technology=GENERIC),
      r"^Pe must divide the 4 outputs, not 3$"),

@@ -37,7 +37,9 @@ def network():
         nodes += [Conv2d(f"c{k}", (nodes[-1].name,), weight=weight, bias=-low, weight_format=fmt),
                   Requantize(f"q{k}", (f"c{k}",), mult=np.ones(1), offset=np.zeros(1), shift=shift, lo=0, hi=15)]
         x = np.clip((sums - low) >> shift, 0, 15)
-    nodes += [Flatten("flat", (nodes[-1].name,)),
+    nodes += [Conv2d("w", (nodes[-1].name,), weight=rng.integers(-4, 4, (4, 3, 3, 4)), bias=np.zeros(4), weight_format=FixedPoint(3, 0), pads=(1,) * 4),
+              Requantize("wq", ("w",), offset=np.array([60]), shift=4, lo=0, hi=15),
+              Flatten("flat", ("wq",)),
               Linear("fc", ("flat",), weight=rng.integers(-2, 2, (3, 64)), bias=np.zeros(3), weight_format=FixedPoint(2, 0)),
               Output("out", ("fc",))]
     return Graph(tuple(nodes))
@@ -100,8 +102,9 @@ def check_netlist(graph, x, folder, **folds):
 def test_lanes_are_exact_after_synthesis(tmp_path):
     x = np.random.default_rng(6).integers(0, 16, (20, 4, 4, 4))
     x[0], x[1] = 15, 0
-    plan = check_netlist(network(), x, tmp_path, folds={f"c{k}": (pe, simd) for k, (_, pe, simd) in enumerate(LAYERS)})
-    assert {p.fold.style for p in plan.layers if p.fold} == {"lut"}
+    folds = {f"c{k}": (pe, simd) for k, (_, pe, simd) in enumerate(LAYERS)}
+    plan = check_netlist(network(), x, tmp_path, folds={**folds, "w": "wired", "fc": "wired"})
+    assert [p.fold.style for p in plan.layers if p.fold] == ["lut"] * len(LAYERS) + ["wired"] * 2
 
 
 @pytest.mark.slow
