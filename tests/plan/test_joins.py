@@ -1,0 +1,144 @@
+# amaranth: UnusedElaboratable=no
+"""Networks whose branches join again: exact with stalls, as fast as promised, and never at a standstill."""
+
+import numpy as np
+import pytest
+
+from hwq.errors import ModelError
+from hwq.interp import run
+from hwq.ir import Add, Concat, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, Requantize
+from hwq.lower import lower
+from hwq.passes import apply_passes
+from hwq.plan import device, least_depths, make_plan, plan_of, plan_record
+from hwq.plan.settle import with_depths
+from hwq.rtl.joins import Joining
+from hwq.rtl.schedule import Filter, Sink
+from hwq.rtl.schedule_branches import Join
+
+from ..test_accelerator import drive
+from .test_corners import FMT, exact
+from .test_cycles import check, conv, network, steady
+
+RNG = np.random.default_rng(0)
+SAME = dict(pads=(1, 1, 1, 1))
+
+
+def add(name, a, b, mult=(5, 3), shift=3):
+    return [Add(name, (a, b), mult=mult), Requantize(f"{name}_q", (name,), offset=np.array([1 << shift - 1]), shift=shift, lo=0, hi=15)]
+
+
+NETWORKS = {
+    "skip": network((6, 6, 2), *conv("a", "in", RNG, 2, 2, **SAME), *add("s", "a_q", "in")),
+    "skip over two": network((6, 6, 2), *conv("a", "in", RNG, 2, 2, **SAME), *conv("b", "a_q", RNG, 2, 2, **SAME), *add("s", "in", "b_q")),
+    "residual block": network((6, 5, 2), *conv("z", "in", RNG, 4, 2, **SAME), *conv("a", "z_q", RNG, 4, 4, **SAME),
+                              *conv("b", "a_q", RNG, 4, 4, **SAME), *add("s", "b_q", "z_q"), GlobalAvgPool2d("g", ("s_q",)),
+                              Requantize("m", ("g",), mult=np.array([9]), shift=8, lo=0, hi=15), Flatten("f", ("m",)),
+                              Linear("fc", ("f",), weight=RNG.integers(-8, 8, (3, 4)), bias=np.zeros(3), weight_format=FMT)),
+    "projection": network((6, 6, 2), *conv("z", "in", RNG, 4, 2, **SAME), *conv("a", "z_q", RNG, 4, 4, pads=(0, 0, 1, 1), stride=(2, 2)),
+                          *conv("b", "a_q", RNG, 4, 4, **SAME), *conv("p", "z_q", RNG, 4, 4, 1, stride=(2, 2)), *add("s", "b_q", "p_q"),
+                          *conv("e", "s_q", RNG, 2, 4, 1)),
+    "concat of three": network((5, 5, 2), *conv("z", "in", RNG, 4, 2, **SAME), *conv("a", "z_q", RNG, 4, 4, **SAME),
+                               Concat("s", ("a_q", "z_q", "in")), *conv("e", "s", RNG, 2, 10, 1)),
+    "dense": network((5, 4, 2), *conv("a", "in", RNG, 2, 2, **SAME), Concat("s", ("in", "a_q")), *conv("b", "s", RNG, 2, 4, **SAME),
+                     Concat("t", ("in", "a_q", "b_q")), *conv("e", "t", RNG, 2, 6, 1)),
+    "nested": network((6, 4, 2), *conv("a", "in", RNG, 2, 2, **SAME), *conv("b", "a_q", RNG, 2, 2, **SAME), *add("s", "a_q", "b_q"),
+                      *add("t", "s_q", "in")),
+    "pooled": network((6, 6, 2), *conv("a", "in", RNG, 4, 2, **SAME), MaxPool2d("p", ("a_q",)), MaxPool2d("q", ("a_q",)), *add("s", "p", "q"),
+                      *conv("e", "s_q", RNG, 2, 4, 1)),
+    "twice the same, wide": network((4, 4, 2), Add("s", ("in", "in"), mult=(3, -1)), *conv("e", "s", RNG, 2, 2, 1)),
+    "sum of sums": network((3, 4, 2), Add("s", ("in", "in"), mult=(3, 100)), Add("t", ("in", "s"), mult=(-7, 1))),
+    "flat": network((6,), Linear("a", ("in",), weight=RNG.integers(-8, 8, (6, 6)), bias=np.zeros(6), weight_format=FMT),
+                    Requantize("q", ("a",), shift=4, lo=-8, hi=7), Concat("c", ("in", "q")), *add("s", "c", "c")),
+}
+
+
+def depths_of(plan):
+    return {p.layer.name: list(p.fold.depths) for p in plan.layers if isinstance(p.fold, Joining)}
+
+
+def stuck(graph, plan):
+    """Return whether the core gives no fourth frame; ``limit`` is many times what a plan without any overlap would take."""
+    try:
+        steady(lower(graph, plan), 4, 20 * sum(p.cycles for p in plan.layers) + 3000)
+    except AssertionError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("target", ["up5k", "generic"])
+def test_joined_networks_keep_their_cycles(name, target):
+    check(NETWORKS[name], target, frames=9)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("target", ["up5k", "generic"])
+def test_joined_networks_are_exact(name, target):
+    plan, _ = exact(NETWORKS[name], target)
+    again = plan_of(apply_passes(NETWORKS[name]), plan_record(plan))
+    assert plan_record(again) == plan_record(plan) and again.cycles == plan.cycles
+
+
+@pytest.mark.parametrize("folds", [{"z": (1, 2), "a": (4, 4), "b": (1, 1)}, {"z": (4, 18), "a": (2, 2), "b": (2, 1)}, {"b": (4, 4)}])
+def test_any_folding_is_exact_and_as_fast_as_promised(folds):
+    graph = NETWORKS["residual block"]
+    exact(graph, folds=folds, count=2)
+    check(graph, "generic", folds, frames=9)
+
+
+@pytest.mark.parametrize("name", ["skip", "skip over two", "residual block", "nested"])
+@pytest.mark.parametrize("target", ["up5k", "generic"])
+def test_one_beat_less_than_the_least_depth_stands_still(name, target):
+    graph = apply_passes(NETWORKS[name])
+    plan = make_plan(graph, device(target))
+    least = {name: list(each) for name, each in least_depths(plan).items()}
+    assert any(depth > 4 for each in least.values() for depth in each)
+    assert not stuck(graph, with_depths(plan, least))
+    for join, each in least.items():
+        for k, depth in enumerate(each):
+            if depth > 1:
+                assert stuck(graph, with_depths(plan, least | {join: [d - (i == k) for i, d in enumerate(each)]}))
+
+
+@pytest.mark.parametrize("name", ["skip", "projection", "concat of three", "dense", "nested"])
+@pytest.mark.parametrize("stall", [(0.0, 0.9), (0.9, 0.0), (0.5, 0.5), (0.0, 0.0)])
+def test_the_least_depths_are_enough_whatever_stalls(name, stall):
+    graph = apply_passes(NETWORKS[name])
+    plan = make_plan(graph, device("generic"))
+    core = lower(graph, with_depths(plan, least_depths(plan)))
+    x = np.random.default_rng(2).integers(0, 16, (3, *graph.input.shape))
+    beats = [[sum(int(v) << 8 * i for i, v in enumerate(beat)) for beat in frame.reshape(-1, core.guard.lanes)] for frame in x]
+    want = run(graph, x)["out"].reshape(3, -1).tolist()
+    assert drive(core, beats, 3, stall=stall, limit=40_000) == [(values, 0) for values in want]
+
+
+@pytest.mark.parametrize("name", ["skip", "residual block", "concat of three"])
+def test_fewer_beats_than_planned_cost_cycles(name):
+    graph = apply_passes(NETWORKS[name])
+    plan = make_plan(graph, device("generic"))
+    least = least_depths(plan)
+    for join, each in depths_of(plan).items():
+        for k, depth in enumerate(each):
+            if depth - 8 >= least[join][k]:              # the model's latencies are upper bounds, so its depths are a few beats too
+                less = depths_of(plan) | {join: [d - 8 * (i == k) for i, d in enumerate(each)]}
+                found = steady(lower(graph, with_depths(plan, less)), 9, 60 * plan.cycles + 6000)
+                assert (found[-3:] > plan.cycles).all(), (join, k, depth, found)
+
+
+def test_the_event_model_of_a_join_waits_for_the_last_operand():
+    sink = Sink()
+    join = Join(Filter(sink, [True], 3), 2, [(0, 1)])
+    early, late = join.operands
+    assert [early.push(t) for t in (0, 0, 5)] == [0, 1, 5]
+    assert not sink.times(1)
+    assert [late.push(t) for t in (10, 11, 30)] == [10, 11, 30]
+    assert early.left == late.left == [12, 13, 32] and sink.times(1) == [15, 16, 35]
+    assert (early.held, late.held) == (3, 2)
+    limited = Join(Filter(Sink(), [True], 3), 2, [(0, 1)], (2, 2), [early.left, late.left])
+    assert [limited.operands[0].push(t) for t in (0, 0, 5)] == [0, 1, 13]
+
+
+def test_what_has_no_hardware_is_refused_by_name():
+    odd = network((4, 4, 2), *conv("a", "in", RNG, 2, 2, 1), Requantize("r", ("in",), shift=1, lo=0, hi=7), *add("s", "a_q", "r"))
+    with pytest.raises(ModelError, match="Requantize 'r': a Requantize of its own has no hardware yet"):
+        make_plan(apply_passes(odd), device("generic"))
