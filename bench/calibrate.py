@@ -1,22 +1,28 @@
 """Compare the blocks' cost rows with Yosys and nextpnr on a set of stages: ``python -m bench.calibrate [--json FILE]``.
 
-The set has two halves. The first is what the rows' constants are fitted to; the second is for the error that is reported.
+The stages' set has two halves. The first is what the rows' constants are fitted to; the second is for the error that is reported.
 """
 
 import argparse
 import json
 import statistics
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from hwq.formats import FixedPoint, Format, PowerOfTwo
+from hwq.rtl.accelerator import Chain
 from hwq.rtl.common import ICE40UP
+from hwq.rtl.pooling import PoolStage
+from hwq.rtl.ranking import TopK
+from hwq.rtl.reshape import UpsampleStage
 from hwq.rtl.stage import ConvStage, Folding, Requant
+from hwq.rtl.thresholds import Thresholder
 
 from .measure import measure
 
-__all__ = ["stage", "FITTED", "CHECKED"]
+__all__ = ["stage", "FITTED", "CHECKED", "OPERATORS"]
 
 
 def stage(fmt: Format, pe: int, simd: int, *, outputs: int, channels: int, kernel: int = 3, size: int = 12, pool: int = 1,
@@ -67,10 +73,29 @@ CHECKED = {
 }
 
 
+def _thresholds(count: int, rows: int, reach: int) -> Chain:
+    table = np.sort(np.random.default_rng(0).integers(-reach, reach, (rows, count)), axis=1)
+    return Chain([("t", Thresholder((-reach, reach), thresholds=table, lo=0, channels=max(rows, 16), technology=ICE40UP))])
+
+
+_IMAGE = dict(lanes=1, height=12, width=12, channels=8, technology=ICE40UP)
+# Operators without weights; the rows' constants were set with these at hand.
+OPERATORS = {
+    **{f"{n} thresholds of {rows} rows, {reach.bit_length() + 1} bits": partial(_thresholds, n, rows, reach)
+       for reach in (200, 50_000) for n, rows in ((1, 1), (3, 1), (15, 1), (63, 1), (255, 1), (3, 16), (15, 16), (15, 64), (255, 16))},
+    "max 3x3, stride 2, border": lambda: PoolStage("max", (0, 15), kernel=(3, 3), stride=(2, 2), pads=(1, 1, 1, 1), **_IMAGE),
+    "sum 3x3": lambda: PoolStage("sum", (0, 255), kernel=(3, 3), stride=(1, 1), **_IMAGE),
+    "enlarged 2x2": lambda: UpsampleStage((0, 15), factor=(2, 2), **_IMAGE),
+    "enlarged 1x2": lambda: UpsampleStage((0, 15), factor=(1, 2), **_IMAGE),
+    **{f"{k} largest of {n}, {bits} bits": partial(lambda k, n, bits: Chain([("k", TopK((-(1 << bits - 1), (1 << bits - 1) - 1), n, k))]), k, n, bits)
+       for k, n, bits in ((1, 10, 8), (3, 10, 8), (5, 100, 14))},
+}
+
+
 def _rows(designs: dict) -> list[dict]:
     rows = []
     for name, parameters in designs.items():
-        block = stage(**parameters)
+        block = stage(**parameters) if isinstance(parameters, dict) else parameters()
         got, cost = measure(block, "up5k", place=False), block.cost
         rows.append({"name": name, "lc": got["lc"], "predicted": round(cost.lc), "error": round(cost.lc / got["lc"] - 1, 3),
                      "ff": got["ff"], "ebr": [got["ebr"], cost.ebr], "dsp": [got["dsp"], cost.dsp],
@@ -85,15 +110,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    fitted, checked = _rows(FITTED), _rows(CHECKED)
+    fitted, checked, operators = _rows(FITTED), _rows(CHECKED), _rows(OPERATORS)
     factor = sum(r["lc"] * r["raw"] for r in fitted) / sum(r["raw"] ** 2 for r in fitted)
     print(f"best factor on the blocks' sums (first half): {factor:.3f}")
     print(f"second half: median error {100 * statistics.median(abs(r['error']) for r in checked):.1f} %, "
           f"worst {100 * max(abs(r['error']) for r in checked):.1f} %, "
           f"EBR exact in {sum(r['ebr'][0] == r['ebr'][1] for r in checked)}, DSP in {sum(r['dsp'][0] == r['dsp'][1] for r in checked)} "
           f"of {len(checked)}")
+    print(f"operators without weights: median error {100 * statistics.median(abs(r['error']) for r in operators):.1f} %, "
+          f"worst {100 * max(abs(r['error']) for r in operators):.1f} %")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"fitted": fitted, "checked": checked, "factor": factor}, indent=1) + "\n")
+        arguments.json.write_text(json.dumps({"fitted": fitted, "checked": checked, "operators": operators, "factor": factor}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

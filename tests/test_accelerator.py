@@ -161,9 +161,9 @@ def test_many_random_networks_are_exact(seed):
     assert drive(core, beats, 3, stall=(0.3, 0.3), seed=seed) == [(values, 0) for values in want]
 
 
-@pytest.mark.parametrize("seed", [1, 5])
-def test_bad_frames_give_one_marked_result_and_harm_no_other(seed):
-    core, beats, want = prepare(seed)
+@pytest.mark.parametrize("seed, make", [(1, random_graph), (5, random_graph), (1, random_network), (7, random_network), (22, random_network)])
+def test_bad_frames_give_one_marked_result_and_harm_no_other(seed, make):
+    core, beats, want = prepare(seed, make=make)
     frames = [beats[0], beats[0][:3], beats[1], beats[1] + beats[2][:5], beats[2], beats[2][:1]]
     got = drive(core, frames, 6, stall=(0.2, 0.2), seed=seed)
     assert [user for _, user in got] == [0, 1, 0, 1, 0, 1]
