@@ -10,7 +10,7 @@ SIZE = 6
 
 
 class Drawn(nn.Module):
-    """A program of layers and functions on values of one size; each names the values it reads."""
+    """A program of layers and functions on values of one size; each names the values it reads, the last reads what nothing else does."""
 
     def __init__(self, seed, length=7):
         super().__init__()
@@ -19,7 +19,7 @@ class Drawn(nn.Module):
         self.program, self.layers = [], nn.ModuleList()
         channels = [2]
         for _ in range(length):
-            a = choose.randrange(len(channels))
+            a = choose.choices(range(len(channels)), range(1, len(channels) + 1))[0]       # rather late than early ones
             same = [k for k, count in enumerate(channels) if count == channels[a]]
             what = choose.choice(["conv", "conv", "conv", "relu", "relu", "add", "add", "cat", "max", "avg", "up"])
             b = choose.choice(same) if what == "add" else choose.randrange(len(channels))
@@ -28,8 +28,11 @@ class Drawn(nn.Module):
             self.program.append((what, a, b, len(self.layers) - 1))
             channels.append({"conv": 4, "cat": channels[a] + channels[b]}.get(what, channels[a]))
         self.head = choose.choice(["flatten", "mean", "conv", "add"])
-        self.last = nn.Conv2d(channels[-1], 3, 1) if self.head in ("conv", "add") else \
-            nn.Linear(channels[-1] * (SIZE ** 2 if self.head == "flatten" else 1), 3)
+        read = {value for what, a, b, _ in self.program for value in ((a, b) if what in ("add", "cat") else (a,))}
+        self.ends = [value for value in range(1, len(channels)) if value not in read][-3:]
+        count = sum(channels[value] for value in self.ends)
+        self.last = nn.Conv2d(count, 3, 1) if self.head in ("conv", "add") else \
+            nn.Linear(count * (SIZE ** 2 if self.head == "flatten" else 1), 3)
         self.short = nn.Conv2d(2, 3, 1) if self.head == "add" else nn.Identity()
 
     def _conv(self, choose, inputs):
@@ -46,7 +49,7 @@ class Drawn(nn.Module):
                            "cat": lambda a, b: torch.cat([a, b], 1), "max": lambda a, b: F.max_pool2d(a, 3, 1, 1),
                            "avg": lambda a, b: F.avg_pool2d(F.pad(a, (1, 1, 1, 1)), 3, 1),
                            "up": lambda a, b: F.interpolate(F.max_pool2d(a, 2), scale_factor=2)}[what](a, b))
-        y = values[-1]
+        y = torch.cat([values[value] for value in self.ends], 1)
         y = y.mean((2, 3)) if self.head == "mean" else y.flatten(1) if self.head == "flatten" else y
         return self.last(y) + self.short(x) if self.head == "add" else self.last(y)
 
