@@ -81,7 +81,8 @@ def _evenly(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Pl
     folds = {}
     for planned in plan.layers:
         if (used := model.rings.get(planned.layer.name)) and not isinstance(planned.fold, Joining):
-            ring = planned.stage(plan.device.technology).ring                # type: ignore[union-attr]
+            ring = getattr(planned.stage(plan.device.technology), "ring", None)
+            assert ring is not None
             least = ring.min_depth
             while ring.capacity_of(least) < used.held:
                 least *= 2
