@@ -11,7 +11,6 @@ from hwq.errors import FitError, FormatError, ModelError
 from hwq.formats import FixedPoint, PowerOfTwo
 from hwq.interp import run
 from hwq.ir import (
-    Add,
     ArgMax,
     Conv2d,
     Flatten,
@@ -177,7 +176,6 @@ CONV = dict(weight=np.ones((2, 3, 3, 2)), bias=np.zeros(2), weight_format=FixedP
 
 @pytest.mark.parametrize("graph, text", [
     (chain(Conv2d("c", ("in",), **CONV), MaxPool2d("p", ("c",), kernel=(3, 3), stride=(2, 2))), "MaxPool2d 'p': kernel"),
-    (chain(Add("a", ("in", "in"))), "Add 'a': this operator has no hardware yet"),
 ])
 def test_what_has_no_hardware_is_refused_by_name(graph, text):
     with pytest.raises(ModelError, match=text):

@@ -16,6 +16,8 @@ from hwq.plan import device, make_plan
 from hwq.sim import verify
 from hwq.toolchain import find, run_yosys
 
+from ..plan.test_joins import NETWORKS
+
 # A layer of each, one after the other; pe and simd; the last layer's sums are the results.
 LAYERS = [(FixedPoint(4, 0), 2, 2), (FixedPoint(2, 0, narrow=True), 2, 4), (FixedPoint(3, 0), 4, 2), (PowerOfTwo(3, 0), 2, 2),
           (PowerOfTwo(4, 0), 1, 4), (Bipolar(), 4, 4), (FixedPoint(5, 0), 2, 2), (FixedPoint(8, 0), 1, 2)]
@@ -49,19 +51,32 @@ def have(*names):
         return False
 
 
+def synthesised(graph, plan, x, folder):
+    """Return the report of the netlist's simulation with stalls, on frames ``x``."""
+    manifest = emit_core(graph, plan, lower(apply_passes(graph), plan), folder, target="ice40")
+    run_yosys(SYNTH_PRELUDE + "synth_ice40 -device hx -top accel\nwrite_verilog -noattr netlist.v\n", folder / "synth.log", folder)
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"files": {}}))
+    assert len(np.unique(run(graph, x)["out"], axis=0)) > 10              # results that tell frames apart
+    write_vectors(graph, folder / "vectors", x, manifest)
+    return verify(folder, level="netlist", stalls=1)
+
+
 @pytest.mark.skipif(not have("verilator", "c++"), reason="Verilator or a C++ compiler is missing")
 def test_lanes_are_exact_after_synthesis(tmp_path):
     graph = network()
-    ready = apply_passes(graph)
-    plan = make_plan(ready, device("hx8k"), folds={f"c{k}": (pe, simd) for k, (_, pe, simd) in enumerate(LAYERS)})
+    plan = make_plan(apply_passes(graph), device("hx8k"), folds={f"c{k}": (pe, simd) for k, (_, pe, simd) in enumerate(LAYERS)})
     assert {p.fold.style for p in plan.layers if p.fold} == {"lut"}
-    manifest = emit_core(graph, plan, lower(ready, plan), tmp_path, target="ice40")
-    run_yosys(SYNTH_PRELUDE + "synth_ice40 -device hx -top accel\nwrite_verilog -noattr netlist.v\n", tmp_path / "synth.log", tmp_path)
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"files": {}}))
     x = np.random.default_rng(6).integers(0, 16, (20, 4, 4, 4))
     x[0], x[1] = 15, 0
-    assert len(np.unique(run(graph, x)["out"], axis=0)) > 10              # results that tell frames apart
-    write_vectors(graph, tmp_path / "vectors", x, manifest)
-    report = verify(tmp_path, level="netlist", stalls=1)
-    assert report.identical == 20
+    assert synthesised(graph, plan, x, tmp_path).identical == 20
     assert "SB_CARRY" in (tmp_path / "netlist.v").read_text()
+
+
+@pytest.mark.skipif(not have("verilator", "c++"), reason="Verilator or a C++ compiler is missing")
+@pytest.mark.parametrize("name", ["projection", "concat of three"])
+def test_joins_are_exact_after_synthesis(name, tmp_path):
+    graph = NETWORKS[name]
+    plan = make_plan(apply_passes(graph), device("hx8k"))
+    x = np.random.default_rng(6).integers(0, 16, (20, *graph.input.shape))
+    report = synthesised(graph, plan, x, tmp_path)
+    assert report.identical == 20 and report.cycles_per_frame == plan.cycles
