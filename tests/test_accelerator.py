@@ -11,7 +11,6 @@ from hwq.errors import FitError, FormatError, ModelError
 from hwq.formats import FixedPoint, PowerOfTwo
 from hwq.interp import run
 from hwq.ir import (
-    Add,
     ArgMax,
     Conv2d,
     Flatten,
@@ -182,14 +181,6 @@ def chain(*nodes):
 
 
 CONV = dict(weight=np.ones((2, 3, 3, 2)), bias=np.zeros(2), weight_format=FixedPoint(2, 0))
-
-
-@pytest.mark.parametrize("graph, text", [
-    (chain(Add("a", ("in", "in"))), "Add 'a': this operator has no hardware yet"),
-])
-def test_what_has_no_hardware_is_refused_by_name(graph, text):
-    with pytest.raises(ModelError, match=text):
-        make_plan(apply_passes(graph), device("up5k"))
 
 
 def test_folds_are_checked():

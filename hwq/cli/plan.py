@@ -28,6 +28,8 @@ def _row(planned: Any, technology: Any) -> dict[str, Any]:
                 "ring": getattr(stage.window, "depth", None), "macs": planned.layer.macs}
     if isinstance(fold, Joining):
         row |= {"lanes": fold.lanes, "fifos": list(fold.depths)}
+    elif planned.fifo:
+        row["fifos"] = [planned.fifo]
     return row
 
 
@@ -94,7 +96,7 @@ def _print(result: dict[str, Any]) -> None:
 
     total, limits, faster = result["total"], result["limits"], result["next_step"]
     table = Table(title=f"{result['name']} on {result['device']}")
-    for title in ("layer", "cycles", "", "LC", "EBR", "DSP", "pe", "simd", "window", "style", "ROM", "in", "filled", "ring"):
+    for title in ("layer", "cycles", "", "LC", "EBR", "DSP", "pe", "simd", "window", "style", "ROM", "in", "filled", "ring+FIFO"):
         table.add_column(title, justify="left" if title in ("layer", "", "window", "style", "in") else "right", no_wrap=True)
     for row in result["layers"]:
         bar = "#" * max(1, round(12 * row["cycles"] / total["cycles"]))
@@ -102,8 +104,9 @@ def _print(result: dict[str, Any]) -> None:
         if "pe" in row:
             filled = f"{100 * row['rom_bits'] / row['rom_block_bits']:.0f} %" if row["rom_block_bits"] else ""
             shown += [str(row["pe"]), str(row["simd"]), row["window"], row["style"], f"{row['rom'][0]}x{row['rom'][1]}" if row["rom"][0] else "",
-                      row["rom_in"], filled, str(row["ring"] or "")]
-        table.add_row(*shown, *[""] * (14 - len(shown)))
+                      row["rom_in"], filled]
+        held = [depth for depth in (row.get("ring"), *row.get("fifos", ())) if depth]
+        table.add_row(*shown, *[""] * (13 - len(shown)), "+".join(map(str, held)))
     table.add_section()
     of = {k: f"{total[k]:,}" + (f"/{limits[k]:,}" if limits["lc"] else "") for k in ("lc", "ebr", "dsp")}
     table.add_row("with shell", f"{total['cycles']:,}", "", of["lc"], of["ebr"], of["dsp"], *[""] * 8)

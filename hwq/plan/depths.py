@@ -35,13 +35,20 @@ def _least(plan: Plan, fork: str, join: str) -> tuple[int, ...]:
     beats = feed(plan, fork)
     apart = 10_000 + 4 * sum(p.cycles for p in plan.layers)
 
-    def run(depths: tuple[int, ...] | None, before: Model | None) -> tuple[Model, bool]:
-        model = wire(plan, depths={join: depths} if depths else None, freed=before and before.left, start=fork, layers=layers)
+    def run(depths: tuple[int, ...] | None, freed: dict[str, list[list[int]]] | None) -> tuple[Model, bool]:
+        model = wire(plan, depths={join: depths} if depths else None, freed=freed, start=fork, layers=layers)
         first = _Watched(model.actors[0], apart)
         play([first, *model.actors[1:]], beats, 1, beats * apart)
         return model, first.in_time
 
     free, _ = run(None, None)
+    due = [np.array(left) // apart for left in free.left[join]]
+
+    def enough(depths: tuple[int, ...]) -> bool:
+        """Whether every beat leaves the fork, and the join, in the turn in which it does from endless buffers."""
+        model, in_time = run(depths, free.left)
+        return in_time and all((np.array(left) // apart == each).all() for left, each in zip(model.left[join], due, strict=True))
+
     depths = []
     for operand in free.buffers[join]:
         came, left = np.array(operand.came) // apart, np.array(operand.left) // apart
@@ -51,7 +58,7 @@ def _least(plan: Plan, fork: str, join: str) -> tuple[int, ...]:
         lo, hi = 1, depths[k]
         while lo < hi:
             depths[k] = (lo + hi) // 2
-            lo, hi = (lo, depths[k]) if run(tuple(depths), free)[1] else (depths[k] + 1, hi)
+            lo, hi = (lo, depths[k]) if enough(tuple(depths)) else (depths[k] + 1, hi)
         depths[k] = hi
     return tuple(depths)
 

@@ -77,15 +77,15 @@ def wire(plan: Plan, *, depths: Mapping[str, Sequence[int]] | None = None, freed
 
     for planned in reversed(chosen):
         name, stage = planned.layer.name, planned.stage(plan.device.technology)
-        limits = (depths[name], freed[name]) if depths and freed and name in depths else ((), ())
+        limit = (depths[name], freed[name]) if depths and freed and name in depths else None
         if isinstance(stage, JoinStage):
-            mine = stage.actors(behind(name), *limits)
+            mine = stage.actors(behind(name), *(limit or ()))
             buffers[name] = [actor for actor in mine if isinstance(actor, Buffer)]
         else:
             mine = stage.actors(behind(name))
             rings.update((name, actor) for actor in mine if isinstance(actor, RingActor))
             if endless or (planned.fifo and depths and name in depths):
-                buffers[name] = [Buffer(mine[0], *(limit[0] for limit in limits if limit))]
+                buffers[name] = [Buffer(mine[0], limit[0][0], limit[1][0]) if limit else Buffer(mine[0])]
                 mine = [*buffers[name], *mine]
         actors = mine + actors
         for source, actor in zip(planned.layer.sources, mine, strict=False):
@@ -104,7 +104,8 @@ def feed(plan: Plan, start: str = "") -> int:
 
 
 def _simulate(plan: Plan) -> tuple[int, int, Model]:
-    pace, made = plan.cycles if joined(plan) else 0, []
+    pace = plan.cycles if joined(plan) else 0
+    made: list[Model] = []
 
     def make() -> list[Actor]:
         made[:] = [wire(plan, endless=pace > 0)]

@@ -1,5 +1,6 @@
 """TFLite: networks that others made against golden vectors and the reference kernels; arithmetic; damaged files."""
 
+import json
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,7 @@ from hwq.frontend.tflite_math import mean_multiplier, multiply, quantize_multipl
 from hwq.interp import run, run_batches
 from hwq.passes import apply_passes
 
+from ..test_flow import have, hwq
 from .test_tflite_traps import dense, net, two
 
 MODELS = Path(__file__).parent / "models"
@@ -125,3 +127,13 @@ def test_not_a_file_of_this_kind(tmp_path):
     (tmp_path / "x.tflite").write_bytes(b"PK\x03\x04" * 9)
     with pytest.raises(FormatError, match="lacks the mark TFL3"):
         import_tflite(tmp_path / "x.tflite")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not have("verilator", "c++"), reason="Verilator or a C++ compiler is missing")
+def test_resnet8_is_exact_in_verilog_and_as_fast_as_planned(tmp_path):
+    hwq("import", MODELS / "pretrainedResnet_quant.tflite", "-o", tmp_path / "r8.hwq", "--no-check")
+    hwq("build", tmp_path / "r8.hwq", "--target", "verilog", "-o", tmp_path / "build")
+    report = json.loads(hwq("verify", tmp_path / "build", "--stalls", 1, "--json"))
+    assert report["identical"] == report["images"] >= 5
+    assert report["cycles_per_frame"] == report["planned_cycles"]

@@ -13,9 +13,10 @@ from hwq.ir import AvgPool2d, Conv2d, Flatten, Graph, Input, Linear, MaxPool2d, 
 from hwq.lower import lower
 from hwq.passes import apply_passes
 from hwq.plan import device, make_plan
-from hwq.rtl.stage import Folding
 from hwq.sim import verify
 from hwq.toolchain import find, run_yosys
+
+from ..plan.test_joins import NETWORKS
 
 # A layer of each, one after the other; pe and simd; the last layer's sums are the results.
 LAYERS = [(FixedPoint(4, 0), 2, 2), (FixedPoint(2, 0, narrow=True), 2, 4), (FixedPoint(3, 0), 4, 2), (PowerOfTwo(3, 0), 2, 2),
@@ -84,7 +85,7 @@ def mixed():
 
 
 def check_netlist(graph, x, folder, **folds):
-    """Synthesise the network, compare its results of the codes, and return the plan."""
+    """Synthesise the network, compare its results of the codes, and return the plan and the report."""
     ready = apply_passes(graph)
     plan = make_plan(ready, device("hx8k"), **folds)
     manifest = emit_core(graph, plan, lower(ready, plan), folder, target="ice40")
@@ -95,7 +96,7 @@ def check_netlist(graph, x, folder, **folds):
     report = verify(folder, level="netlist", stalls=1)
     assert report.identical == len(x)
     assert "SB_CARRY" in (folder / "netlist.v").read_text()
-    return plan
+    return plan, report
 
 
 @pytest.mark.skipif(not have("verilator", "c++"), reason="Verilator or a C++ compiler is missing")
@@ -103,8 +104,17 @@ def test_lanes_are_exact_after_synthesis(tmp_path):
     x = np.random.default_rng(6).integers(0, 16, (20, 4, 4, 4))
     x[0], x[1] = 15, 0
     folds = {f"c{k}": (pe, simd) for k, (_, pe, simd) in enumerate(LAYERS)}
-    plan = check_netlist(network(), x, tmp_path, folds={**folds, "w": "wired", "fc": "wired"})
+    plan, _ = check_netlist(network(), x, tmp_path, folds={**folds, "w": "wired", "fc": "wired"})
     assert [p.fold.style for p in plan.layers if p.fold] == ["lut"] * len(LAYERS) + ["wired"] * 2
+
+
+@pytest.mark.skipif(not have("verilator", "c++"), reason="Verilator or a C++ compiler is missing")
+@pytest.mark.parametrize("name", ["projection", "concat of three"])
+def test_joins_are_exact_after_synthesis(name, tmp_path):
+    graph = NETWORKS[name]
+    x = np.random.default_rng(6).integers(0, 16, (20, *graph.input.shape))
+    plan, report = check_netlist(graph, x, tmp_path)
+    assert report.cycles_per_frame == plan.cycles
 
 
 @pytest.mark.slow
@@ -112,8 +122,8 @@ def test_lanes_are_exact_after_synthesis(tmp_path):
 def test_operators_are_exact_after_synthesis(tmp_path):
     x = np.random.default_rng(7).integers(-8, 8, (20, 6, 6, 4))
     x[0], x[1] = 7, -8
-    plan = check_netlist(mixed(), x, tmp_path, max_cycles=2500)
-    stages = [p.layer.stage(p.fold or Folding(), p.in_lanes, plan.device.technology) for p in plan.layers]
+    plan, _ = check_netlist(mixed(), x, tmp_path, max_cycles=2500)
+    stages = [p.stage(plan.device.technology) for p in plan.layers]
     assert [type(stage).__name__ for stage in stages] == ["RequantStage", "PadStage", "ConvStage", "PoolStage", "ConvStage", "UpsampleStage", "PoolStage", "ConvStage"]
     searches = [stage.requantizer.parallel for stage in stages if hasattr(getattr(stage, "requantizer", None), "parallel")]
     assert set(searches) == {True, False}                                 # both forms of thresholds
