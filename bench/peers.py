@@ -87,10 +87,10 @@ def check(graph: Graph, part: str, folds: dict[str, Wish], frames: int = 6) -> N
         manifest = emit_core(graph, plan, lower(ready, plan), folder, target="ice40")
         (folder / "manifest.json").write_text(json.dumps(manifest | {"files": {}}))
         x = np.random.default_rng(2).integers(graph.input.lo, graph.input.hi + 1, (frames, *graph.input.shape))
-        write_vectors(graph, folder / "vectors", x)
+        write_vectors(graph, folder / "vectors", x, manifest)
         report = verify(folder)
-    print(f"{graph.name} on {part}: {report.identical} of {report.images} frames identical to the reference, {report.cycles:,.0f} cycles "
-          f"a frame ({plan.cycles:,} planned)", flush=True)
+    print(f"{graph.name} on {part}: {report.identical} of {report.images} frames identical to the reference, "
+          f"{report.cycles_per_frame:,.0f} cycles a frame ({plan.cycles:,} planned)", flush=True)
 
 
 def rows(nets: Iterable[str], place: bool = True) -> Iterator[dict[str, Any]]:

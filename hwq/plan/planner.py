@@ -332,17 +332,13 @@ def _promise(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> P
 
 def _least(layers: list[Layer], options: dict[str, list[_Option]], device: Device, reserve: Cost) -> Plan:
     """Return the smallest plan, for the tools to judge, or say what is certain: that it cannot fit."""
-    small = {name: min(each, key=lambda o: (o.cost.ebr, o.cost.lc)).fold for name, each in options.items()}
-    plan = _assemble(layers, small, device, reserve, 1 << 60)
-    plan = _promise(plan, lambda more: _assemble(layers, {**small, **more}, device, reserve, 1 << 60))
-    if not device.lc:                                    # no limits
-        return plan
     # Certain is only what no sharing of the blocks can do without: all weights in blocks, or those that fit and the rest in logic.
     every = list(options.values())
-    chosen = choose(every, device.ebr - reserve.ebr, device.dsp)
-    lean = _assemble(layers, {name: o.fold for name, o in zip(options, chosen, strict=True)}, device, reserve, 1 << 60) if chosen else None
+    chosen = choose(every, device.ebr - reserve.ebr, device.dsp) if device.lc else [min(each, key=lambda o: o.cost.lc) for each in every]
+    folds = {name: o.fold for name, o in zip(options, chosen, strict=True)} if chosen else {}
+    lean = _assemble(layers, folds, device, reserve, 1 << 60) if chosen else None
     bits = {layer.name: layer.weight.size * layer.main.weight_format.width for layer in layers if layer.folds}   # type: ignore[attr-defined]
-    if lean is None or lean.cost.lc > 1.3 * device.lc:
+    if lean is None or (device.lc and lean.cost.lc > 1.3 * device.lc):
         blocks = reserve.ebr + sum(min(o.cost.ebr for o in each if o.fold.block_rom) for each in every)
         logic = f", or about {lean.cost.lc:.0f} of {device.lc} logic cells with those that there are" if lean else ""
         worst = max(bits, key=lambda name: bits[name])
@@ -350,4 +346,5 @@ def _least(layers: list[Layer], options: dict[str, list[_Option]], device: Devic
             f"The network does not fit {device.name}: at least {blocks} of {device.ebr} block RAMs{logic} "
             f"(shell included). Weights take {sum(bits.values())} bits, most in "
             f"'{worst}' ({bits[worst]} bits). Fewer bits for that layer, fewer channels, or a larger device (--device hx8k) help.")
-    return plan
+    plan = _promise(lean, lambda more: _assemble(layers, {**folds, **more}, device, reserve, 1 << 60))
+    return plan if _fits(plan.cost, device, 1.3) else relax(lean)       # rings as they are, and slower

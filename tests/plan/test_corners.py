@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
+from bench.networks import networks
 from hwq.formats import FixedPoint
 from hwq.interp import run
 from hwq.ir import ArgMax, AvgPool2d, Conv2d, Flatten, GlobalAvgPool2d, Graph, Input, Linear, MaxPool2d, Output, Pad, Requantize
 from hwq.lower import lower
 from hwq.passes import apply_passes
 from hwq.plan import device, make_plan
+from hwq.rtl.common import Cost
 from hwq.rtl.schedule import Filter, Sink
 
 from ..test_accelerator import drive
@@ -191,3 +193,8 @@ def test_frames_shorter_than_the_pipeline_keep_their_pace(name):
     plan, core = exact(graph)
     found = steady(lower(apply_passes(graph), plan), 64, 2000)
     assert (found[8:] == plan.cycles).all(), (plan.cycles, core.flags.depth, found.tolist())
+
+
+def test_a_network_that_fits_with_its_least_rings_alone_gets_them():
+    plan = make_plan(apply_passes(networks()["N3"]), device("up5k"), reserve=Cost())
+    assert plan.cost.ebr <= 30 and plan.cost.lc <= 5280
