@@ -50,7 +50,8 @@ def _simulate(plan: Plan) -> tuple[int, int]:
 
 
 def _levels(ring: Ring, technology: Technology) -> list[int]:
-    """Return the depths worth trying, the cheapest first: of those that take the same blocks, the deepest up to `Ring.full_depth` and beyond."""
+    """Return the depths worth trying, the cheapest first: of those that take the same blocks, the deepest up to `Ring.full_depth`
+    and the deepest beyond."""
     width, most = ring.shape.width * ring.lanes, 4 * ring.full_depth
     deepest: dict[tuple[int, bool], int] = {}
     depth = ring.min_depth
