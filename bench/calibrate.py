@@ -87,8 +87,8 @@ OPERATORS = {
     "sum 3x3": lambda: PoolStage("sum", (0, 255), kernel=(3, 3), stride=(1, 1), **_IMAGE),
     "enlarged 2x2": lambda: UpsampleStage((0, 15), factor=(2, 2), **_IMAGE),
     "enlarged 1x2": lambda: UpsampleStage((0, 15), factor=(1, 2), **_IMAGE),
-    **{f"{k} largest of {n}, {bits} bits": partial(lambda k, n, bits: Chain([("k", TopK((-(1 << bits - 1), (1 << bits - 1) - 1), n, k))]), k, n, bits)
-       for k, n, bits in ((1, 10, 8), (3, 10, 8), (5, 100, 14))},
+    **{f"{k} largest of {n}, {reach.bit_length() + 1} bits": partial(lambda k, n, reach: Chain([("k", TopK((-reach, reach), n, k))]), k, n, reach)
+       for k, n, reach in ((1, 10, 100), (3, 10, 100), (5, 100, 5000))},
 }
 
 

@@ -41,7 +41,8 @@ class PadStage(Chain):
         self._border = Border((height, width), (height, width), pads, channels // lanes)
         self.cycles, self.out_lanes = self._border.cycles, lanes
         self.out_shape = shape_of(min(x_range[0], value), max(x_range[1], value))
-        super().__init__([*self._border.blocks(shape_of(*x_range), lanes, value, self.out_shape), ("buffer", StreamBuffer(self.out_shape, lanes))])
+        super().__init__([*self._border.blocks(shape_of(*x_range), lanes, value, self.out_shape),
+                          ("buffer", StreamBuffer(self.out_shape, lanes))])
 
     @property
     def eager(self) -> bool:
@@ -75,22 +76,24 @@ class Repeat(Ring):
     Cycles a frame: one a beat of the output.
     """
 
-    def __init__(self, shape: Shape, lanes: int, *, height: int, width: int, words: int, factor: tuple[int, int], depth: int | None = None,
-                 technology: Technology):
-        for name, number in (("Lanes", lanes), ("Height", height), ("Width", width), ("Words", words), ("Factor", factor[0]), ("Factor", factor[1])):
+    def __init__(self, shape: Shape, lanes: int, *, height: int, width: int, words: int, factor: tuple[int, int],
+                 depth: int | None = None, technology: Technology):
+        for name, number in (("Lanes", lanes), ("Height", height), ("Width", width), ("Words", words),
+                             ("Factor", factor[0]), ("Factor", factor[1])):
             check_int(name, number)
         self.height, self.width, self.words, self.factor = height, width, words, factor
         row = width * words
         outer, loops = ((height, row), (width, words)), ((factor[1], 0), (words, 1))
         if factor[0] > 1:
             outer, loops = ((height, row), (1, 0)), ((factor[0], 0), (width, words), *loops)      # type: ignore[assignment]
-        super().__init__(shape, lanes, frame=height * row, outer=outer, loops=loops, span=row if factor[0] > 1 else words, mark=len(loops),
-                         depth=depth, technology=technology)
+        super().__init__(shape, lanes, frame=height * row, outer=outer, loops=loops, span=row if factor[0] > 1 else words,
+                         mark=len(loops), depth=depth, technology=technology)
 
     @property
     def cost(self) -> Cost:
         """Logic cells of the counters and addresses; the ring's blocks."""
-        return Cost(lc=20 + 5 * self.depth.bit_length() + 8 * self._extra_loops, ebr=self.technology.blocks(self.shape.width * self.lanes, self.depth))
+        return Cost(lc=20 + 5 * self.depth.bit_length() + 8 * self._extra_loops,
+                    ebr=self.technology.blocks(self.shape.width * self.lanes, self.depth))
 
     def model(self, x: np.ndarray) -> np.ndarray:
         """Return frames of beats (n, height * width * words, lanes) enlarged."""
@@ -141,7 +144,8 @@ class UpsampleStage(Chain):
         self.ring = deep(depth, lambda depth: Repeat(self.out_shape, lanes, height=height, width=width, words=channels // lanes,
                                                      factor=factor, depth=depth, technology=technology))
         self.cycles = self.ring.cycles
-        super().__init__([("repeat", self.ring), ("unmark", _Unmark(self.out_shape, lanes)), ("buffer", StreamBuffer(self.out_shape, lanes))])
+        super().__init__([("repeat", self.ring), ("unmark", _Unmark(self.out_shape, lanes)),
+                          ("buffer", StreamBuffer(self.out_shape, lanes))])
 
     @property
     def frames(self) -> int:

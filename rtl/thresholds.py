@@ -76,11 +76,14 @@ class Thresholder(Block):
         check(channels % lanes == 0, f"Lanes must divide the {channels} channels, not {lanes!r}")
         check(in_range[0] <= in_range[1], f"Input range must not be empty, not {in_range!r}")
         table = np.asarray(thresholds, np.int64)
-        check(table.ndim == 2 and len(table) in (1, channels), f"Thresholds must have 1 or {channels} rows, not the shape {table.shape}")
+        check(table.ndim == 2 and len(table) in (1, channels),
+              f"Thresholds must have 1 or {channels} rows, not the shape {table.shape}")
         check(bool((table[:, 1:] >= table[:, :-1]).all()), "Thresholds must ascend")
         self.order = order or (channels // lanes, 1, 1)
-        check(self.order[0] * self.order[2] * lanes == channels, f"Order must cover the {channels} channels with {lanes} lanes, not {order!r}")
-        self.in_range, self.thresholds, self.lo, self.channels, self.lanes, self.technology = in_range, table, lo, channels, lanes, technology
+        check(self.order[0] * self.order[2] * lanes == channels,
+              f"Order must cover the {channels} channels with {lanes} lanes, not {order!r}")
+        self.in_range, self.thresholds, self.lo = in_range, table, lo
+        self.channels, self.lanes, self.technology = channels, lanes, technology
         self.out_shape = shape_of(lo, lo + table.shape[1])
         # Beyond the range there is one value on each side; what every value reaches or none need not be compared with.
         table = np.clip(table, in_range[0], in_range[1] + 1)

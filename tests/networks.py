@@ -31,8 +31,8 @@ from hwq.passes import apply_passes
 __all__ = ["random_network"]
 
 _MOST_VALUES = 200                                       # of an edge
-_FORMATS = [FixedPoint(2, 0), FixedPoint(3, 0), FixedPoint(4, 0), FixedPoint(5, 0), FixedPoint(8, 0), FixedPoint(2, 0, narrow=True), PowerOfTwo(3, 0),
-            PowerOfTwo(4, 0), Bipolar()]
+_FORMATS = [*(FixedPoint(width, 0) for width in (2, 3, 4, 5, 8)), FixedPoint(2, 0, narrow=True), PowerOfTwo(3, 0), PowerOfTwo(4, 0),
+            Bipolar()]
 
 
 class _Chain:
@@ -81,8 +81,8 @@ class _Chain:
         channels = self.edge.shape[2]
         kernel, dilation, stride = ((self.int(1, most), self.int(1, most)) for most in (3, 2, 2))
         groups = self.pick([g for g in (1, 1, 2, channels) if channels % g == 0])
-        done = self.add(Conv2d, **self.weights(groups * self.int(1, 3), *kernel, channels // groups), stride=stride, dilation=dilation, groups=groups,
-                        pads=tuple(self.int(0, 2) * self.int(0, 1) for _ in range(4)), pad_value=self.int(-2, 3))
+        done = self.add(Conv2d, **self.weights(groups * self.int(1, 3), *kernel, channels // groups), stride=stride, dilation=dilation,
+                        groups=groups, pads=tuple(self.int(0, 2) * self.int(0, 1) for _ in range(4)), pad_value=self.int(-2, 3))
         if done and self.int(0, 9):
             self.requantize()
             if not self.int(0, 2):

@@ -327,7 +327,7 @@ def next_step(graph: Graph, plan: Plan, *, reserve: Cost = SHELL) -> Plan | None
 
 def _promise(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Plan:
     """Return the plan settled, or with the cycles that it can take at most."""
-    return settle(plan, assemble) or relax(plan)
+    return settle(plan, assemble) or relax(plan, assemble)
 
 
 def _least(layers: list[Layer], options: dict[str, list[_Option]], device: Device, reserve: Cost) -> Plan:
@@ -346,5 +346,9 @@ def _least(layers: list[Layer], options: dict[str, list[_Option]], device: Devic
             f"The network does not fit {device.name}: at least {blocks} of {device.ebr} block RAMs{logic} "
             f"(shell included). Weights take {sum(bits.values())} bits, most in "
             f"'{worst}' ({bits[worst]} bits). Fewer bits for that layer, fewer channels, or a larger device (--device hx8k) help.")
-    plan = _promise(lean, lambda more: _assemble(layers, {**folds, **more}, device, reserve, 1 << 60))
-    return plan if _fits(plan.cost, device, 1.3) else relax(lean)       # rings as they are, and slower
+
+    def assemble(more: Mapping[str, Folding]) -> Plan:
+        return _assemble(layers, {**folds, **more}, device, reserve, 1 << 60)
+
+    plan = _promise(lean, assemble)
+    return plan if _fits(plan.cost, device, 1.3) else relax(lean, assemble)       # rings as they are, and slower

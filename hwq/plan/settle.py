@@ -90,9 +90,11 @@ def _evenly(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Pl
     return with_depths(assemble(folds), {name: [buffer.held for buffer in each] for name, each in model.buffers.items()})
 
 
-def relax(plan: Plan) -> Plan:
-    """Return the plan with the cycles that it takes at most."""
-    return replace(plan, cycles=simulated_cycles(plan))
+def relax(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Plan:
+    """Return the plan with the cycles that it takes at most, rings as they are; where branches meet, with buffers for these cycles."""
+    slower = replace(plan, cycles=simulated_cycles(plan))
+    even = _evenly(slower, assemble) if joined(plan) else None
+    return replace(even, cycles=slower.cycles) if even else slower
 
 
 def with_depths(plan: Plan, depths: Mapping[str, Sequence[int]]) -> Plan:

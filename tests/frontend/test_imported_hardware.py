@@ -25,6 +25,9 @@ from . import test_onnx_traps, test_tflite_traps
 
 MODELS = Path(__file__).parent / "models"
 OTHERS = os.environ.get("HWQ_MODELS")              # a folder with networks that the repository may not hold
+NETWORKS = [(MODELS / name, None) for name in ("TFC_2W2A.onnx", "ad01_int8.tflite", "kws_ref_model.tflite")]
+if OTHERS:
+    NETWORKS += [(Path(OTHERS) / "kwsmlp_w3a3.onnx", None), (Path(OTHERS) / "qkeras_jettagging.onnx", "dfp:b=10,fl=6")]
 TRAPS = {f"{name}.{kind}": content for kind, module in (("onnx", test_onnx_traps), ("tflite", test_tflite_traps))
          for name, (content, expected) in module.TRAPS.items() if expected is None}
 FEW = [f"{name}.onnx" for name in ("max_pool_pads", "average_pool_pads_counted", "pad", "resize", "multi_threshold", "quant_signed_1_bit")]
@@ -55,9 +58,7 @@ def test_all_operators_are_exact(name, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not have("verilator", "c++"), reason="Verilator or a C++ compiler is missing")
-@pytest.mark.parametrize("file, spec", [(MODELS / "TFC_2W2A.onnx", None), (MODELS / "ad01_int8.tflite", None), (MODELS / "kws_ref_model.tflite", None),
-                                        *((Path(OTHERS or "", name), spec) for name, spec in (("kwsmlp_w3a3.onnx", None), ("qkeras_jettagging.onnx", "dfp:b=10,fl=6"))
-                                          if OTHERS)], ids=lambda v: getattr(v, "name", None))
+@pytest.mark.parametrize("file, spec", NETWORKS, ids=lambda v: getattr(v, "name", None))
 def test_networks_of_others_are_exact_in_verilog(file, spec, tmp_path):
     graph = import_file(file, grid=input_grid(spec) if spec else None).graph
     ready = apply_passes(graph)
