@@ -21,7 +21,7 @@ from ..errors import FitError, FormatError
 from ..ir.graph import Graph
 from ..lower import lower
 from ..passes import apply_passes
-from ..plan import SHELL, Plan, device, make_plan, parse_fold
+from ..plan import SHELL, Plan, device, fewer_bits, make_plan, parse_fold
 from ..toolchain import find, run_yosys, versions
 from .diagnose import ClockError
 from .html import write_html
@@ -154,13 +154,18 @@ def build(graph: Graph, output: str | Path, *, target: str | None = None, board:
             plan = make_plan(ready, planned_for, folds=wanted, reserve=SHELL if choice.part else Cost())
         except FitError as error:
             hint = f" Or leave out --fold for {', '.join(wanted)}: the automatic choice may fit." if wanted else ""
-            raise FitError(f"{error}{hint}") from None
+            raise FitError(f"{error}{hint} {fewer_bits(graph, planned_for)}") from None
         core = lower(ready, plan)
         say("emit RTLIL and Verilog")
         manifest = emit_core(graph, plan, core, work, target=choice.part.family.name if choice.part else "verilog")
         write_vectors(graph, work / "vectors", vector_codes(graph, _VECTORS), manifest)
         write_bench(manifest, work, frames=_VECTORS, patience=_patience(plan))
-        placed = _place(manifest, work, choice, plan, say) if choice.part else None
+        try:
+            placed = _place(manifest, work, choice, plan, say) if choice.part else None
+        except ClockError:
+            raise
+        except FitError as error:
+            raise FitError(f"{error} {fewer_bits(graph, planned_for)}") from None
         say("report")
         report = make_report(graph, plan, manifest, placed, work, versions(choice.tools),
                              board=choice.board.name if choice.board else None, baud=choice.baud)

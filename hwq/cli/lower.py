@@ -1,6 +1,7 @@
 """``hwq lower``: from a training run to the integer network, one ``.hwq`` file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -23,7 +24,7 @@ def command(folder: Path = typer.Argument(..., help="Folder of hwq train."),
     from . import progress
 
     model, run = load_run(folder)
-    graph = convert(model, name=name or output.stem, classes=run.classes)
+    graph = replace(convert(model, name=name or output.stem, classes=run.classes), factory=run.factory)
     images, compared = load_images(check)[0] if check is not None else [], {}
     if check is not None:                                # before anything is written
         with progress("compare with torch") as say:

@@ -44,10 +44,10 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
     from hwq.boards.registry import find_board
     from hwq.rtl.common import Cost
 
-    from ..errors import FormatError, ModelError
+    from ..errors import FitError, FormatError, ModelError
     from ..ir import load
     from ..passes import apply_passes
-    from ..plan import SHELL, make_plan, next_step, parse_fold
+    from ..plan import SHELL, fewer_bits, make_plan, next_step, parse_fold
     from ..plan import device as find_device
     from . import progress
 
@@ -63,8 +63,11 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
     chosen = find_device(device or find_board(board or "icebreaker").device.name)
     reserve = SHELL if chosen.lc else Cost()
     with progress("plan"):
-        plan = make_plan(graph, chosen, folds=parse_fold(fold), reserve=reserve,
-                         max_cycles=None if fps is None else int(mhz * 1e6 / fps))
+        try:
+            plan = make_plan(graph, chosen, folds=parse_fold(fold), reserve=reserve,
+                             max_cycles=None if fps is None else int(mhz * 1e6 / fps))
+        except FitError as error:
+            raise FitError(f"{error} {fewer_bits(graph, chosen)}") from None
         faster = next_step(graph, plan, reserve=reserve) if chosen.lc and not fold else None
     rows = [_row(planned, chosen.technology) for planned in plan.layers]
     limits = {"lc": chosen.lc, "ebr": chosen.ebr, "dsp": chosen.dsp}
@@ -78,6 +81,8 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
         typer.echo(json.dumps(result, indent=1))
         return
     _print(result)
+    if not fits:
+        typer.echo(fewer_bits(graph, chosen))
 
 
 def _print(result: dict[str, Any]) -> None:

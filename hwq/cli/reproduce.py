@@ -47,6 +47,7 @@ def command(paper: str = typer.Argument(..., help="wess2018"),
             data: str = typer.Option("", "--data", help="Folder of the data set's files, where the usual places do not have it."),
             seeds: int = typer.Option(3, "--seeds", help="Number of seeds."),
             processes: int = typer.Option(1, "--jobs", help="Trainings side by side."),
+            scheduler: str = typer.Option("", "--cluster", help="Dask scheduler whose workers train instead of this machine: tcp://host:8786."),
             threads: int = typer.Option(1, "--threads", help="Threads of each training."),
             device: str = typer.Option("cpu", "--device", help="cpu or cuda."),
             parts: str = typer.Option("table,scaling", "--parts", help="What to run: table, scaling, or both."),
@@ -59,6 +60,7 @@ def command(paper: str = typer.Argument(..., help="wess2018"),
 
     from ..errors import ModelError
     from ..quant.parallel import refuse_team
+    from ..search.cluster import workers
     from ..search.paper import Experiment, plan_of
     from ..search.tables import write_tables
     from . import progress
@@ -79,14 +81,14 @@ def command(paper: str = typer.Argument(..., help="wess2018"),
             if not Path(path).exists():
                 _synthetic(Path(path), seed)
     console, title = Console(stderr=True), f"wess2018, {scale}, {dataset}"
-    with progress("reproduce") as say:
+    with progress("reproduce") as say, workers(processes, scheduler, folder) as run_by:
         def report(row: dict) -> None:
             line = f"{row.get('cell', row['event'])} {' '.join(map(str, row.get('bits', {}).values()))} seed {row.get('seed', '')}"
             if "accuracy" in row:
                 line += f": {100 * row['accuracy']:.2f} %"
             say(line)
             console.print(line, highlight=False)
-        experiment = Experiment(plan, where, range(seeds), folder, test=test, processes=processes, threads=threads, device=device, report=report)
+        experiment = Experiment(plan, where, range(seeds), folder, test=test, processes=run_by, threads=threads, device=device, report=report)
         experiment.floats()
         cells = list(experiment.cells()) if "table" in wanted else []
         for cell in (cell for cell in cells if cell[3] == "none"):

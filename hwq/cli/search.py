@@ -25,6 +25,7 @@ def command(factory: str = typer.Argument(..., help="Function that makes the flo
             weights: Path = typer.Option(None, "--weights", help="Trained float weights (.pt or .safetensors): no float training."),
             seed: int = typer.Option(0, "--seed", help="Seed of everything random."),
             processes: int = typer.Option(1, "--jobs", help="Candidates trained side by side."),
+            scheduler: str = typer.Option("", "--cluster", help="Dask scheduler whose workers train instead of this machine: tcp://host:8786."),
             device: str = typer.Option("cpu", "--device", help="cpu or cuda."),
             resume: bool = typer.Option(False, "--resume", help="Go on with an interrupted search."),
             as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
@@ -37,6 +38,7 @@ def command(factory: str = typer.Argument(..., help="Function that makes the flo
     from ..quant import read_recipe
     from ..quant.parallel import refuse_team
     from ..search import Options, search, setting_of
+    from ..search.cluster import workers
     from ..search.log import read_log
     from . import progress
 
@@ -51,13 +53,13 @@ def command(factory: str = typer.Argument(..., help="Function that makes the flo
     setting = setting_of(recipe, factory, data, test=test, search=search_images, confirm=confirm_images, device=device,
                          block_ram_device="" if cost == "bits" else cost, weights=str(weights or ""))
     console = Console(stderr=True)
-    with progress("search") as say:
+    with progress("search") as say, workers(processes, scheduler, folder) as run_by:
         def report(row: dict) -> None:
             bits = " ".join(f"{layer}={width}" for layer, width in row.get("bits", {}).items())
             numbers = f" {100 * row['accuracy']:.2f} %, cross-entropy {row['cross_entropy']:.4f}" if "accuracy" in row else ""
             say(f"{row['event']} {bits}")
             console.print(f"{row['event']} {bits}{numbers}", highlight=False)
-        result = search(setting, recipe, Options(rule, drop, start, least, epochs, seed, rate), folder, processes=processes, resume=resume,
+        result = search(setting, recipe, Options(rule, drop, start, least, epochs, seed, rate), folder, processes=run_by, resume=resume,
                         report=report)
     try:
         pareto(read_log(folder / "log.jsonl"), folder / "pareto.svg", f"{rule}, seed {seed}")
@@ -70,6 +72,11 @@ def command(factory: str = typer.Argument(..., help="Function that makes the flo
     (confirm, confirm_error), (test, test_error) = result["confirm_drop"], result["test_drop"]
     if not result["met"]:
         typer.echo(f"No network met the allowed drop of {drop} points, not even with {start} bits: this is the best found")
+    tried = len(result["confirmations"])
+    if result["confirmed"] and tried > 1:
+        typer.echo(f"Fewer bits met the drop on the search images alone; the confirmation images confirmed network {tried} of those tried")
+    elif not result["confirmed"]:
+        typer.echo(f"The confirmation images confirmed none of {tried} networks: this is the one with the least drop there")
     typer.echo(f"{bits}: {result['mean_bits']:.2f} bits a weight, ratio {result['ratio']:.2f}\n"
                f"drop against the float network with the same extra training: confirmation {confirm:+.2f} +- {confirm_error:.2f}, "
                f"test {test:+.2f} +- {test_error:.2f} points (standard error)\n"

@@ -41,6 +41,8 @@ class Graph:
         Names of the outputs, or empty; each one line of 1 to 200 printable characters.
     name : str
         Name of the network; the same.
+    factory : str
+        What made the float network, ``package.module:function``, or empty; the same. Only messages use it.
 
     Raises
     ------
@@ -53,11 +55,13 @@ class Graph:
     preprocess: Preprocess | None = None
     classes: tuple[str, ...] = ()
     name: str = "network"
+    factory: str = ""
     edges: dict[str, Edge] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "nodes", tuple(self.nodes))
-        for what, text in (("The name of the network", self.name), *(("A class name", text) for text in self.classes)):
+        for what, text in (("The name of the network", self.name), *(("A class name", text) for text in self.classes),
+                           *((("The factory", self.factory),) if self.factory else ())):
             if not plain_text(text):
                 raise ModelError(f"{what} must be one line of 1 to 200 printable characters, not {text!r}")
         object.__setattr__(self, "edges", self._check())

@@ -62,7 +62,7 @@ def dumps(graph: Graph) -> bytes:
               "attributes": {key: plain(value) for key, value in node.attributes().items()}} for node in graph]
     header = json.dumps({
         "name": graph.name, "classes": list(graph.classes), "nodes": nodes, "arrays": arrays,
-        "preprocess": asdict(graph.preprocess) if graph.preprocess else None,
+        "preprocess": asdict(graph.preprocess) if graph.preprocess else None, **({"factory": graph.factory} if graph.factory else {}),
     }, sort_keys=True, separators=(",", ":")).encode()
     body = _MAGIC + bytes([VERSION]) + len(header).to_bytes(8, "little") + header + b"".join(blobs)
     return body + hashlib.sha256(body).digest()
@@ -124,7 +124,7 @@ def loads(data: bytes, origin: str = "data") -> Graph:
         preprocess = Preprocess(**header["preprocess"]) if header["preprocess"] else None
         if not isinstance(header["classes"], list):
             raise FormatError(f"{origin}: classes must be a list, not {header['classes']!r}")
-        return Graph(tuple(nodes), preprocess, tuple(header["classes"]), header["name"])
+        return Graph(tuple(nodes), preprocess, tuple(header["classes"]), header["name"], header.get("factory", ""))
     except HwqError:
         raise
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError) as error:

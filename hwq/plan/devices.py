@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from hwq.rtl.common import ECP5, GENERIC, ICE40, ICE40UP, Cost, Technology
 
 from ..errors import FormatError
+from ..ir.graph import Graph
 
-__all__ = ["Device", "DEVICES", "device", "SHELL"]
+__all__ = ["Device", "DEVICES", "device", "SHELL", "fewer_bits"]
 
 # What the board shell (UART link, identify, CRC) takes; measured, see docs/benchmarks.md.
 SHELL = Cost(lc=520, ebr=0, dsp=0)
@@ -54,3 +55,9 @@ def device(name: str) -> Device:
     if name not in DEVICES:
         raise FormatError(f"Unknown device {name!r}; known: {', '.join(DEVICES)}")
     return DEVICES[name]
+
+
+def fewer_bits(graph: Graph, device: Device) -> str:
+    """Return what to type so that a network that does not fit gets fewer bits a weight."""
+    return (f"hwq search {graph.factory or 'PACKAGE.MODULE:FUNCTION'} --cost {device.name} -o search, with the --data and --config of its "
+            "training, looks for the bits that make it fit.")

@@ -284,6 +284,5 @@ def _least(layers: list[Layer], options: dict[str, list[_Option]], device: Devic
         raise FitError(
             f"The network does not fit {device.name}: at least {blocks} of {device.ebr} block RAMs{logic} "
             f"(shell included). Weights take {sum(bits.values())} bits, most in "
-            f"'{worst}' ({bits[worst]} bits). Fewer bits for that layer, fewer channels, or a larger device (--device hx8k) help; "
-            f"hwq search NETWORK --cost {device.name} -o FOLDER looks for the bits that make it fit.")
+            f"'{worst}' ({bits[worst]} bits). Fewer bits for that layer, fewer channels, or a larger device (--device hx8k) help.")
     return plan

@@ -4,6 +4,7 @@ All processes hold the same weights, draw the same order of images and the same 
 Outside of `torchrun` there is one process, and everything here does nothing.
 """
 
+import gc
 import os
 import warnings
 from collections.abc import Iterator
@@ -59,6 +60,10 @@ def team(device: str) -> Iterator[str]:
         raise EnvironmentError_(f"The processes of torchrun do not find each other: {str(error).splitlines()[0]}") from None
     try:
         yield device
+        # Wrapped networks lie in reference cycles and hold the group: one that is collected while the process ends, its threads
+        # at work, can abort it. And no process leaves while another still talks to it.
+        gc.collect()
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 

@@ -5,6 +5,7 @@ Toward HW Implementation", IEEE TCAD 37(11), 2018. What its abstract does not se
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ class Experiment:
         Called after every training.
     """
 
-    def __init__(self, plan: Plan, data: str, seeds: Sequence[int], folder: Path, *, test: str = "", processes: int = 1, threads: int = 1,
+    def __init__(self, plan: Plan, data: str, seeds: Sequence[int], folder: Path, *, test: str = "", processes: int | Executor = 1, threads: int = 1,
                  device: str = "cpu", report: Callable[[dict[str, Any]], None] = lambda row: None) -> None:
         self.plan, self.seeds, self.folder, self.processes, self.report = plan, list(seeds), folder, processes, report
         self.recipe = Recipe(batchnorm=plan.batchnorm, activations=plan.activations, float_phase=plan.float_phase, tune=plan.tune)

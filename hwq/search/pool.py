@@ -1,7 +1,7 @@
-"""Run independent jobs: one after another in this process, or in several processes of this machine."""
+"""Run independent jobs: one after another in this process, in several of this machine, or wherever an executor does."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,12 @@ def _work(setting: Setting, folder: Path, job: Job) -> dict[str, Any]:
     return Store(setting, folder).run(job)
 
 
-def run_jobs(store: Store, jobs: Sequence[Job], processes: int = 1,
+def run_jobs(store: Store, jobs: Sequence[Job], processes: int | Executor = 1,
              report: Callable[[Job, dict[str, Any]], None] = lambda job, result: None) -> list[dict[str, Any]]:
-    """Return the jobs' results in their order; the same results whatever ``processes`` is.
+    """Return the jobs' results in their order; the same results whatever ``processes`` is: their number, or an executor.
 
-    Finished jobs are not run again. On an interruption what runs is given up after its last whole epoch.
+    An executor's processes must see the store's folder under the same path, and work on one job at a time (see
+    `hwq.search.cluster`). Finished jobs are not run again. On an interruption what runs is given up after its last whole epoch.
     """
     results: dict[int, dict[str, Any]] = {}
     open_jobs = []
@@ -41,19 +42,22 @@ def run_jobs(store: Store, jobs: Sequence[Job], processes: int = 1,
         else:
             results[at] = done
             report(job, done)
-    if processes <= 1 or len(open_jobs) <= 1:
+    if isinstance(processes, int) and (processes <= 1 or len(open_jobs) <= 1):
         for at in open_jobs:
             results[at] = store.run(jobs[at])
             report(jobs[at], results[at])
-    else:
-        pool = _pool(processes)
-        try:
-            waiting = {pool.submit(_work, store.setting, store.folder, jobs[at]): at for at in open_jobs}
-            for future in as_completed(waiting):
-                at = waiting[future]
-                results[at] = future.result()
-                report(jobs[at], results[at])
-        except BaseException:
+        return [results[at] for at in range(len(jobs))]
+    pool = processes if isinstance(processes, Executor) else _pool(processes)
+    waiting = {pool.submit(_work, store.setting, store.folder.resolve(), jobs[at]): at for at in open_jobs}
+    try:
+        for future in as_completed(waiting):
+            at = waiting[future]
+            results[at] = future.result()
+            report(jobs[at], results[at])
+    except BaseException:
+        for future in waiting:
+            future.cancel()
+        if isinstance(processes, int):
             _POOLS.pop(processes).shutdown(wait=False, cancel_futures=True)
-            raise
+        raise
     return [results[at] for at in range(len(jobs))]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 __all__ = ["Score", "Evaluate", "RULES", "within", "admissible", "greedy", "fast", "path", "product"]
 
+_COARSE = 4              # bits; at and below them an untrained network says little of a trained one
 _EASY = 1e-4             # cross-entropy: added loss below it counts as this much, so that gains do not divide by nothing
 
 
@@ -114,15 +115,19 @@ def fast(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, 
 def path(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, least: int) -> list[Score]:
     """One way from the start down to the least bits, and on it the lowest point that a whole training brings within the drop.
 
-    Every layer is probed alone at every width, without training. What it adds to the cross-entropy is taken to add up over
-    the layers, so the next step down is the one that adds least per bit saved. Along this way bisection asks with trainings as
-    long as the reference's: about five, where `greedy` needs a brief one for every layer and bit, and brief ones blame a
-    candidate for what more epochs would mend.
+    Every layer is probed alone at every width; widths of `_COARSE` bits and fewer after a brief training, because training
+    mends there what looks worst, and differently from layer to layer. What a layer adds to the cross-entropy is taken to add up
+    over the layers, so the next step down is the one that adds least per bit saved. Along this way bisection asks with
+    trainings as long as the reference's: about five, where `greedy` needs a brief one for every layer at every step, and
+    brief ones blame a candidate for what more epochs would mend.
     """
     probes = [(layer, bits) for layer, now in start.bits.items() for bits in range(now - 1, least - 1, -1)]
-    scores = evaluate(start, [{**start.bits, layer: bits} for layer, bits in probes], "none")
-    added = {probe: max(0.0, score.cross_entropy - start.cross_entropy) for probe, score in zip(probes, scores, strict=True)}
-    saved = {probe: start.size - score.size for probe, score in zip(probes, scores, strict=True)}
+    added, saved = dict[tuple[str, int], float](), dict[tuple[str, int], float]()
+    for how in ("none", "brief"):
+        asked = [probe for probe in probes if (how == "brief") == (probe[1] <= _COARSE)]
+        for probe, score in zip(asked, evaluate(start, [{**start.bits, layer: bits} for layer, bits in asked], how), strict=True):
+            added[probe] = max(0.0, score.cross_entropy - start.cross_entropy)
+            saved[probe] = start.size - score.size
     way, bits = [start.bits], dict(start.bits)
     for layer, now in bits.items():                      # wider never adds more: noise must not stop the way down
         worst = 0.0

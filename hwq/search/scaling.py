@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from .rules import RULES, Score, admissible, within
 from .stats import paired_drop
 
 __all__ = ["Options", "setting_of", "specs_of", "search"]
+
+_BACK = 0.05             # of a state that was not confirmed: the least that the next must be larger
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def _with_bits(specs: dict[str, Spec], bits: dict[str, int]) -> dict[str, str]:
 class _Search:
     """State of one search: jobs, log, and the function that the rule calls."""
 
-    def __init__(self, store: Store, recipe: Recipe, options: Options, specs: dict[str, Spec], log: Log, processes: int) -> None:
+    def __init__(self, store: Store, recipe: Recipe, options: Options, specs: dict[str, Spec], log: Log, processes: int | Executor) -> None:
         self.store, self.recipe, self.options, self.specs, self.log, self.processes = store, recipe, options, specs, log, processes
         self.tune = recipe.tune
         self.brief = shortened(replace(self.tune, lr=self.tune.lr * options.rate), options.epochs)
@@ -103,6 +106,46 @@ class _Search:
         results = run_jobs(self.store, jobs, self.processes, note)
         return [self.score(bits, result) for bits, result in zip(candidates, results, strict=True)]
 
+    def final(self, score: Score) -> Job:
+        """Return the training of the network with a state's bits, on the search images too."""
+        return Job(self.options.seed, self.tune, _with_bits(self.specs, score.bits), self.root, self.recipe.penalty, True)
+
+    @property
+    def fair(self) -> Job:
+        """The float network's."""
+        return Job(self.options.seed, self.tune, None, self.root, all_data=True)
+
+    def confirm(self, path: Sequence[Score]) -> "_Kept":
+        """Return the last accepted state whose final training keeps to the allowed drop on the confirmation images too.
+
+        A search takes the luckiest of many, so its answer may fail here: then it is the turn of the state before with at
+        least `_BACK` more bits, down to the start. If none is confirmed, the one with the least drop is kept.
+        """
+        tried: list[_Kept] = []
+        for score in reversed(path):
+            if tried and score.size < (1 + _BACK) * tried[-1].score.size and score is not path[0]:
+                continue
+            jobs = [replace(job, score=("confirm",)) for job in (self.final(score), self.fair)]
+            final, fair = run_jobs(self.store, jobs, self.processes)
+            drop = _drop(self.store, fair["key"], final["key"], "confirm")
+            confirmed = within(drop[0], self.options.allowed)
+            tried.append(_Kept(score, drop, confirmed, [*(tried[-1].tried if tried else []), {"bits": score.bits, "drop": drop}]))
+            self.log.add({"event": "confirmation", "bits": score.bits, "drop": drop[0], "error": drop[1], "confirmed": confirmed,
+                          "key": final["key"], "seed": self.options.seed})
+            if confirmed:
+                return tried[-1]
+        return replace(min(tried, key=lambda kept: kept.drop[0]), tried=tried[-1].tried)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A state with its drop on the confirmation images (and the standard error), and all that were tried up to it."""
+
+    score: Score
+    drop: tuple[float, float]
+    confirmed: bool
+    tried: list[dict[str, Any]]
+
 
 def _claim(folder: Path, facts: dict[str, Any], resume: bool) -> None:
     path = folder / "search.json"
@@ -123,20 +166,21 @@ def _claim(folder: Path, facts: dict[str, Any], resume: bool) -> None:
         raise ModelError(f"{folder} holds another search: {', '.join(differ)} differ; name another folder")
 
 
-def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, processes: int = 1, resume: bool = False,
+def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, processes: int | Executor = 1, resume: bool = False,
            jobs: Path | None = None, report: Callable[[dict[str, Any]], None] = lambda row: None) -> dict[str, Any]:
     """Search the width of every layer and train the network found.
 
     Writes ``log.jsonl`` (every training as it ends), ``result.json``, and ``result/``, a training run that ``hwq lower`` takes.
     The reference is the float network given the same extra training; both final networks also train on the search images.
-    The test set is scored once.
+    A final network that the confirmation images do not confirm gives way to an earlier one with more bits; the test set is
+    scored once, for the one that is kept.
 
     Parameters
     ----------
     folder : path
         Of the search; jobs lie in its ``jobs/``, or in ``jobs`` to share them with others of the same setting.
-    processes : int
-        Candidates trained side by side.
+    processes : int or Executor
+        Candidates trained side by side, or what runs them elsewhere: see `hwq.search.pool.run_jobs`.
     resume : bool
         Go on with an interrupted search.
     report : row -> None
@@ -146,7 +190,8 @@ def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, 
     -------
     dict
         ``bits``, ``mean_bits``, ``ratio`` (32 / mean bits), ``drop`` on search, confirm and test with standard errors,
-        ``met`` (whether any state met the allowed drop), ``confirmed``, costs, the path.
+        ``met`` (whether the state kept met the allowed drop on the search images), ``confirmed``, ``confirmations`` (what was
+        tried, in order), costs, the path.
     """
     test_images(setting)                               # refuses now what it would refuse after hours
     specs_text = {layer: spec.text for layer, spec in _layer_specs(setting, recipe).items()}
@@ -155,7 +200,7 @@ def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, 
     log = Log(folder / "log.jsonl", report)
     specs = {layer: parse_spec(text) for layer, text in specs_text.items()}
     run = _Search(store, recipe, options, specs, log, processes)
-    every, seed = ("search", "confirm", "test"), options.seed
+    seed = options.seed
     base = store.run(Job(seed, recipe.float_phase))
     log.add({"event": "float", **base["search"], "key": base["key"], "seed": seed})
     reference = store.run(Job(seed, run.tune, base=base["key"]))
@@ -169,28 +214,25 @@ def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, 
     # As long as the reference: with a brief training every candidate would be blamed for the epochs that it lacks.
     start = run.evaluate(Score(start_bits, 0.0, 0.0, 0.0, 0.0), [start_bits], "full")[0]
     path = RULES[options.rule](start, run.evaluate, reference=run.reference, allowed=options.allowed / 100, least=options.least)
-    found = path[-1]
-    met = admissible(found, run.reference, options.allowed / 100)
-    log.add({"event": "found", "bits": found.bits, "met": met, "key": found.key})
-    weights = _with_bits(specs, found.bits)
-    final_job = Job(seed, run.tune, weights, base["key"], recipe.penalty, True, every[1:])
-    fair_job = Job(seed, run.tune, None, base["key"], all_data=True, score=every[1:])
-    final, fair = run_jobs(store, [final_job, fair_job], processes)
-    drops = {part: _drop(store, fair["key"], final["key"], part) for part in every[1:]}
+    log.add({"event": "found", "bits": path[-1].bits, "met": admissible(path[-1], run.reference, options.allowed / 100), "key": path[-1].key})
+    kept = run.confirm(path)
+    found, met = kept.score, admissible(kept.score, run.reference, options.allowed / 100)
+    final, fair = run_jobs(store, [replace(job, score=("confirm", "test")) for job in (run.final(found), run.fair)], processes)
+    drops = {"confirm": kept.drop, "test": _drop(store, fair["key"], final["key"], "test")}
     total = sum(layer["weights"] for layer in final["layers"].values())
     result = {
         "bits": found.bits, "met": met, "mean_bits": final["bits"] / total, "ratio": 32 * total / final["bits"],
         "ratio_everything": 32 * _parameters(store, base["key"]) / final["stored_bits"],
         "search_drop": 100 * (run.reference - found.accuracy), "confirm_drop": drops["confirm"], "test_drop": drops["test"],
-        "confirmed": within(drops["confirm"][0], options.allowed), "accuracy": {part: final[part]["accuracy"] for part in every[1:]},
+        "confirmed": kept.confirmed, "confirmations": kept.tried, "accuracy": {part: final[part]["accuracy"] for part in drops},
         "float_activations": final["test_float_activations"]["accuracy"],
-        "reference": {part: fair[part]["accuracy"] for part in every[1:]}, "weight_bits": final["bits"], "start_weight_bits": start.size,
+        "reference": {part: fair[part]["accuracy"] for part in drops}, "weight_bits": final["bits"], "start_weight_bits": start.size,
         "path": [asdict(score) for score in path], "seed": seed, "rule": options.rule,
     } | ({"block_rams": final["block_rams"], "start_block_rams": start.cost} if "block_rams" in final else {})
     write_atomic(folder / "result.json", json.dumps(result, indent=1).encode())
     model = store.model(final["key"])
     assert isinstance(model, QuantizedModel)
-    text = recipe_text(replace(recipe, weights=weights))
+    text = recipe_text(replace(recipe, weights=_with_bits(specs, found.bits)))
     save_run(folder / "result", Run(setting.factory, seed, tuple(model.input_shape), parts_of(setting).data.classes, text), model,
              {"float": fair["confirm"]["accuracy"], "quantized": final["confirm"]["accuracy"], "validation_images": setting.confirm})
     log.add({"event": "done", "bits": found.bits, "ratio": result["ratio"], "confirm_drop": drops["confirm"], "test_drop": drops["test"]})

@@ -1,5 +1,6 @@
 """What users get wrong: a worded error that says what to do, before long steps where it can be known."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -136,13 +137,18 @@ def test_certainly_too_large_is_said_before_synthesis(tmp_path):
 
     from hwq.formats import FixedPoint
     from hwq.ir import Flatten, Graph, Input, Linear, Output, Preprocess
+    from hwq.ir.storage import dumps, loads
     weight = np.random.default_rng(0).integers(-127, 128, (64, 784))
     graph = Graph((Input("x", (), shape=(28, 28, 1), lo=0, hi=255), Flatten("f", ("x",)),
                    Linear("fc", ("f",), weight=weight, bias=np.zeros(64, np.int64), weight_format=FixedPoint(8, 0)),
                    Output("y", ("fc",))), preprocess=Preprocess(8))
     steps = []
-    with pytest.raises(FitError, match="does not fit up5k: at least .* of 30 block RAMs.*'fc'") as caught:
+    with pytest.raises(FitError, match="does not fit up5k: at least .* of 30 block RAMs.*'fc'.* hwq search PACKAGE.MODULE:FUNCTION --cost up5k -o search") as caught:
         build(graph, tmp_path / "out", say=steps.append)
+    trained = dataclasses.replace(graph, factory="hwq.models.fashion:network")
+    with pytest.raises(FitError, match="hwq search hwq.models.fashion:network --cost up5k -o search"):
+        build(loads(dumps(trained)), tmp_path / "out")
+    assert dumps(graph) != dumps(trained) and loads(dumps(graph)).factory == ""
     assert caught.value.exit_code == 3 and steps == ["plan"] and list(tmp_path.iterdir()) == []
 
 

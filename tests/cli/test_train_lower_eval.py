@@ -41,6 +41,7 @@ def work(tmp_path_factory):
                             "-o", folder / "run", "--seed", 3, "--json"))
     assert report["validation_images"] == 20 and 0 <= report["quantized"] <= 1
     lowered = json.loads(hwq("lower", folder / "run", "-o", folder / "x.hwq", "--json"))
+    assert load(folder / "x.hwq").factory == "hwq.models.fashion:network"             # for messages: what hwq search is to be given
     assert lowered["weights"] == 30024 and lowered["weight_bits"] == 72 * 8 + (30024 - 72) * 2
     return folder
 

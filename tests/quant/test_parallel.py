@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from hwq.errors import ModelError  # noqa: E402
 from hwq.quant import load_checkpoint, parallel  # noqa: E402
 from hwq.quant.run import load_run, train_run  # noqa: E402
 
+from ..kill import kill_if_asked  # noqa: E402
 from .test_train import toy  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -41,21 +41,8 @@ strength = 0.01
 """
 
 
-def _kill_at(forwards: int) -> None:
-    """End this process, as no handler can prevent, in the given training step."""
-    seen = 0
-
-    def count(module, inputs):
-        nonlocal seen
-        seen += module.training and (isinstance(module, nn.Conv2d) or type(module).__name__ == "Weighted" and module.is_conv)
-        if seen == forwards:
-            os.kill(os.getpid(), signal.SIGKILL)
-    nn.modules.module.register_module_forward_pre_hook(count)
-
-
 def network(batchnorm=False):
-    if "HWQ_TEST_KILL_AT" in os.environ:
-        _kill_at(int(os.environ["HWQ_TEST_KILL_AT"]))
+    kill_if_asked()
     torch.manual_seed(3)
     norm = [nn.BatchNorm2d(4)] if batchnorm else []
     return nn.Sequential(nn.Conv2d(1, 4, 3), *norm, nn.ReLU(), nn.Dropout(0.2 if batchnorm else 0.0), nn.MaxPool2d(2), nn.Flatten(),

@@ -1,5 +1,6 @@
 """The rules on a made-up network whose best answer can be found by trying everything."""
 
+from dataclasses import replace
 from itertools import product as combinations
 
 import pytest
@@ -62,8 +63,16 @@ def test_path_asks_with_few_whole_trainings():
     for allowed in (0.0005, 0.003, 0.01):
         counter = Counter()
         way = path(START, counter, reference=0.9, allowed=allowed, least=2)
-        assert counter.trained == 0 and counter.full <= 5 and counter.calibrated == 4 * 6
+        assert counter.trained == 4 * 3 and counter.full <= 5 and counter.calibrated == 4 * 3
         assert way[-1].cost <= 1.2 * best(allowed, 2).cost
+
+
+def test_path_believes_few_bits_only_when_trained():
+    def evaluate(parent, candidates, how):
+        scores = [made_up(bits) for bits in candidates]
+        return [replace(score, cross_entropy=score.cross_entropy + 5 * (score.bits["b"] <= 3)) if how == "none" else score for score in scores]
+    way = path(START, evaluate, reference=0.9, allowed=0.01, least=2)
+    assert way == path(START, Counter(), reference=0.9, allowed=0.01, least=2) and way[-1].bits["b"] == 2
 
 
 def test_nothing_is_admissible():

@@ -1,7 +1,12 @@
 """A whole search on toy data: splits, resuming, processes, the third party's rule, the way to ``hwq lower``, refusals."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,14 +23,18 @@ from hwq.search.jobs import parts_of  # noqa: E402
 from hwq.search.log import Log, read_log  # noqa: E402
 from hwq.search.stats import mean_interval, paired_drop  # noqa: E402
 
+from ..kill import kill_if_asked  # noqa: E402
+
 RECIPE_TEXT = ('weights = {"0" = "dfp:b=8", "*" = "po2:b=4"}\nactivations = "dfp:b=8"\ncalibration = 40\n'
                '[float]\nepochs = 3\nbatch = 20\nlr = 0.05\n[tune]\nepochs = 2\nbatch = 20\n')
 RECIPE = read_recipe(RECIPE_TEXT)
+ROOT = Path(__file__).parents[2]
 FACTORY = "tests.search.test_search:network"
 
 
 def network():
     from torch import nn
+    kill_if_asked()
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3))
 
 
@@ -146,6 +155,62 @@ def test_an_interrupted_search_loses_nothing(whole, data, tmp_path):
     keys = [row["key"] for row in read_log(tmp_path / "s" / "log.jsonl") if row["event"] == "candidate"]
     assert len(keys) == len(set(keys)) and sorted(keys) == sorted(
         row["key"] for row in read_log(folder / "log.jsonl") if row["event"] == "candidate")
+
+
+def test_two_searches_give_the_same_bytes_though_one_is_killed(data, tmp_path):
+    """From the command line: search, SIGKILL in the middle of an epoch of a candidate, --resume, lower; against one that ran through."""
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('weights = "dfp:b=8"\ncalibration = 40\n[float]\nepochs = 2\nbatch = 20\nlr = 0.05\n[tune]\nepochs = 2\nbatch = 20\n')
+
+    def run(*words, kill=None):
+        environment = dict(os.environ) | ({"HWQ_TEST_KILL_AT": str(kill)} if kill else {})
+        return subprocess.run([sys.executable, "-m", "hwq", *map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True)
+
+    def hunt(folder, *more, kill=None):
+        return run("search", FACTORY, "-o", folder, "--data", data, "--test", data.with_name("test.npz"), "--config", recipe, "--rule", "fast",
+                   "--drop", 5, "--start", 4, "--search-images", 120, "--confirm-images", 80, "--epochs", 2, *more, kill=kill)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = hunt(whole)
+    assert done.returncode == 0, done.stderr
+    dead = hunt(killed, kill=82)                                      # in the second epoch of a candidate: float, reference and start are done
+    assert dead.returncode == -signal.SIGKILL and list(killed.glob("jobs/*/epoch.pt")) and not (killed / "result.json").exists()
+    before = {path: path.stat().st_mtime_ns for path in killed.glob("jobs/*/state.pt")}
+    again = hunt(killed, "--resume")
+    assert again.returncode == 0 and again.stdout == done.stdout.replace("whole", "killed"), again.stderr
+    assert len(before) == 5 and before == {path: path.stat().st_mtime_ns for path in before}
+    for folder in (whole, killed):
+        lowered = run("lower", folder / "result", "-o", folder / "model.hwq")
+        assert lowered.returncode == 0, lowered.stderr
+    assert (whole / "model.hwq").read_bytes() == (killed / "model.hwq").read_bytes()
+
+
+@pytest.mark.parametrize("drops, kept", [((5.1, 4.9), 1), ((5.1, 9.0, 5.2, 8.0), 0), ((5.0,), 0)])
+def test_what_is_not_confirmed_gives_way_to_more_bits(drops, kept, whole, data, tmp_path, monkeypatch):
+    folder, _ = whole
+    asked = []
+
+    def drop(store, reference, key, part):
+        if part == "confirm" and key not in asked:
+            asked.append(key)
+        return (drops[asked.index(key)] if part == "confirm" else 1.25, 0.5)
+    monkeypatch.setattr("hwq.search.scaling._drop", drop)
+    monkeypatch.setattr("hwq.search.scaling._BACK", 0.3)
+    result = search(setting(data, block_ram_device="up5k"), RECIPE, Options(allowed=5.0, start=4), tmp_path / "s", jobs=folder / "jobs")
+    sizes = [score["size"] for score in result["path"]]
+    backwards = [sizes[-1]]
+    for size in reversed(sizes[:-1]):
+        if size >= 1.3 * backwards[-1] or size == sizes[0]:
+            backwards.append(size)
+    assert len(drops) == 1 or len(asked) > 1
+    tried = [sum(bits * {"0": 36, "5": 108}[layer] for layer, bits in row["bits"].items()) for row in result["confirmations"]]
+    assert tried == backwards[:len(asked)] and [row["drop"][0] for row in result["confirmations"]] == [*drops[:len(asked)]]
+    assert result["bits"] == result["confirmations"][kept]["bits"] and result["confirm_drop"][0] == drops[kept]
+    assert result["confirmed"] is (drops[kept] <= 5.0)
+    # The test images are asked once, for the network that is kept.
+    scored = {key for key in asked if "test" in json.loads((folder / "jobs" / key / "result.json").read_text())}
+    assert asked[kept] in scored
+    log = [row for row in read_log(tmp_path / "s" / "log.jsonl") if row["event"] == "confirmation"]
+    assert [row["confirmed"] for row in log] == [drop <= 5.0 for drop in drops[:len(asked)]]
 
 
 @pytest.mark.parametrize("rule", ["fast", "product"])
