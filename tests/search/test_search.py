@@ -25,8 +25,9 @@ from hwq.search.stats import mean_interval, paired_drop  # noqa: E402
 
 from ..kill import kill_if_asked  # noqa: E402
 
-RECIPE = read_recipe('weights = {"0" = "dfp:b=8", "*" = "po2:b=4"}\nactivations = "dfp:b=8"\ncalibration = 40\n'
-                     '[float]\nepochs = 3\nbatch = 20\nlr = 0.05\n[tune]\nepochs = 2\nbatch = 20\n')
+RECIPE_TEXT = ('weights = {"0" = "dfp:b=8", "*" = "po2:b=4"}\nactivations = "dfp:b=8"\ncalibration = 40\n'
+               '[float]\nepochs = 3\nbatch = 20\nlr = 0.05\n[tune]\nepochs = 2\nbatch = 20\n')
+RECIPE = read_recipe(RECIPE_TEXT)
 ROOT = Path(__file__).parents[2]
 FACTORY = "tests.search.test_search:network"
 
@@ -35,6 +36,22 @@ def network():
     from torch import nn
     kill_if_asked()
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3))
+
+
+def branched():
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.deep = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1, bias=False)
+            self.bn, self.fc = nn.BatchNorm2d(4), nn.Linear(20, 3)
+
+        def forward(self, x):
+            stem = torch.relu(self.stem(x))
+            y = torch.relu(self.bn(self.deep(stem)) + stem)
+            return self.fc(nn.functional.avg_pool2d(torch.cat([y, x], 1), 4).flatten(1))
+    return Net()
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +218,22 @@ def test_the_other_rules(rule, whole, data, tmp_path):
     folder, _ = whole
     result = search(setting(data, block_ram_device="up5k"), RECIPE, Options(rule, 5.0, start=4, least=3), tmp_path / "s", jobs=folder / "jobs")
     assert result["met"] and result["rule"] == rule
+
+
+def test_networks_with_branches(data, tmp_path):
+    from hwq.analysis import layer_facts
+    from hwq.frontend import compare, convert
+    from hwq.quant.run import load_run
+    recipe = read_recipe(RECIPE_TEXT.replace('"0"', '"stem"'))
+    found = setting_of(recipe, FACTORY.replace("network", "branched"), str(data), search=120, confirm=80,
+                       test=str(data.with_name("test.npz")))
+    result = search(found, recipe, Options("fast", 30.0, start=4, least=3), tmp_path / "s")
+    assert set(result["bits"]) == {"stem", "deep", "fc"} and result["weight_bits"] == sum(
+        count * result["bits"][name] for name, count in (("stem", 36), ("deep", 144), ("fc", 60)))
+    model, run = load_run(tmp_path / "s" / "result")
+    graph = convert(model, classes=run.classes)
+    assert compare(model, graph, parts_of(found).data.images[:20])["add.act"] == 20 * 64 * 4
+    assert {fact.name: fact.weight_format for fact in layer_facts(graph) if fact.weights}["deep"].startswith(f"po2:b={result['bits']['deep']}")
 
 
 def test_a_drop_that_is_never_met_is_said(data, tmp_path, monkeypatch):
