@@ -6,7 +6,7 @@ import pytest
 
 from hwq.errors import ModelError
 from hwq.interp import run
-from hwq.ir import Add, Concat, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, Requantize
+from hwq.ir import Add, Concat, Conv2d, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, Requantize
 from hwq.lower import lower
 from hwq.passes import apply_passes
 from hwq.plan import device, least_depths, make_plan, plan_of, plan_record
@@ -17,10 +17,18 @@ from hwq.rtl.schedule_branches import Join
 
 from ..test_accelerator import drive
 from .test_corners import FMT, exact
-from .test_cycles import check, conv, network, steady
+from .test_cycles import check, network, steady
 
 RNG = np.random.default_rng(0)
 SAME = dict(pads=(1, 1, 1, 1))
+
+
+def conv(name, source, rng, outputs, channels, kernel=3, **attributes):
+    """Return a convolution whose codes spread over 0..15 if those that come in do."""
+    weight = rng.integers(-8, 8, (outputs, kernel, kernel, channels))
+    shift = round(np.log2(5 * kernel * np.sqrt(channels)))
+    return [Conv2d(name, (source,), weight=weight, bias=np.zeros(outputs), weight_format=FMT, **attributes),
+            Requantize(f"{name}_q", (name,), offset=(8 << shift) - weight.sum(axis=(1, 2, 3)) * 15 // 2, shift=shift, lo=0, hi=15)]
 
 
 def add(name, a, b, mult=(5, 3), shift=3):
