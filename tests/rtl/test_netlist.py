@@ -72,10 +72,10 @@ def test_lanes_are_exact_after_synthesis(tmp_path):
     assert "SB_CARRY" in (tmp_path / "netlist.v").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not have("verilator", "c++"), reason="Verilator or a C++ compiler is missing")
-@pytest.mark.parametrize("name", ["projection", "concat of three"])
-def test_joins_are_exact_after_synthesis(name, tmp_path):
-    graph = NETWORKS[name]
+def test_a_residual_block_is_exact_after_synthesis(tmp_path):
+    graph = NETWORKS["projection"]
     plan = make_plan(apply_passes(graph), device("hx8k"))
     x = np.random.default_rng(6).integers(0, 16, (20, *graph.input.shape))
     report = synthesised(graph, plan, x, tmp_path)
