@@ -20,8 +20,8 @@ def least_depths(plan: Plan) -> dict[str, tuple[int, ...]]:
     """Return for every join, for each of its operands, the beats that its buffer must hold.
 
     All operands of a join come from one fork (the last layer that all ways lead through). Its beats go out one at a time,
-    each when the one before has done all that it can: what a buffer holds then is enough, however the cycles fall. On a way without
-    layers it is also needed; where rings hold part of it, the hardware may need less.
+    each when the one before has done all that it can. On a way without layers a buffer needs what it holds between two beats, no more and no
+    less. On others its fill within a beat's turn counts too: that is enough, however the cycles fall, but the hardware may need less.
     """
     above: dict[str, list[str]] = {"": [""]}             # the layers that all ways to a layer lead through, itself last
     for planned in plan.layers:
@@ -35,7 +35,11 @@ def _least(plan: Plan, fork: str, join: str) -> tuple[int, ...]:
     model = wire(plan, start=fork, layers=_between(plan, fork, join))
     play(model.actors, beats, 1, beats * apart)
     depths = []
-    for operand in model.buffers[join]:
+    sources = next(p.layer.sources for p in plan.layers if p.layer.name == join)
+    for source, operand in zip(sources, model.buffers[join], strict=True):
+        if source != fork:
+            depths.append(operand.held)
+            continue
         came, left = np.array(operand.came) // apart, np.array(operand.left) // apart
         held = np.arange(1, len(came) + 1) - np.searchsorted(left, came, side="right")
         depths.append(max(1, int(held.max())))
