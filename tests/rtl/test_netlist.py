@@ -108,6 +108,7 @@ def test_lanes_are_exact_after_synthesis(tmp_path):
     assert [p.fold.style for p in plan.layers if p.fold] == ["lut"] * len(LAYERS) + ["wired"] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not have("verilator", "c++"), reason="Verilator or a C++ compiler is missing")
 @pytest.mark.parametrize("name", ["projection", "concat of three"])
 def test_joins_are_exact_after_synthesis(name, tmp_path):
