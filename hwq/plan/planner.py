@@ -169,6 +169,12 @@ def _options(layer: Layer, device: Device, fixed: Wish | None) -> list[_Option]:
                 fold = Folding(pe, simd, source, _lanes(pe, words), block_rom, style)
                 stage = layer.stage(fold, (simd * max(1, pe // each) if source == "memory" else channels,), device.technology)
                 options.append(_Option(fold, stage.cycles, stage.cost))                 # type: ignore[union-attr]
+    return options
+
+
+def _offers(layer: Layer, device: Device, fixed: Wish | None) -> list[_Option]:
+    """Return the options of a layer, wired ones too where that is quick to find out."""
+    options = _options(layer, device, fixed)
     if not fixed and device.lc and layer.wires and wired_size(layer.weight) <= _WIRED_DIGITS:
         options += _wired_options(layer, device)
     return options
@@ -209,7 +215,7 @@ class _Search:
         for name in folds:
             if name not in names:
                 raise ModelError(f"Folding names the unknown layer {name!r}; layers that fold: {', '.join(names)}")
-        self.options = {layer.name: _options(layer, device, folds.get(layer.name)) for layer in self.layers if layer.folds}
+        self.options = {layer.name: _offers(layer, device, folds.get(layer.name)) for layer in self.layers if layer.folds}
         floor = max((min(o.cycles for o in each) for each in self.options.values()), default=0)
         # Cycles worth asking for: those of some layer's option, and no fewer than every layer can reach.
         self.targets = [t for t in sorted({o.cycles for each in self.options.values() for o in each}) if t >= floor]
