@@ -278,7 +278,7 @@ class ConvStage(Chain):
 def _paced(windows: tuple[bool, ...], groups: int, beats: int, depth: int) -> int:
     """Return the cycles a frame of a shift window on its own, its pixels and results never waiting."""
     def make() -> list[Actor]:
-        sink = Sink()
+        sink = Sink(sum(windows) * groups * beats)
         return [ShiftActor(sink, [True] * len(windows), windows=windows, groups=groups, beats=beats, depth=depth, latency=0), sink]
 
     return steady_state(make, len(windows))[0]

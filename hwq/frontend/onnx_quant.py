@@ -168,7 +168,9 @@ def multi_threshold(ctx: Context, node: OnnxNode, values: Values) -> View:
     scale, bias = (Fraction(float(node.attributes.get(key, default))) for key, default in (("out_scale", 1.0), ("out_bias", 0.0)))
     if scale == 0:
         refuse(node, "out_scale = 0 is not supported")
-    return ctx.quantize(node, x, rows, 0, len(rows[0]), (scale,), (bias,))
+    low = bias / scale                             # codes that stand for multiples of the scale need no zero point, and join others
+    lo, bias = (int(low), Fraction(0)) if low.denominator == 1 and abs(low) <= 1 << 15 else (0, bias)
+    return ctx.quantize(node, x, rows, lo, lo + len(rows[0]), (scale,), (bias,))
 
 
 def trunc(ctx: Context, node: OnnxNode, values: Values) -> View:

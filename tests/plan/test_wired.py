@@ -57,8 +57,11 @@ def test_offset_by_sign_and_multiplier_behind_a_wired_layer(seed):
     exact(network((6,), linear("fc", "in", 4, 6), rq), folds={"fc": "wired"}, count=6)
 
 
+FIRST = network((12, 12, 1), *conv("a", "in", 8, 1), *conv("b", "a_q", 2, 8, 1))
+
+
 def test_a_small_first_layer_is_wired_unasked_and_a_record_keeps_it():
-    graph = apply_passes(network((12, 12, 1), *conv("a", "in", 8, 1), *conv("b", "a_q", 2, 8, 1)))
+    graph = apply_passes(FIRST)
     plan = make_plan(graph, device("up5k"), reserve=Cost(), max_cycles=250)
     fold = plan.layers[0].fold
     assert (fold.style, fold.pe, fold.simd, fold.block_rom) == ("wired", 8, 9, False) and fold.steps
