@@ -3,7 +3,8 @@
 from .depths import least_depths
 from .devices import DEVICES, SHELL, Device, device, fewer_bits
 from .layers import Layer, split
-from .planner import Plan, PlannedLayer, Wish, least_block_rams, make_plan, next_step, parse_fold
+from .options import Wish, parse_fold
+from .planner import Plan, PlannedLayer, least_block_rams, make_plan, next_step
 from .record import plan_of, plan_record
 from .timing import frames_under_way
 

@@ -4,11 +4,11 @@ For a given number of cycles the layers are independent: each takes a folding th
 over cycles; `choose` shares out block RAM and multipliers, and `settle` makes the rings as deep as it takes to keep the promise.
 """
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Literal
 
 from hwq.rtl.branches import StreamFifo, StreamFork
 from hwq.rtl.common import Cost, Technology, shape_of
@@ -20,21 +20,16 @@ from ..errors import FitError, ModelError
 from ..ir.graph import Graph
 from .devices import SHELL, Device
 from .layers import Layer, Stage, split
+from .options import WIRED_DIGITS, Option, Wish, divisors, offers, options_of
 from .search import choose
 from .settle import relax, settle, tighten
 
-__all__ = ["Plan", "PlannedLayer", "Wish", "make_plan", "least_block_rams", "next_step", "parse_fold", "LC_USABLE"]
+__all__ = ["Plan", "PlannedLayer", "make_plan", "least_block_rams", "next_step", "LC_USABLE"]
 
 # Share of the logic cells that the plan may fill: beyond, placement gets slow and the clock drops.
 LC_USABLE = 0.9
-# What a user may ask of a layer: pe and simd, or all of it at once.
-Wish = tuple[int, int] | Literal["wired"]
-_MAX_LANES = 256
-# Lanes tried for a target without limits: moderate, so that the Verilog suits any part.
-_GENERIC_LANES = 16
-# Signed digits of the weights up to which a layer is offered wired unasked and its adders are searched for, in so many steps
-# times digits: some seconds.
-_WIRED_DIGITS, _WIRED_STEPS = 400, 333_000
+# Steps times signed digits of the search for a wired layer's adders: some seconds.
+_WIRED_STEPS = 333_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,94 +87,6 @@ class Plan:
         return max(self.layers, key=lambda p: p.cycles).layer.name
 
 
-def parse_fold(texts: Iterable[str]) -> dict[str, Wish]:
-    """Parse ``layer=pe,simd`` and ``layer=wired`` texts."""
-    folds: dict[str, Wish] = {}
-    for text in texts:
-        name, _, numbers = text.partition("=")
-        try:
-            pe, simd = (0, 0) if numbers == "wired" else (int(v) for v in numbers.split(","))
-        except ValueError:
-            raise ModelError(f"Folding {text!r} must have the form layer=pe,simd, e.g. conv1=2,1, or layer=wired") from None
-        folds[name] = "wired" if numbers == "wired" else (pe, simd)
-    return folds
-
-
-def _divisors(value: int) -> list[int]:
-    return [d for d in range(1, value + 1) if value % d == 0]
-
-
-def _lanes(pe: int, words: int) -> int:
-    """Return the least requantizer lanes that keep up with ``pe`` results every ``words`` cycles."""
-    return next(d for d in _divisors(pe) if d * words >= pe)
-
-
-@dataclass(frozen=True)
-class _Option:
-    fold: Folding
-    cycles: int
-    cost: Cost
-
-
-def _wired_options(layer: Layer, device: Device) -> list[_Option]:
-    """Return the layer wired, for each number of requantizer lanes; its adders not yet searched for."""
-    outputs, kh, kw, channels = layer.weight.shape
-    options = []
-    for lanes in _divisors(outputs):
-        fold = Folding(outputs, kh * kw * channels, "shift", lanes, False, "wired")
-        stage = layer.stage(fold, (channels,), device.technology)
-        options.append(_Option(fold, stage.cycles, stage.cost))                         # type: ignore[union-attr]
-    return options
-
-
-def _options(layer: Layer, device: Device, fixed: Wish | None) -> list[_Option]:
-    outputs, kh, kw, channels = layer.weight.shape       # channels of a group
-    taps, each = kh * kw, outputs // layer.groups
-    limit = _MAX_LANES if device.lc else _GENERIC_LANES
-    choices: list[tuple[int, int, str]] = []
-    if fixed == "wired":
-        if not layer.wires:
-            raise ModelError(f"Layer '{layer.name}' cannot be wired: that takes one group, no dilation, and for a kernel of more than "
-                             "a pixel, or a stride, images at least two pixels wide")
-        return _wired_options(layer, device)
-    if fixed:
-        pe, simd = fixed
-        if not (1 <= pe <= outputs and outputs % pe == 0):
-            raise ModelError(f"Layer '{layer.name}': pe must divide the {outputs} outputs, not {pe}")
-        if channels % max(simd, 1) == 0 and simd >= 1:
-            choices = [(pe, simd, "memory")]
-        elif layer.shifts and simd == taps * channels:
-            choices = [(pe, simd, "shift")]
-        else:
-            raise ModelError(f"Layer '{layer.name}': simd must divide the {channels} input channels (memory window)"
-                             + (f" or be {taps * channels} (shift window)" if layer.shifts else "") + f", not {simd}")
-    else:
-        for pe in _divisors(outputs):
-            if each % pe == 0:
-                choices += [(pe, simd, "memory") for simd in _divisors(channels) if pe * simd <= limit]
-            elif pe % each == 0 and layer.groups % (pe // each) == 0 and pe * channels <= limit:
-                choices.append((pe, channels, "memory"))             # several whole groups at once
-            if layer.shifts and channels <= 4 and pe * taps * channels <= limit:
-                choices.append((pe, taps * channels, "shift"))
-    options = []
-    for pe, simd, source in choices:
-        words = taps * channels // simd if source == "memory" else 1
-        for block_rom in ((True, False) if outputs // pe * words <= 256 else (True,)):
-            for style in layer.styles(device.technology):
-                fold = Folding(pe, simd, source, _lanes(pe, words), block_rom, style)
-                stage = layer.stage(fold, (simd * max(1, pe // each) if source == "memory" else channels,), device.technology)
-                options.append(_Option(fold, stage.cycles, stage.cost))                 # type: ignore[union-attr]
-    return options
-
-
-def _offers(layer: Layer, device: Device, fixed: Wish | None) -> list[_Option]:
-    """Return the options of a layer, wired ones too where that is quick to find out."""
-    options = _options(layer, device, fixed)
-    if not fixed and device.lc and layer.wires and wired_size(layer.weight) <= _WIRED_DIGITS:
-        options += _wired_options(layer, device)
-    return options
-
-
 def _fits(cost: Cost, device: Device, share: float = LC_USABLE) -> bool:
     return not device.lc or (cost.lc <= share * device.lc and cost.ebr <= device.ebr and cost.dsp <= device.dsp)
 
@@ -187,7 +94,7 @@ def _fits(cost: Cost, device: Device, share: float = LC_USABLE) -> bool:
 def _assemble(layers: list[Layer], folds: Mapping[str, Folding], device: Device, reserve: Cost, target: int) -> Plan:
     x = layers[0].x
     size = prod(x.shape)
-    lanes = next((d for d in _divisors(x.shape[-1]) if size // d <= target), x.shape[-1])
+    lanes = next((d for d in divisors(x.shape[-1]) if size // d <= target), x.shape[-1])
     planned, total, cycles = [], reserve + Cost(lc=90), max(size // lanes, prod(layers[-1].y.shape))
     ends = {"": (lanes, shape_of(x.lo, x.hi))}           # lanes and shape of what each layer gives
     reads = Counter(source for layer in layers for source in layer.sources)
@@ -215,7 +122,7 @@ class _Search:
         for name in folds:
             if name not in names:
                 raise ModelError(f"Folding names the unknown layer {name!r}; layers that fold: {', '.join(names)}")
-        self.options = {layer.name: _offers(layer, device, folds.get(layer.name)) for layer in self.layers if layer.folds}
+        self.options = {layer.name: offers(layer, device, folds.get(layer.name)) for layer in self.layers if layer.folds}
         floor = max((min(o.cycles for o in each) for each in self.options.values()), default=0)
         # Cycles worth asking for: those of some layer's option, and no fewer than every layer can reach.
         self.targets = [t for t in sorted({o.cycles for each in self.options.values() for o in each}) if t >= floor]
@@ -224,31 +131,31 @@ class _Search:
         """Return the plan with these foldings."""
         return _assemble(self.layers, folds, self.device, self.reserve, target)
 
+    def _within(self, target: int, limited: bool, make: Callable[[Mapping[str, Folding]], Plan | None]) -> Plan | None:
+        """Return what ``make`` makes of the foldings with the fewest logic cells for ``target`` cycles that fit, None where none do."""
+        device = self.device
+        blocks, dsp = device.ebr - self.reserve.ebr if limited else 1000, device.dsp
+        while True:
+            chosen = choose([[o for o in each if o.cycles <= target] for each in self.options.values()], blocks if device.lc else None, dsp)
+            plan = None if chosen is None else make({name: o.fold for name, o in zip(self.options, chosen, strict=True)})
+            if plan is None or not limited or _fits(plan.cost, device):
+                return plan
+            # Rings, joins and what else has no folding take their part.
+            over = max(0, plan.cost.ebr - device.ebr), max(0, plan.cost.dsp - device.dsp)
+            if over == (0, 0):                           # too much logic, however the blocks are shared out
+                return None
+            blocks, dsp = blocks - over[0], dsp - over[1]
+
     def best(self, target: int, limited: bool = True) -> Plan | None:
         """Return the plan with the fewest logic cells that takes at most ``target`` cycles (and fits), rings included."""
-        device = self.device
-        blocks = device.ebr if limited else 1000
-        while True:
-            chosen = choose([[o for o in each if o.cycles <= target] for each in self.options.values()],
-                            blocks - self.reserve.ebr if device.lc else None, device.dsp)
-            if chosen is None:
-                return None
-            folds = {name: o.fold for name, o in zip(self.options, chosen, strict=True)}
-            plan = self.assemble(folds, target)
-            settled = settle(plan, lambda more, folds=folds: self.assemble(folds | more, target))      # type: ignore[misc]
-            if settled is None or not limited or _fits(settled.cost, device):
-                return settled
-            over = settled.cost.ebr - device.ebr
-            if over <= 0:                                # too much logic, however the blocks are shared out
-                return None
-            blocks -= over
+        return self._within(target, limited, lambda folds: settle(self.assemble(folds, target), lambda more: self.assemble({**folds, **more}, target)))
 
     def tuned(self, plan: Plan) -> Plan:
         """Return the plan with its wired layers' adders searched for, where that makes it smaller and keeps its cycles."""
         folds = {p.layer.name: p.fold for p in plan.layers if isinstance(p.fold, Folding)}
         sizes = {p.layer.name: max(1, wired_size(p.layer.weight)) for p in plan.layers
                  if isinstance(p.fold, Folding) and p.fold.style == "wired"}
-        wired = {name: replace(folds[name], steps=_WIRED_STEPS // size) for name, size in sizes.items() if size <= _WIRED_DIGITS}
+        wired = {name: replace(folds[name], steps=_WIRED_STEPS // size) for name, size in sizes.items() if size <= WIRED_DIGITS}
         if not wired:
             return plan
 
@@ -258,10 +165,25 @@ class _Search:
         better = settle(assemble({}), assemble)
         return better if better and better.cycles <= plan.cycles and better.cost.lc < plan.cost.lc else plan
 
+    def _may_fit(self, target: int) -> bool:
+        """Return whether foldings for ``target`` cycles fit, rings at their least; with more cycles they do too."""
+        return self._within(target, True, lambda folds: self.assemble(folds, target)) is not None
+
     def fastest(self) -> Plan | None:
-        """Return the plan with the fewest cycles that fits; slower never costs more, so bisect."""
-        lo, hi, found = 0, len(self.targets) - 1, None
-        while lo <= hi:
+        """Return a plan with few cycles that fits.
+
+        Fewer than the foldings allow are bisected away. From there on a plan may fail for its rings: they need more blocks
+        (more cycles help), or no depth keeps the cycles because a border holds up the stage before it (then others may do).
+        So it gallops to the first success and looks between it and the last failure.
+        """
+        first = bisect_left(self.targets, True, key=self._may_fit)
+        last, at, step, found = first - 1, first, 1, None
+        while found is None and at < len(self.targets):
+            found = self.best(self.targets[at])
+            if found is None:
+                last, at, step = at, min(at + step, len(self.targets) - 1) if at < len(self.targets) - 1 else len(self.targets), 2 * step
+        lo, hi = last + 1, at - 1
+        while found is not None and lo <= hi:
             middle = (lo + hi) // 2
             candidate = self.best(self.targets[middle])
             if candidate is None:
@@ -279,7 +201,7 @@ def least_block_rams(graph: Graph, device: Device) -> int:
     graph : Graph
         After `hwq.passes.apply_passes`.
     """
-    return sum(min(option.cost.ebr for option in _options(layer, device, None) if option.fold.block_rom)
+    return sum(min(option.cost.ebr for option in options_of(layer, device, None) if option.fold.block_rom)
                for layer in split(graph) if layer.folds)
 
 
@@ -336,7 +258,7 @@ def _promise(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> P
     return settle(plan, assemble) or relax(plan, assemble)
 
 
-def _least(layers: list[Layer], options: dict[str, list[_Option]], device: Device, reserve: Cost) -> Plan:
+def _least(layers: list[Layer], options: dict[str, list[Option]], device: Device, reserve: Cost) -> Plan:
     """Return the smallest plan, for the tools to judge, or say what is certain: that it cannot fit."""
     # Certain is only what no sharing of the blocks can do without: all weights in blocks, or those that fit and the rest in logic.
     every = list(options.values())

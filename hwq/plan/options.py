@@ -1,0 +1,111 @@
+"""What each layer may look like: its foldings, with their cycles and costs."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from hwq.rtl.common import Cost
+from hwq.rtl.stage import Folding
+from hwq.rtl.wired import wired_size
+
+from ..errors import ModelError
+from .devices import Device
+from .layers import Layer
+
+__all__ = ["Wish", "Option", "parse_fold", "divisors", "options_of", "offers", "WIRED_DIGITS"]
+
+# What a user may ask of a layer: pe and simd, or all of it at once.
+Wish = tuple[int, int] | Literal["wired"]
+_MAX_LANES = 256
+# Lanes tried for a target without limits: moderate, so that the Verilog suits any part.
+_GENERIC_LANES = 16
+# Signed digits of the weights up to which a layer is offered wired unasked, and its adders are searched for.
+WIRED_DIGITS = 400
+
+
+def parse_fold(texts: Iterable[str]) -> dict[str, Wish]:
+    """Parse ``layer=pe,simd`` and ``layer=wired`` texts."""
+    folds: dict[str, Wish] = {}
+    for text in texts:
+        name, _, numbers = text.partition("=")
+        try:
+            pe, simd = (0, 0) if numbers == "wired" else (int(v) for v in numbers.split(","))
+        except ValueError:
+            raise ModelError(f"Folding {text!r} must have the form layer=pe,simd, e.g. conv1=2,1, or layer=wired") from None
+        folds[name] = "wired" if numbers == "wired" else (pe, simd)
+    return folds
+
+
+def divisors(value: int) -> list[int]:
+    return [d for d in range(1, value + 1) if value % d == 0]
+
+
+def _lanes(pe: int, words: int) -> int:
+    """Return the least requantizer lanes that keep up with ``pe`` results every ``words`` cycles."""
+    return next(d for d in divisors(pe) if d * words >= pe)
+
+
+@dataclass(frozen=True)
+class Option:
+    fold: Folding
+    cycles: int
+    cost: Cost
+
+
+def _wired_options(layer: Layer, device: Device) -> list[Option]:
+    """Return the layer wired, for each number of requantizer lanes; its adders not yet searched for."""
+    outputs, kh, kw, channels = layer.weight.shape
+    options = []
+    for lanes in divisors(outputs):
+        fold = Folding(outputs, kh * kw * channels, "shift", lanes, False, "wired")
+        stage = layer.stage(fold, (channels,), device.technology)
+        options.append(Option(fold, stage.cycles, stage.cost))                         # type: ignore[union-attr]
+    return options
+
+
+def options_of(layer: Layer, device: Device, fixed: Wish | None) -> list[Option]:
+    outputs, kh, kw, channels = layer.weight.shape       # channels of a group
+    taps, each = kh * kw, outputs // layer.groups
+    limit = _MAX_LANES if device.lc else _GENERIC_LANES
+    choices: list[tuple[int, int, str]] = []
+    if fixed == "wired":
+        if not layer.wires:
+            raise ModelError(f"Layer '{layer.name}' cannot be wired: that takes one group, no dilation, and for a kernel of more than "
+                             "a pixel, or a stride, images at least two pixels wide")
+        return _wired_options(layer, device)
+    if fixed:
+        pe, simd = fixed
+        if not (1 <= pe <= outputs and outputs % pe == 0):
+            raise ModelError(f"Layer '{layer.name}': pe must divide the {outputs} outputs, not {pe}")
+        if channels % max(simd, 1) == 0 and simd >= 1:
+            choices = [(pe, simd, "memory")]
+        elif layer.shifts and simd == taps * channels:
+            choices = [(pe, simd, "shift")]
+        else:
+            raise ModelError(f"Layer '{layer.name}': simd must divide the {channels} input channels (memory window)"
+                             + (f" or be {taps * channels} (shift window)" if layer.shifts else "") + f", not {simd}")
+    else:
+        for pe in divisors(outputs):
+            if each % pe == 0:
+                choices += [(pe, simd, "memory") for simd in divisors(channels) if pe * simd <= limit]
+            elif pe % each == 0 and layer.groups % (pe // each) == 0 and pe * channels <= limit:
+                choices.append((pe, channels, "memory"))             # several whole groups at once
+            if layer.shifts and channels <= 4 and pe * taps * channels <= limit:
+                choices.append((pe, taps * channels, "shift"))
+    options = []
+    for pe, simd, source in choices:
+        words = taps * channels // simd if source == "memory" else 1
+        for block_rom in ((True, False) if outputs // pe * words <= 256 else (True,)):
+            for style in layer.styles(device.technology):
+                fold = Folding(pe, simd, source, _lanes(pe, words), block_rom, style)
+                stage = layer.stage(fold, (simd * max(1, pe // each) if source == "memory" else channels,), device.technology)
+                options.append(Option(fold, stage.cycles, stage.cost))                 # type: ignore[union-attr]
+    return options
+
+
+def offers(layer: Layer, device: Device, fixed: Wish | None) -> list[Option]:
+    """Return the options of a layer, wired ones too where that is quick to find out."""
+    found = options_of(layer, device, fixed)
+    if not fixed and device.lc and layer.wires and wired_size(layer.weight) <= WIRED_DIGITS:
+        found += _wired_options(layer, device)
+    return found
