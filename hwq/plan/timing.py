@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from hwq.rtl.joins import Joining, JoinStage
 from hwq.rtl.schedule import Actor, RingActor, Sink, distances, play, steady_state
-from hwq.rtl.schedule_branches import Buffer, ForkActor
+from hwq.rtl.schedule_branches import Buffer, ForkActor, Operand
 from hwq.rtl.stage import gear_actors
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ def wire(plan: Plan, *, depths: Mapping[str, Sequence[int]] | None = None, freed
         limit = (depths[name], freed[name]) if depths and freed and name in depths else None
         if isinstance(stage, JoinStage):
             mine = stage.actors(behind(name), *(limit or ()))
-            buffers[name] = [actor for actor in mine if isinstance(actor, Buffer)]
+            # In the operands' order: where only some have gears in front, the actors stand in another.
+            buffers[name] = list(next(actor for actor in mine if isinstance(actor, Operand)).after.operands)
         else:
             mine = stage.actors(behind(name))
             rings.update((name, actor) for actor in mine if isinstance(actor, RingActor))
