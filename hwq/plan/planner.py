@@ -176,20 +176,15 @@ class _Search:
         (more cycles help), or no depth keeps the cycles because a border holds up the stage before it (then others may do).
         So it gallops to the first success and looks between it and the last failure.
         """
-        first = bisect_left(self.targets, True, key=self._may_fit)
-        last, at, step, found = first - 1, first, 1, None
-        while found is None and at < len(self.targets):
-            found = self.best(self.targets[at])
-            if found is None:
-                last, at, step = at, min(at + step, len(self.targets) - 1) if at < len(self.targets) - 1 else len(self.targets), 2 * step
-        lo, hi = last + 1, at - 1
-        while found is not None and lo <= hi:
-            middle = (lo + hi) // 2
-            candidate = self.best(self.targets[middle])
+        first = lo = bisect_left(self.targets, True, key=self._may_fit)
+        hi, found = len(self.targets) - 1, None
+        while lo <= hi:
+            at = (lo + hi) // 2 if found else min(lo + max(1, lo - first) - 1, hi)
+            candidate = self.best(self.targets[at])
             if candidate is None:
-                lo = middle + 1
+                lo = at + 1
             else:
-                found, hi = candidate, middle - 1
+                found, hi = candidate, at - 1
         return found
 
 
