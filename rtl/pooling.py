@@ -1,14 +1,14 @@
 """Stages that pool: the largest element or the sum of windows, or of the whole image."""
 
 import numpy as np
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out
 
 from .accelerator import Chain
 from .border import Border, Pads
 from .common import Block, Cost, Technology, check, check_int, lanes_stream, shape_of
-from .reduce import Reduce
+from .reduce import Reduce, combine
 from .ring import window_layout
 from .schedule import Actor, Filter, RingActor
 from .shapers import StreamBuffer
@@ -71,7 +71,7 @@ class WindowReduce(Block):
             m.d.sync += first.eq(self.i.p.last)
             for lane in range(self.lanes):
                 value, state = self.i.p.x[lane], self.o.payload[lane]
-                m.d.sync += state.eq(value + Mux(first, 0, state) if self.op == "sum" else Mux(first | (value > state), value, state))
+                m.d.sync += state.eq(combine(self.op, value, state, first))
         return m
 
 

@@ -10,10 +10,17 @@ from .common import Block, Cost, Technology, check, check_int, lanes_stream, sha
 from .loops import LoopNest
 from .memory import make_ram
 
-__all__ = ["Reduce"]
+__all__ = ["Reduce", "combine"]
 
 # Up to this many bits of state rotate through registers; more go into block RAM.
 ROTATE_BITS = 64
+
+
+def combine(op: str, value, state, first):
+    """Return the state of a maximum (``"max"``) or a sum (``"sum"``) with one value more, the first one or another."""
+    if op == "sum":
+        return value + Mux(first, 0, state)
+    return Mux(first | (value > state), value, state)
 
 
 class Reduce(Block):
@@ -89,11 +96,6 @@ class Reduce(Block):
         reduced = block.max(axis=axes) if self.op == "max" else block.sum(axis=axes)
         return reduced.reshape(len(block), -1, self.lanes)
 
-    def _combine(self, value, state, first):
-        if self.op == "sum":
-            return value + Mux(first, 0, state)
-        return Mux(first | (value > state), value, state)
-
     def elaborate(self, platform):
         m = Module()
         # First and last beat of a slot: the reduced loops alone, which the loops that make slots must not disturb.
@@ -122,7 +124,7 @@ class Reduce(Block):
         for lane in range(self.lanes):
             part = state[lane * width:(lane + 1) * width]
             old = part.as_signed() if self.out_shape.signed else part
-            m.d.comb += now[lane * width:(lane + 1) * width].eq(self._combine(self.i.payload[lane], old, first))
+            m.d.comb += now[lane * width:(lane + 1) * width].eq(combine(self.op, self.i.payload[lane], old, first))
         with m.If(accept):
             m.d.sync += [state.eq(Cat(state, now)[len(now):]), self.o.payload.as_value().eq(now)]
         with m.If(self.i.ready):
@@ -149,7 +151,7 @@ class Reduce(Block):
         for lane in range(self.lanes):
             part = old_word[lane * width:(lane + 1) * width]
             old = part.as_signed() if self.out_shape.signed else part
-            m.d.comb += now[lane * width:(lane + 1) * width].eq(self._combine(held[lane], old, held_first))
+            m.d.comb += now[lane * width:(lane + 1) * width].eq(combine(self.op, held[lane], old, held_first))
         with m.If(en & valid):
             m.d.sync += recent.eq(now)
         with m.If(en):

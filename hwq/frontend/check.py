@@ -1,4 +1,4 @@
-"""What the comparison of an imported network with its source framework gives, layer by layer."""
+"""What the comparison of a network with another of its forms gives, layer by layer."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,7 +7,15 @@ import numpy as np
 
 from ..errors import VerifyError
 
-__all__ = ["LayerCheck", "Report", "Tally"]
+__all__ = ["LayerCheck", "Report", "Tally", "first_difference"]
+
+
+def first_difference(ours: np.ndarray, theirs: np.ndarray) -> tuple[int, ...] | None:
+    """Return the place of the first number that differs, the very first where the shapes do, or None."""
+    if ours.shape != theirs.shape:
+        return (0,) * ours.ndim
+    different = np.argwhere(ours != theirs)
+    return tuple(int(i) for i in different[0]) if len(different) else None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 from .. import interp, ir
 from ..errors import VerifyError
 from ..quant.model import QuantizedModel
+from .check import first_difference
 from .torch_fx import trace_codes
 
 __all__ = ["compare"]
@@ -48,9 +49,8 @@ def compare(model: QuantizedModel, graph: ir.Graph, images: np.ndarray,
                               f"only the integer network {sorted(set(edges) - set(torch_edges))}")
         for name, values in edges.items():
             found = torch_edges[name]
-            different = np.argwhere(values != found) if values.shape == found.shape else np.zeros((1, values.ndim), int)
-            if len(different):
-                place = tuple(int(i) for i in different[0])
+            place = first_difference(values, found)
+            if place is not None:
                 raise VerifyError(f"Edge '{name}' differs at image {start + place[0]}, place {place[1:]}: integer network "
                                   f"{values[place]} of shape {values.shape}, torch {found[place]} of shape {found.shape}")
             compared[name] = compared.get(name, 0) + values.size

@@ -7,6 +7,7 @@ import numpy as np
 
 from .. import interp, ir
 from ..errors import EnvironmentError_, ToolError, VerifyError
+from .check import first_difference
 from .onnx_export import Exported, binary
 
 __all__ = ["compare_export", "random_codes"]
@@ -60,9 +61,8 @@ def compare_export(graph: ir.Graph, exported: Exported, codes: np.ndarray) -> tu
             if not binary(unit) or name == graph.output.name:
                 continue
             ours, theirs = _first(wanted[name][k:k + 1]), found[name].astype(np.float64) / float(unit)
-            different = np.argwhere(ours != theirs) if ours.shape == theirs.shape else np.zeros((1, ours.ndim), int)
-            if len(different):
-                place = tuple(int(i) for i in different[0])
+            place = first_difference(ours, theirs)
+            if place is not None:
                 raise VerifyError(f"Edge '{name}' differs at input {k}, place {place[1:]} (channels first): integer network {ours[place]} of shape "
                                   f"{ours.shape}, {oracle} {theirs[place]:.9g} of shape {theirs.shape}")
             compared[name] = compared.get(name, 0) + ours.size
