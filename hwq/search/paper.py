@@ -58,6 +58,8 @@ class Plan:
         Of the scaling's trainings and its reference, instead of ``tune``.
     scaling_rate : float
         Of its candidates, see `Options`.
+    scaling_batchnorm : str
+        Its ``batchnorm``; empty: as the rest.
     """
 
     factory: str
@@ -79,13 +81,14 @@ class Plan:
     batchnorm: str = "fold"
     scaling_tune: Phase | None = None
     scaling_rate: float = 1.0
+    scaling_batchnorm: str = ""
     activations: dict[str, str] = field(default_factory=lambda: {"*": "dfp:b=8"})
 
 
 _FASHION = "hwq.models.fashion:network"
 _TINY = Plan("hwq.models.fashion:network(channels=(3, 4, 5, 6), classes=4)", Phase(epochs=8, batch=25, lr=0.1),
              Phase(epochs=2, batch=25, lr=0.02, calibrate_until=0), search=100, confirm=60, bits=(2, 4), trained=(2,),
-             rates=(0.5, 1.0), qr=(1e-4, 1e-3), wqr=(1e-4, 1e-3), trial_epochs=1, least=4)
+             rates=(0.5, 1.0), qr=(1e-4, 1e-3), wqr=(1e-4, 1e-3), trial_epochs=1, least=4, scaling_batchnorm="keep")
 _SMALL = Phase(epochs=5, batch=128, lr=0.02, weight_decay=1e-4, calibrate_until=2)
 _FULL = Phase(epochs=40, batch=128, lr=0.01, weight_decay=1e-4, calibrate_until=10, flip=True, shift=5)
 
@@ -98,7 +101,7 @@ def _allcnn(width: str, classes: int) -> str:
 PLANS: dict[tuple[str, str], Plan] = {
     ("tiny", "synthetic"): _TINY,
     ("small", "fashion-mnist"): Plan(_FASHION, Phase(epochs=15, batch=128, lr=0.1, flip=True), replace(_SMALL, lr=0.01, flip=True),
-                                     trial_epochs=1, scaling_tune=replace(_SMALL, epochs=10, calibrate_until=4, flip=True, teacher_weight=0.5), scaling_rate=0.25),
+                                     trial_epochs=1, scaling_tune=replace(_SMALL, epochs=10, calibrate_until=4, flip=True, teacher_weight=0.5), scaling_rate=0.25, scaling_batchnorm="keep"),
     ("small", "mnist"): Plan(_FASHION, Phase(epochs=10, batch=128, lr=0.1), _SMALL),
     **{("small", name): Plan(_allcnn(width, classes), Phase(epochs=15, batch=128, lr=0.1, flip=True, shift=4), replace(_SMALL, epochs=3, lr=0.005, flip=True, shift=4),
                              search=10_000, trained=(2, 3), trial_epochs=1, batchnorm="keep") for name, width, classes in (("cifar-10", "0.125", 10), ("cifar-100", "0.25", 100),
@@ -226,9 +229,12 @@ class Experiment:
 
     def scale(self, kind: str, seed: int) -> dict[str, Any]:
         """Run the layer-wise scaling of one kind and seed; append its result and return it."""
-        recipe = replace(self.recipe, tune=self.plan.scaling_tune or self.plan.tune, weights={"*": f"{kind}:b={5 if kind == 'po2' else 8}"})
+        batchnorm = self.plan.scaling_batchnorm or self.plan.batchnorm
+        recipe = replace(self.recipe, batchnorm=batchnorm, tune=self.plan.scaling_tune or self.plan.tune,
+                         weights={"*": f"{kind}:b={5 if kind == 'po2' else 8}"})
+        options = Options(self.plan.scaling, least=self.plan.least, seed=seed, rate=self.plan.scaling_rate)
         folder = self.folder / "scaling" / f"{kind}-{seed}"
-        result = search(self.setting, recipe, Options(self.plan.scaling, least=self.plan.least, seed=seed, rate=self.plan.scaling_rate), folder,
+        result = search(replace(self.setting, batchnorm=batchnorm), recipe, options, folder,
                         processes=self.processes, resume=True, jobs=self.folder / "jobs", report=self.report)
         self.scaling.append({"format": kind, **result})
         return self.scaling[-1]

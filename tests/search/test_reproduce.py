@@ -56,6 +56,16 @@ def test_the_table_has_every_cell(done):
     assert text.count("\n| dfp |") + text.count("\n| po2 |") == 17 and "## Layer-wise scaling" in text
 
 
+def test_the_scaling_keeps_its_batch_norms(done):
+    folder, table = done
+    assert plan_of("tiny", "synthetic").batchnorm == "fold"
+    for seed in range(2):
+        facts = json.loads((folder / "scaling" / f"dfp-{seed}" / "search.json").read_text())
+        assert facts["setting"]["batchnorm"] == facts["recipe"]["batchnorm"] == "keep"
+        recipe = (folder / "scaling" / f"dfp-{seed}" / "result" / "run.json").read_text()
+        assert 'batchnorm = \\"keep\\"' in recipe
+
+
 def test_it_resumes_without_training_again(done, tmp_path):
     folder, table = done
     stamps = {path: path.stat().st_mtime_ns for path in (folder / "jobs").glob("*/state.pt")}
