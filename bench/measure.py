@@ -6,13 +6,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from amaranth.back import rtlil
 from amaranth.lib import wiring
 
 from hwq.boards.families import ICE40
 from hwq.boards.registry import find_device
 from hwq.emit import SYNTH_PRELUDE
 from hwq.errors import ToolError
+from hwq.rtl.rtlil import rtlil_text
 from hwq.toolchain import find, run, run_yosys
 
 from .netlist import Netlist
@@ -46,7 +46,7 @@ def measure(block: wiring.Component | dict[str, str], part: str, *, place: bool 
                 (folder / file).write_text(text)
             prelude = "".join(f"read_verilog {file}\n" for file in block)
         else:
-            (folder / "accel.il").write_text(rtlil.convert(block, name="accel", emit_src=False))
+            (folder / "accel.il").write_text(rtlil_text(block, "accel"))
             prelude = SYNTH_PRELUDE
         dsp = "-dsp" if part == "up5k" else ""
         run_yosys(prelude + f"synth_ice40 {options} -device {device.yosys_device} {dsp} -top accel -json accel.json\ntee -o stat.json stat -json\n",

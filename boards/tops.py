@@ -3,10 +3,11 @@ so that the netlist that was verified is the one that is placed."""
 
 import warnings
 
-from amaranth.back import rtlil
 from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Elaboratable, Instance, Module, ResetSignal
 from amaranth.lib import io, wiring
 from amaranth.lib.wiring import In, Out
+
+from hwq.rtl.rtlil import rtlil_text, without_brackets
 
 from .clocks import DirectClock, PowerOnReset, board_pll
 from .registry import Board
@@ -135,10 +136,10 @@ def board_files(board: Board, freq_hz: float, **shell) -> tuple[str, str, int]:
         content = plan.files[name]
         return content.decode() if isinstance(content, bytes) else content
 
-    return text("top.il") + "\n" + accel_blackbox(shell["in_bytes"], shell["out_bytes"]), text(f"top.{board.device.family.pins}") + "\n", top.hz
+    return without_brackets(text("top.il")) + "\n" + accel_blackbox(shell["in_bytes"], shell["out_bytes"]), text(f"top.{board.device.family.pins}") + "\n", top.hz
 
 
 def device_files(**shell) -> str:
     """Return the RTLIL of `PlainTop` as module ``top`` with the black box of the core; parameters of `Shell`."""
-    text = rtlil.convert(PlainTop(**shell), name="top", emit_src=False)
+    text = rtlil_text(PlainTop(**shell), "top")
     return text + "\n" + accel_blackbox(shell["in_bytes"], shell["out_bytes"])

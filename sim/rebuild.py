@@ -2,9 +2,8 @@
 
 import hashlib
 
-from amaranth.back import rtlil
-
 from hwq.rtl.accelerator import Accelerator
+from hwq.rtl.rtlil import rtlil_text
 
 from ..errors import FormatError
 from ..lower import lower
@@ -29,7 +28,7 @@ def rebuild(build: Build) -> Accelerator:
     if build.plan is None:
         raise FormatError(f"{build.path} keeps no plan: build again")
     ready = apply_passes(build.graph)
-    text = rtlil.convert(lower(ready, plan_of(ready, build.plan)), name="accel", emit_src=False).encode()
+    text = rtlil_text(lower(ready, plan_of(ready, build.plan)), "accel").encode()
     if text != built:
         raise FormatError(
             f"{build.path} was built by another version of hwq or Amaranth: the same plan gives other RTLIL now (hash "

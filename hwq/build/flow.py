@@ -107,8 +107,8 @@ def _patience(plan: Plan) -> int:
 
 
 def build(graph: Graph, output: str | Path, *, target: str | None = None, board: str | None = None, device_name: str | None = None,
-          pcf: str | Path | None = None, folds: Iterable[str] = (), freq_mhz: float | None = None, baud: int | None = None,
-          seed: int | None = None, seeds: int | None = None, say: Callable[[str], None] = lambda text: None) -> Report:
+          pcf: str | Path | None = None, folds: Iterable[str] = (), max_cycles: int | None = None, freq_mhz: float | None = None,
+          baud: int | None = None, seed: int | None = None, seeds: int | None = None, say: Callable[[str], None] = lambda text: None) -> Report:
     """Build a network and return the report, which also stands in ``output/report.json``.
 
     Parameters
@@ -125,6 +125,8 @@ def build(graph: Graph, output: str | Path, *, target: str | None = None, board:
     pcf : path, optional
         Pins of ``clk``, ``rx``, ``tx`` for a bare device.
     folds : texts ``layer=pe,simd`` or ``layer=wired``
+    max_cycles : int, optional
+        Cycles a frame that are fast enough: the smallest design that keeps to them. Not given: the fastest that fits.
     freq_mhz : float, optional
         Clock of the core. Not given: as fast as place and route reach, by the board's PLL; 24 MHz on a bare device.
     baud : int, optional
@@ -139,6 +141,8 @@ def build(graph: Graph, output: str | Path, *, target: str | None = None, board:
     ModelError, FormatError, FitError, ToolError, EnvironmentError_
         Each says what, where, and what to do; nothing is left in ``output``.
     """
+    if max_cycles is not None and max_cycles < 1:
+        raise FormatError(f"--cycles must be at least 1, not {max_cycles}")
     choice = _choose(target, board, device_name, pcf, freq_mhz, baud, seed, seeds)
     for tool in choice.tools:                            # a missing tool is known before any work
         find(tool)
@@ -151,7 +155,7 @@ def build(graph: Graph, output: str | Path, *, target: str | None = None, board:
         ready = apply_passes(graph)
         wanted = parse_fold(folds)
         try:
-            plan = make_plan(ready, planned_for, folds=wanted, reserve=SHELL if choice.part else Cost())
+            plan = make_plan(ready, planned_for, folds=wanted, reserve=SHELL if choice.part else Cost(), max_cycles=max_cycles)
         except FitError as error:
             hint = f" Or leave out --fold for {', '.join(wanted)}: the automatic choice may fit." if wanted else ""
             raise FitError(f"{error}{hint} {fewer_bits(graph, planned_for)}") from None

@@ -3,9 +3,8 @@
 import json
 from pathlib import Path
 
-from amaranth.back import rtlil
-
 from hwq.rtl.accelerator import Accelerator
+from hwq.rtl.rtlil import rtlil_text
 
 from ..ir.graph import Graph
 from ..ir.storage import save
@@ -30,7 +29,7 @@ def emit_core(graph: Graph, plan: Plan, core: Accelerator, folder: Path, *, targ
     ``graph`` is the user's network: what verification compares with.
     """
     save(graph, folder / "model.hwq")
-    (folder / "accel.il").write_text(rtlil.convert(core, name="accel", emit_src=False))
+    (folder / "accel.il").write_text(rtlil_text(core, "accel"))
     manifest = make_manifest(graph, plan, core, target)
     write_verilog(folder, title=f"{graph.name}, network {manifest['model_hash'][:16]}, for {plan.device.name}; "
                                 "made by hwq, do not edit")

@@ -180,8 +180,17 @@ class Builder:
             raise ModelError(f"'{name}' would take {rows.size:,} thresholds, because no multiplier and shift gives its rounding exactly; the limit is "
                              f"{_MAX_THRESHOLDS:,}")
         if flip.any():
-            self.negate(source, flip)
+            source = self._turned(source, flip)
         return self.add(ir.Requantize(name, (source,), lo=lo, hi=hi, thresholds=rows, frac_bits=frac_bits))
+
+    def _turned(self, source: str, channels: np.ndarray) -> str:
+        """Return an edge with the channels' signs turned: by the layer's weights, or, of a sum of branches and the like, by a multiplier."""
+        if self.private(source, (ir.Conv2d, ir.Linear)):
+            self.negate(source, channels)
+            return source
+        edge = self.edges[source]
+        sign = np.where(np.broadcast_to(channels, edge.shape[-1:]), -1, 1)
+        return self.add(ir.Requantize(self.unique(f"{source}.sign"), (source,), sign, lo=min(edge.lo, -edge.hi), hi=max(edge.hi, -edge.lo)))
 
     def negate(self, source: str, channels: np.ndarray) -> None:
         """Turn the sign of a layer's channels: of its weights and biases.

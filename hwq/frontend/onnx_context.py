@@ -220,7 +220,8 @@ class Context:
             edge = self.b.requantize(name, source, table, lo, hi, flip=np.broadcast_to(flip, (channels,)),
                                      frac_bits=frac_bits(single) if single is not None else None, half_even=self._even(full, even, count))
             node_made = self.b.nodes[edge]
-            if flip.any() and isinstance(node_made, ir.Requantize) and node_made.thresholds.size:      # the layer's sign was turned
+            # the layer's sign was turned
+            if flip.any() and isinstance(node_made, ir.Requantize) and node_made.thresholds.size and node_made.inputs == (source,):
                 sign = np.where(np.broadcast_to(flip, (channels,)), -1, 1)
                 view = full.but(scale=tuple(s * int(f) for s, f in zip(full.scale, sign, strict=True)))
         after = View(edge, view.dims, scale, shift, order=view.order)

@@ -34,7 +34,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "StridedSliceOptions": ("BeginMask", "EndMask", "EllipsisMask", "NewAxisMask", "ShrinkAxisMask", "Offset"),
     "SqueezeOptions": (),
     "PadOptions": (), "PadV2Options": (), "QuantizeOptions": (), "DequantizeOptions": (), "ShapeOptions": (), "ExpandDimsOptions": (),
-    "TransposeOptions": (),
+    "TransposeOptions": (), "TopKV2Options": (),
 }
 _EXTRA_FIELDS = {"ReshapeOptions": 1, "SqueezeOptions": 1, "ShapeOptions": 1}      # known, read from the tensors instead
 

@@ -40,9 +40,8 @@ def calibrate(model: QuantizedModel, batches: Iterable[torch.Tensor]) -> None:
     training, float_weights = model.training, model.float_weights
     model.float_weights = False                            # what the hardware computes counts
     observers = [module for module in model.modules() if isinstance(module, ActivationQuantizer)]
-    batchnorms = [stage.batchnorm for stage in model.weighted if stage.batchnorm is not None]
     model.train()
-    for norm in batchnorms:
+    for norm in model.batchnorms:
         norm.eval()
     try:
         for stage in model.weighted:

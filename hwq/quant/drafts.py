@@ -11,6 +11,7 @@ from .tracing import INPUT, Op
 __all__ = ["Draft", "drafts_of"]
 
 _SUMS = ("conv", "linear", "add", "avgpool", "gap")               # what makes sums, which a quantizer turns into codes
+_NORMED = ("conv", "linear", "add")                               # what a batch norm may stand behind
 _MOVES = ("maxpool", "flatten", "pad", "upsample")                # what a ReLU may change places with
 
 
@@ -25,7 +26,7 @@ class Draft:
     sources : tuple of int
         Places in the list of drafts; -1: the network's input.
     batchnorm : Op or None
-        The batch norm behind it.
+        The batch norm behind it: of a convolution, linear layer or addition.
     relu : bool
         Whether a ReLU follows, before its quantizer.
     raw : bool
@@ -77,6 +78,9 @@ class _Drafts:
         last = self._last_sums()
         if last is not None:
             last.raw = not last.relu
+            if last.raw and last.kind == "add" and last.batchnorm is not None:
+                raise ModelError(f"Layer '{last.batchnorm.name}': a batch norm behind an addition needs a quantizer behind it, and the network's "
+                                 "result has none; put a ReLU or a layer behind it, or leave it out")
         for place, draft in enumerate(self.drafts):
             draft.negative = self._negative(place)
 
@@ -87,10 +91,10 @@ class _Drafts:
     def _batchnorm(self, op: Op) -> int:
         source = op.sources[0]
         before = self.ops[source] if source != INPUT else None
-        if before is None or before.kind not in ("conv", "linear") or self.readers[source] > 1:
+        if before is None or before.kind not in _NORMED or self.readers[source] > 1:
             behind = before is not None and before.kind == "relu"
-            shared = before is not None and before.kind in ("conv", "linear")
-            raise ModelError(f"Layer '{op.name}': a batch norm must stand directly behind a Conv2d or Linear layer"
+            shared = before is not None and before.kind in _NORMED
+            raise ModelError(f"Layer '{op.name}': a batch norm must stand directly behind a Conv2d or Linear layer or an addition"
                              f"{', before its ReLU' if behind else ', and be all that reads it' if shared else ''}")
         draft = self.place[source]
         self.drafts[draft].batchnorm = op
@@ -102,7 +106,7 @@ class _Drafts:
         made = self.drafts[draft]
         if made.relu or made.kind == "relu":
             return False
-        return made.kind in ("conv", "linear") or any(self._negative(source) for source in made.sources)
+        return made.kind in ("conv", "linear") or made.batchnorm is not None or any(self._negative(source) for source in made.sources)
 
     def _relu(self, op: Op) -> int:
         source = op.sources[0]
@@ -172,6 +176,6 @@ def drafts_of(ops: Sequence[Op]) -> list[Draft]:
     Raises
     ------
     ModelError
-        A batch norm that stands elsewhere than directly behind its layer.
+        A batch norm that stands elsewhere than directly behind its layer or addition.
     """
     return _Drafts(ops).drafts

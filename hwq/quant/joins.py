@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from ..errors import ModelError
 from .activations import ActivationQuantizer
 from .grid import Grid, require_exact
-from .stages import Codes, Requant, Stage, Step, shift_requant
+from .stages import Codes, Requant, Stage, Step, batchnorm_requant, shift_requant
 
 __all__ = ["Add", "Concat", "Relu", "Quantize"]
 
@@ -19,15 +20,19 @@ class Add(Stage):
     ----------
     activation : ActivationQuantizer or None
         None: the sums stay (the network's last layer).
+    batchnorm : nn.BatchNorm2d or nn.BatchNorm1d or None
+        Behind the sum: a multiplier of ``mult_bits`` a channel, as `Weighted` keeps its own; there are no weights to fold it into.
     """
 
-    def __init__(self, name: str, sources: tuple[str, ...], activation: ActivationQuantizer | None) -> None:
+    def __init__(self, name: str, sources: tuple[str, ...], activation: ActivationQuantizer | None,
+                 batchnorm: nn.BatchNorm2d | nn.BatchNorm1d | None = None, mult_bits: int = 10) -> None:
         super().__init__(name, sources)
-        self.activation = activation
+        self.activation, self.batchnorm, self.mult_bits = activation, batchnorm, mult_bits
 
     def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """Sum, quantized."""
-        return a + b if self.activation is None else self.activation(a + b)
+        y = a + b if self.batchnorm is None else self.batchnorm(a + b)
+        return y if self.activation is None else self.activation(y)
 
     def mults(self, a: Grid, b: Grid) -> tuple[int, int]:
         """Return the powers of two that bring both operands to the finer scale."""
@@ -41,7 +46,10 @@ class Add(Stage):
 
     def requant(self, a: Grid, b: Grid) -> Requant | None:
         """Return how sums become codes; None where they stay."""
-        return None if self.activation is None else shift_requant(self.sums(a, b).frac_bits, self.activation.grid)
+        if self.activation is None:
+            return None
+        frac_bits, out = self.sums(a, b).frac_bits, self.activation.grid
+        return shift_requant(frac_bits, out) if self.batchnorm is None else batchnorm_requant(self.batchnorm, None, frac_bits, out, self.mult_bits, self.name)
 
     def grid(self, *grids: Grid) -> Grid:
         """See `Stage.grid`."""

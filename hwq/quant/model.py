@@ -70,13 +70,17 @@ class QuantizedModel(nn.Module):
         """The stages with weights, in order."""
         return [stage for stage in self if isinstance(stage, Weighted)]
 
+    @property
+    def batchnorms(self) -> list[nn.Module]:
+        """The batch norms that are kept, in order."""
+        return [stage.batchnorm for stage in self if stage.batchnorm is not None]
+
     def train(self, mode: bool = True) -> "QuantizedModel":
         """Set the mode; batch norms of a frozen model stay on their running statistics."""
         super().train(mode)
         if mode and bool(self.frozen):
-            for stage in self.weighted:
-                if stage.batchnorm is not None:
-                    stage.batchnorm.eval()
+            for norm in self.batchnorms:
+                norm.eval()
         return self
 
     def _check(self, x: torch.Tensor) -> None:

@@ -1,5 +1,6 @@
 """Turn a plain torch network into one that trains quantized."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from .joins import Add, Concat, Quantize, Relu
 from .model import QuantizedModel
 from .patterns import assign
 from .stages import Stage, Weighted, batchnorm_line
-from .tracing import trace
+from .tracing import Op, trace
 from .weights import WeightQuantizer, check_finite, weight_quantizer
 from .windows import AvgPool, Flatten, GlobalAvgPool, MaxPool, Pad, Upsample
 
@@ -66,6 +67,7 @@ def prepare(model: nn.Module, example_input: torch.Tensor, weights: Mapping[str,
     batchnorm : str
         ``"fold"``: running statistics go into the weights now, training goes on without. ``"keep"``: batch norms train
         on, and become a multiplier of ``mult_bits`` and an offset per channel; behind the last layer they are folded.
+        Behind additions they are kept always.
     mult_bits : int
         2..24, sign included.
 
@@ -92,7 +94,7 @@ def prepare(model: nn.Module, example_input: torch.Tensor, weights: Mapping[str,
             weight = weight_quantizer(weight_specs[name], name, draft.op.shape_out[0])
             stages.append(_weighted(draft, sources, weight, quantizer, batchnorm, mult_bits))
         else:
-            stages.append(_plain(draft, sources, quantizer))
+            stages.append(_plain(draft, sources, quantizer, mult_bits))
     prepared = QuantizedModel(stages, input or InputSpec(), tuple(example_input.shape[1:]))
     return prepared.to(next(model.parameters()).device).train(model.training)
 
@@ -117,7 +119,7 @@ def _tied(drafts: Sequence[Draft], specs: dict[str, Spec]) -> dict[str, Spec]:
     return result
 
 
-def _plain(draft: Draft, sources: tuple[str, ...], quantizer: ActivationQuantizer | None) -> Stage:
+def _plain(draft: Draft, sources: tuple[str, ...], quantizer: ActivationQuantizer | None, mult_bits: int) -> Stage:
     """Return a stage without weights."""
     op, found, name = draft.op, draft.op.found, draft.name
     if draft.kind == "maxpool":
@@ -133,13 +135,23 @@ def _plain(draft: Draft, sources: tuple[str, ...], quantizer: ActivationQuantize
     if draft.kind == "flatten":
         return Flatten(name, sources, (op.shape_in[0], op.shape_in[1], op.shape_in[2]))
     if draft.kind == "add":
-        return Add(name, sources, quantizer)
+        kept = None if draft.batchnorm is None else _kept(draft.batchnorm)
+        return Add(name, sources, quantizer, kept, mult_bits)
     if draft.kind == "concat":
         return Concat(name, sources)
     if draft.kind == "relu":
         return Relu(name, sources)
     assert draft.kind == "quantize" and quantizer is not None
     return Quantize(name, sources, quantizer)
+
+
+def _kept(op: Op) -> nn.BatchNorm2d | nn.BatchNorm1d:
+    """Return a copy of a batch norm."""
+    bn = op.module
+    assert isinstance(bn, nn.BatchNorm2d | nn.BatchNorm1d)
+    for what in ("weight", "bias"):
+        check_finite(getattr(bn, what), op.name, what)
+    return copy.deepcopy(bn)
 
 
 def _weighted(draft: Draft, sources: tuple[str, ...], weights: WeightQuantizer, activation: ActivationQuantizer | None, batchnorm: str,
@@ -152,15 +164,9 @@ def _weighted(draft: Draft, sources: tuple[str, ...], weights: WeightQuantizer, 
     check_finite(layer.bias, name, "bias")
     kept = None
     if draft.batchnorm is not None:
-        bn = draft.batchnorm.module
-        assert isinstance(bn, nn.BatchNorm2d | nn.BatchNorm1d)
-        for what in ("weight", "bias"):
-            check_finite(getattr(bn, what), draft.batchnorm.name, what)
-        if batchnorm == "keep" and activation is not None:
-            kept = type(bn)(bn.num_features, bn.eps, bn.momentum, bn.affine, dtype=layer.weight.dtype)
-            kept.load_state_dict(bn.state_dict())
-        else:
-            layer = _fold(layer, bn, draft.batchnorm.name)
+        kept = _kept(draft.batchnorm)
+        if batchnorm == "fold" or activation is None:
+            layer, kept = _fold(layer, kept, draft.batchnorm.name), None
     stage = Weighted(name, sources, layer, weights, activation, kept, mult_bits)
     stage.quantizer.choose(stage.weight)
     return stage

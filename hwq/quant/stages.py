@@ -15,7 +15,7 @@ from .activations import ActivationQuantizer
 from .grid import Grid, require_exact, round_half_up
 from .weights import WeightQuantizer, check_finite, power_of_two
 
-__all__ = ["Stage", "Weighted", "Requant", "Codes", "Step", "shift_requant", "batchnorm_line"]
+__all__ = ["Stage", "Weighted", "Requant", "Codes", "Step", "shift_requant", "batchnorm_line", "batchnorm_requant"]
 
 Codes = tuple[torch.Tensor, Grid]
 Step = tuple[str, torch.Tensor, Grid]
@@ -57,12 +57,15 @@ class Stage(nn.Module):
         Names of the stages that it reads; empty: the network's input.
     activation : ActivationQuantizer or None
         Turns its sums into codes; None: it makes none, or they stay.
+    batchnorm : nn.BatchNorm2d or nn.BatchNorm1d or None
+        Kept between its sums and their quantizer.
     """
 
     def __init__(self, name: str, sources: tuple[str, ...]) -> None:
         super().__init__()
         self.name, self.sources = name, sources
         self.activation: ActivationQuantizer | None = None
+        self.batchnorm: nn.BatchNorm2d | nn.BatchNorm1d | None = None
 
     def grid(self, *grids: Grid) -> Grid:
         """Return the integers that the stage makes of inputs with these grids."""
@@ -162,15 +165,7 @@ class Weighted(Stage):
             shift = int(shifts.max())
             half = 2.0 ** (shift - 1) if shift > 0 else 0.0
             return Requant(power_of_two(shift - shifts), self.weight.new_full((1,), half, dtype=torch.float64), shift, out)
-        gain, constant = batchnorm_line(self.batchnorm, self.bias, self.name)
-        gain = gain * power_of_two(out.frac_bits - grid.frac_bits - fine)
-        constant = constant * 2.0 ** out.frac_bits
-        limit = (1 << (self.mult_bits - 1)) - 1
-        shift = 40
-        while shift > -40 and float(round_half_up(gain * 2.0 ** shift).abs().max()) > limit:
-            shift -= 1
-        half = 2.0 ** (shift - 1) if shift > 0 else 0.0
-        return Requant(round_half_up(gain * 2.0 ** shift), round_half_up(constant * 2.0 ** shift) + half, shift, out)
+        return batchnorm_requant(self.batchnorm, self.bias, grid.frac_bits + fine, out, self.mult_bits, self.name)
 
     def _bounds(self, grid: Grid) -> torch.Tensor:
         """Largest magnitude of every channel's sum."""
@@ -196,6 +191,20 @@ class Weighted(Stage):
         requant = self.requant(grid)
         if requant is not None:
             yield ".act", requant(acc, bound, self.name), requant.grid
+
+
+def batchnorm_requant(bn: nn.BatchNorm2d | nn.BatchNorm1d, bias: torch.Tensor | None, frac_bits: int | torch.Tensor, out: Grid, mult_bits: int,
+                      name: str) -> Requant:
+    """Return how sums with these binary digits (one, or one a channel) become codes of ``out`` through a kept batch norm."""
+    gain, constant = batchnorm_line(bn, bias, name)
+    gain = gain * power_of_two(out.frac_bits - torch.as_tensor(frac_bits, device=gain.device))
+    constant = constant * 2.0 ** out.frac_bits
+    limit = (1 << (mult_bits - 1)) - 1
+    shift = 40
+    while shift > -40 and float(round_half_up(gain * 2.0 ** shift).abs().max()) > limit:
+        shift -= 1
+    half = 2.0 ** (shift - 1) if shift > 0 else 0.0
+    return Requant(round_half_up(gain * 2.0 ** shift), round_half_up(constant * 2.0 ** shift) + half, shift, out)
 
 
 def batchnorm_line(bn: nn.BatchNorm2d | nn.BatchNorm1d, bias: torch.Tensor | None, name: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -19,7 +19,7 @@ def _scales(model: QuantizedModel, batches: list[torch.Tensor], until: int) -> C
         if epoch < max(1, until) and not bool(model.frozen):
             calibrate(model, batches)
         if epoch >= until and not bool(model.frozen):
-            if any(stage.batchnorm is not None for stage in model.weighted):
+            if model.batchnorms:
                 model.fix_scales()                     # few bits and running statistics together diverge: freeze at the end
             else:
                 freeze(model)

@@ -7,7 +7,6 @@ import sys
 from collections import Counter
 
 import pytest
-from amaranth.back import rtlil
 
 from hwq.boards.link_script import (
     link_lines,
@@ -19,6 +18,7 @@ from hwq.boards.link_script import (
 from hwq.boards.registry import BOARDS, DEVICES, find_board, find_device
 from hwq.boards.tops import board_files, device_files
 from hwq.errors import FormatError
+from hwq.rtl.rtlil import rtlil_text
 
 from .toycore import PARAMETERS, ToyCore
 
@@ -85,7 +85,7 @@ def _tool(name, arguments, folder):
 
 def _netlist(folder, device, top):
     core = ToyCore(**{key: SHELL[key] for key in ("in_bytes", "in_beats", "out_bytes", "out_beats")})
-    (folder / "accel.il").write_text(rtlil.convert(core, name="accel", emit_src=False))
+    (folder / "accel.il").write_text(rtlil_text(core, "accel"))
     (folder / "top.il").write_text(top)
     _yosys(synthesize_core_lines(device), folder)
     _yosys(synthesize_top_lines(device), folder)

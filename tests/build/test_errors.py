@@ -40,6 +40,8 @@ from .small import small_graph
     (dict(seed=-1), FormatError, "--seed must be 0 to 2147483647, not -1"),
     (dict(baud=0), FormatError, "baud rate must be positive, not .* 0 baud"),
     (dict(baud=100_000_000), FormatError, "Baud rate must be at most a 4th of the clock"),
+    (dict(max_cycles=0), FormatError, "--cycles must be at least 1, not 0"),
+    (dict(max_cycles=3), FitError, "Nothing that fits up5k takes at most 3 cycles a frame; the fastest plan takes"),
     (dict(folds=["conv"]), ModelError, "form layer=pe,simd"),
     (dict(folds=["net_conv=2"]), ModelError, "form layer=pe,simd"),
     (dict(folds=["net_conv=2,x"]), ModelError, "form layer=pe,simd"),

@@ -226,3 +226,8 @@ def test_full_disk(tmp_path, kilobytes):
         assert [name for name in tree(disk) if not name.startswith("out.logs")] == []
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_the_smallest_design_that_is_fast_enough(tmp_path):
+    fast, slow = (build(small_graph(), tmp_path / "out", target="verilog", max_cycles=cycles) for cycles in (None, 700))
+    assert fast["cycles"] < slow["cycles"] <= 700

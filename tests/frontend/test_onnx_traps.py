@@ -114,6 +114,18 @@ def residual(scales=(0.05, 0.03, 0.08), zeros=(3, -4, 7), op="Add"):
     return end(net, scales[2], np.int8(zeros[2]))
 
 
+def normed_sum(quantized=True, gain=None):
+    """A batch norm behind the sum of two branches, in front of Relu and quantizer."""
+    net = Net(shape=(1, 4, 5, 5))
+    quantize = (lambda scale: net.qdq(scale, np.int8(0))) if quantized else (lambda scale: net.quant(scale))
+    first = quantize(0.04 if quantized else 0.25).last
+    a = quantize(0.05 if quantized else 0.5).last
+    net.last = net.node("Add", [a, first])
+    gain = net.f32(4, lo=0.3) if gain is None else np.asarray(gain, np.float32)
+    net.add("BatchNormalization", gain, net.f32(4), net.f32(4), net.f32(4, lo=0.1, hi=2.0)).add("Relu")
+    return end(net, 0.02, np.int8(-128)) if quantized else net.quant(0.25, signed=0).bytes()
+
+
 def concat(axis=1):
     net = Net().qdq(0.04)
     first = net.last
@@ -293,6 +305,10 @@ TRAPS = {
     "residual_ties": (residual((0.5, 0.5, 1.0), (0, 0, 0)), EXACT),
     "residual_ties_odd_zero_point": (residual((0.5, 0.5, 1.0), (0, 0, 3)), EXACT),
     "residual_sub": (residual(op="Sub"), EXACT),
+    "batch_norm_of_a_sum": (normed_sum(), EXACT),
+    "batch_norm_of_a_sum_falling": (normed_sum(gain=[-0.5, 0.7, -1.1, 0.4]), EXACT),
+    "batch_norm_of_a_sum_qonnx": (normed_sum(False), EXACT),
+    "batch_norm_of_a_sum_qonnx_falling": (normed_sum(False, [-0.5, 0.7, -1.1, 0.4]), EXACT),
     "product_of_branches": (residual(op="Mul"), "of two tensors"),
     "concat": (concat(), EXACT),
     "concat_negative_axis": (concat(-3), EXACT),

@@ -113,6 +113,14 @@ def softmax(middle=False):
     return w.write([x], [y])
 
 
+def top_k():
+    w = Writer()
+    x = w.tensor((1, 12), np.int8, 0.2, 4)
+    values, places = w.tensor((1, 3), np.int8, 0.2, 4), w.tensor((1, 3), np.int32, (), ())
+    w.op("TOPK_V2", (x, w.const(np.array(3, np.int32))), (values, places), "TopKV2Options")
+    return w.write([x], [places])
+
+
 def float_ends():
     w = Writer()
     f, x = w.tensor((1, 6), np.float32, (), ()), w.tensor((1, 6), np.int8, 0.1, 4)
@@ -226,6 +234,7 @@ TRAPS = {
     "softmax_in_the_middle": (softmax(True), "in the middle"),
     "float_ends": (float_ends(), EXACT),
     "logistic": (unary("LOGISTIC"), "LOGISTIC.*is not supported; supported: ADD"),
+    "top_k": (top_k(), "TOPK_V2.*is not supported: TensorFlow Lite Micro.*has no kernel for it; take ARG_MAX"),
     "custom": (unary("CUSTOM"), "custom operator 'mine'"),
     "transpose_conv": (unary("TRANSPOSE_CONV", "TransposeConvOptions"), "TRANSPOSE_CONV"),
     "dynamic_shape": (unary("RELU", shape=(0, 6, 6, 4)), "all of them known"),

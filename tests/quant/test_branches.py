@@ -19,6 +19,7 @@ from hwq.models import resnet8  # noqa: E402
 from hwq.quant import InputSpec, calibrate, freeze, load_weights, prepare, save_checkpoint  # noqa: E402
 
 from ..frontend.test_equal import same_everywhere  # noqa: E402
+from ..plan.test_corners import exact  # noqa: E402
 from .networks import SIZE, Drawn, randomize  # noqa: E402
 
 
@@ -59,9 +60,8 @@ def test_random_graphs(seed, bits, act, mode):
     # before calibration, with float weights (and biases rounded to 2**-48), it is the user's function: every ReLU is where it was
     model = prepare(copy.deepcopy(net).double(), x.double(), "dfp:b=16,fl=40", input=spec, batchnorm=mode)
     model.float_weights = True
-    for stage in model.train().weighted:
-        if stage.batchnorm is not None:
-            stage.batchnorm.eval()
+    for norm in model.train().batchnorms:
+        norm.eval()
     torch.testing.assert_close(model(x.double()), copy.deepcopy(net).double()(x.double()), rtol=1e-9, atol=1e-9)
     model = prepare(net, x, {"*": "dfp:b=4", "last": "po2:b=3,channel"}, activations=f"dfp:b={act}", input=spec, batchnorm=mode)
     calibrate(model, [x])
@@ -242,7 +242,53 @@ def test_batch_norms_need_their_layer_alone():
             return self.last(self.bn(a) + a)
     net = Shared().eval()
     net(X)
-    with pytest.raises(ModelError, match="'bn': a batch norm must stand directly behind a Conv2d or Linear layer, and be all that reads it"):
+    with pytest.raises(ModelError, match="'bn': a batch norm must stand directly behind a Conv2d or Linear layer or an addition, and be all that reads it"):
+        prepare(net, X, "dfp:b=4")
+
+
+class Normed(Net):
+    """A batch norm behind an addition."""
+
+    def __init__(self, relu=True, last=True):
+        super().__init__(None)
+        self.bn, self.relu, self.ends = nn.BatchNorm2d(4), nn.ReLU() if relu else nn.Identity(), last
+        randomize(self, 3)
+
+    def forward(self, x):
+        y = self.relu(self.bn(self.a(x) + F.relu(self.b(x))))
+        return self.last(y) if self.ends else y
+
+
+@pytest.mark.parametrize("mode", ["fold", "keep"])
+@pytest.mark.parametrize("relu", [True, False])
+def test_batch_norms_behind_additions_are_exact(relu, mode):
+    net = Normed(relu).eval()
+    net(X)
+    with torch.no_grad():
+        net.bn.weight[0] = -0.7                                                    # a channel that falls as the sum grows
+    double = prepare(copy.deepcopy(net).double(), X.double(), "dfp:b=16,fl=40", batchnorm=mode)
+    double.float_weights = True
+    for norm in double.train().batchnorms:
+        norm.eval()
+    torch.testing.assert_close(double(X.double()), copy.deepcopy(net).double()(X.double()), rtol=1e-9, atol=1e-9)
+    model = prepare(net, X, "dfp:b=4", batchnorm=mode)
+    calibrate(model, [X])
+    graph, logits, reference = same_everywhere(model, IMAGES)
+    np.testing.assert_array_equal(functional(graph, encode_images(graph, IMAGES)).reshape(6, -1), reference.reshape(6, -1))
+    act = graph.by_name["add.act"]
+    assert graph.by_name["add"].op == "Add" and len(act.mult) == 4 and act.mult.min() < 0 < act.mult.max() and act.lo == (0 if relu else -8)
+    before = net.bn.running_mean.clone()
+    model.train()(X).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert not torch.equal(model.batchnorms[-1].running_mean, before) and torch.equal(net.bn.running_mean, before)
+    freeze(model)
+    assert not any(norm.training for norm in model.train().batchnorms)
+    exact(convert(model), "up5k", count=3)
+
+
+def test_a_batch_norm_behind_the_last_addition_is_refused():
+    net = Normed(relu=False, last=False).eval()
+    with pytest.raises(ModelError, match="'bn': a batch norm behind an addition needs a quantizer behind it"):
         prepare(net, X, "dfp:b=4")
 
 
