@@ -91,10 +91,14 @@ def _evenly(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Pl
 
 
 def relax(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Plan:
-    """Return the plan with the cycles that it takes at most, rings as they are; where branches meet, with buffers for these cycles."""
+    """Return the plan with the cycles that it takes at most, rings as they are; where branches meet, with rings and buffers for the
+    first number of cycles, from the model's on, that has an evenly spread schedule."""
     slower = replace(plan, cycles=simulated_cycles(plan))
-    even = _evenly(slower, assemble) if joined(plan) else None
-    return replace(even, cycles=slower.cycles) if even else slower
+    if not joined(plan):
+        return slower
+    while (even := _evenly(slower, assemble)) is None:
+        slower = replace(slower, cycles=slower.cycles + 1 + slower.cycles // 32)
+    return replace(even, cycles=slower.cycles)
 
 
 def with_depths(plan: Plan, depths: Mapping[str, Sequence[int]]) -> Plan:
