@@ -4,7 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from amaranth.back import rtlil
+from amaranth.hdl import Module, Signal
 
+from hwq.boards.link_script import synthesis_lines
+from hwq.boards.registry import find_device
 from hwq.emit import SYNTH_PRELUDE, emit_core, write_vectors
 from hwq.errors import EnvironmentError_
 from hwq.formats import Bipolar, FixedPoint, PowerOfTwo
@@ -89,7 +93,8 @@ def check_netlist(graph, x, folder, **folds):
     ready = apply_passes(graph)
     plan = make_plan(ready, device("hx8k"), **folds)
     manifest = emit_core(graph, plan, lower(ready, plan), folder, target="ice40")
-    run_yosys(SYNTH_PRELUDE + "synth_ice40 -device hx -top accel\nwrite_verilog -noattr netlist.v\n", folder / "synth.log", folder)
+    lines = [*synthesis_lines(find_device("hx8k"), "accel"), "write_verilog -noattr netlist.v"]
+    run_yosys(SYNTH_PRELUDE + "\n".join(lines) + "\n", folder / "synth.log", folder)
     (folder / "manifest.json").write_text(json.dumps(manifest | {"files": {}}))
     assert len(np.unique(run(graph, x)["out"].reshape(len(x), -1), axis=0)) > 10              # results that tell frames apart
     write_vectors(graph, folder / "vectors", x, manifest)
@@ -128,3 +133,22 @@ def test_operators_are_exact_after_synthesis(tmp_path):
     assert [type(stage).__name__ for stage in stages] == ["RequantStage", "PadStage", "ConvStage", "PoolStage", "ConvStage", "UpsampleStage", "PoolStage", "ConvStage"]
     searches = [stage.requantizer.parallel for stage in stages if hasattr(getattr(stage, "requantizer", None), "parallel")]
     assert set(searches) == {True, False}                                 # both forms of thresholds
+
+
+def test_no_flip_flop_reads_a_carry(tmp_path):
+    """nextpnr would take two logic cells for it."""
+    try:
+        find("yosys")
+    except EnvironmentError_:
+        pytest.skip("needs yosys")
+    m = Module()
+    a, b = Signal(6), Signal(6)
+    total, alone = Signal(7), Signal()
+    m.d.sync += [total.eq(a + b), alone.eq(a + total > 100)]
+    (tmp_path / "accel.il").write_text(rtlil.convert(m, name="accel", ports=[a, b, total, alone], emit_src=False))
+    lines = ["read_rtlil accel.il", *synthesis_lines(find_device("up5k"), "accel"), "write_json accel.json"]
+    run_yosys("\n".join(lines) + "\n", tmp_path / "synth.log", tmp_path)
+    cells = json.loads((tmp_path / "accel.json").read_text())["modules"]["accel"]["cells"].values()
+    carries = {c["connections"]["CO"][0] for c in cells if c["type"] == "SB_CARRY"}
+    assert carries and not any(c["connections"]["D"][0] in carries for c in cells if c["type"].startswith("SB_DFF"))
+    assert {c["type"] for c in cells} <= {"SB_LUT4", "SB_CARRY", "SB_DFF", "SB_DFFSR", "$scopeinfo"}
