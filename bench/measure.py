@@ -9,6 +9,7 @@ from pathlib import Path
 from amaranth.lib import wiring
 
 from hwq.boards.families import ICE40
+from hwq.boards.link_script import synthesis_lines
 from hwq.boards.registry import find_device
 from hwq.emit import SYNTH_PRELUDE
 from hwq.errors import ToolError
@@ -49,8 +50,8 @@ def measure(block: wiring.Component | dict[str, str], part: str, *, place: bool 
             (folder / "accel.il").write_text(rtlil_text(block, "accel"))
             prelude = SYNTH_PRELUDE
         dsp = "-dsp" if part == "up5k" else ""
-        run_yosys(prelude + f"synth_ice40 {options} -device {device.yosys_device} {dsp} -top accel -json accel.json\ntee -o stat.json stat -json\n",
-                  folder / "yosys.log", folder)
+        lines = [*synthesis_lines(device, "accel", f"{options} {dsp}"), "write_json accel.json", "tee -o stat.json stat -json"]
+        run_yosys(prelude + "\n".join(lines) + "\n", folder / "yosys.log", folder)
         if check:
             check(Netlist(json.loads((folder / "accel.json").read_text())["modules"]["accel"]))
         text = (folder / "stat.json").read_text()

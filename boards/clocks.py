@@ -152,7 +152,8 @@ class PowerOnReset(wiring.Component):
     Members
     -------
     rst : ``Out(1)``
-        High until then, from a flip-flop.
+        High until then, straight from a flip-flop, so that it comes early to all that it resets. iCE40 flip-flops start at 0, and one
+        that starts at 1 is one behind an inverter: so it is low in the very first cycle, in which all else starts too.
     """
 
     def __init__(self, *, cycles: int, run=None):
@@ -160,7 +161,7 @@ class PowerOnReset(wiring.Component):
             raise FormatError(f"Reset cycles must be at least 1, not {cycles!r}")
         self._cycles = cycles
         self._run = Const(1) if run is None else run
-        super().__init__({"rst": Out(1, init=1)})
+        super().__init__({"rst": Out(1)})
 
     @staticmethod
     def cycles_at(hz: float) -> int:
@@ -169,9 +170,9 @@ class PowerOnReset(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        timer = Signal(range(self._cycles + 1), reset_less=True)
+        timer = Signal(range(self._cycles), reset_less=True)
         done = Signal(reset_less=True)                   # starts at 0 with the bitstream, as every iCE40 flip-flop
-        m.d.comb += self.rst.eq(~done)
+        m.d.sync += self.rst.eq(~done)
         with m.If(self._run & ~done):
             m.d.sync += [timer.eq(timer + 1), done.eq(timer == self._cycles - 1)]
         return m

@@ -15,6 +15,8 @@ class Family:
         ``--target`` on the command line.
     synth : str
         Yosys command; ``{device}`` stands for the device's name there.
+    finish : str
+        Yosys commands behind it.
     dsp, no_dsp : str
         Its option that allows multiplier blocks, and the one that forbids them.
     library : str
@@ -37,6 +39,7 @@ class Family:
 
     name: str
     synth: str
+    finish: str
     dsp: str
     no_dsp: str
     library: str
@@ -52,8 +55,27 @@ class Family:
     max_mhz: float
 
 
+# nextpnr takes two logic cells for a flip-flop that reads a carry: one to lead the carry out, one for the flip-flop. Behind a
+# look-up table that only passes the carry on, all three share one. It is about a cell for every registered adder.
+_CARRIES = """design -push
+read_verilog -icells <<EOT
+(* techmap_celltype = "SB_CARRY" *)
+module last_carry(output CO, input I0, I1, CI);
+    wire carry;
+    \\$__last_carry cell (.CO(carry), .I0(I0), .I1(I1), .CI(CI));
+    SB_LUT4 #(.LUT_INIT(16'hFF00)) pass (.I0(1'b0), .I1(1'b0), .I2(1'b0), .I3(carry), .O(CO));
+endmodule
+EOT
+setattr -unset src
+design -save carries
+design -pop
+select -set ends t:SB_DFF* %ci2:+[D,CO] t:SB_CARRY %i
+techmap -map %carries @ends
+chtype -set SB_CARRY t:$__last_carry
+opt_clean"""
+
 ICE40 = Family(
-    "ice40", "synth_ice40 -device {device}", "-dsp", "", "+/ice40/cells_sim.v", "nextpnr-ice40", "icepack", "pcf", "asc", "--asc",
+    "ice40", "synth_ice40 -device {device}", _CARRIES, "-dsp", "", "+/ice40/cells_sim.v", "nextpnr-ice40", "icepack", "pcf", "asc", "--asc",
     unpinned=(), pack_words="{source} {result}",
     used={"lc": "ICESTORM_LC", "ebr": "ICESTORM_RAM", "spram": "ICESTORM_SPRAM", "dsp": "ICESTORM_DSP"},
     cells={"SB_LUT4": "lut", "SB_CARRY": "carry", "SB_RAM40_4K": "ebr", "SB_SPRAM256KA": "spram", "SB_MAC16": "dsp",
@@ -61,7 +83,7 @@ ICE40 = Family(
     max_mhz=275.0)
 # One CCU2C takes two of the look-up tables.
 ECP5 = Family(
-    "ecp5", "synth_ecp5", "", "-nodsp", "+/lattice/cells_sim_ecp5.v +/lattice/cells_bb_ecp5.v", "nextpnr-ecp5", "ecppack", "lpf", "config",
+    "ecp5", "synth_ecp5", "", "", "-nodsp", "+/lattice/cells_sim_ecp5.v +/lattice/cells_bb_ecp5.v", "nextpnr-ecp5", "ecppack", "lpf", "config",
     "--textcfg", unpinned=("--lpf-allow-unconstrained",), pack_words="--compress --input {source} --bit {result}",
     used={"lc": "TRELLIS_COMB", "ff": "TRELLIS_FF", "ebr": "DP16KD", "dsp": "MULT18X18D"},
     cells={"LUT4": "lut", "CCU2C": "carry", "TRELLIS_FF": "ff", "DP16KD": "ebr", "MULT18X18D": "dsp", "TRELLIS_DPR16X4": "lutram"},

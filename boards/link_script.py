@@ -12,19 +12,25 @@ WebAssembly see the working folder alone: give relative file names and run them 
 
 from .registry import Device
 
-__all__ = ["synthesize_core_lines", "synthesize_top_lines", "link_lines", "nextpnr_arguments", "pack_arguments"]
+__all__ = ["synthesis_lines", "synthesize_core_lines", "synthesize_top_lines", "link_lines", "nextpnr_arguments", "pack_arguments"]
+
+
+def synthesis_lines(device: Device, top: str, options: str = "") -> list[str]:
+    """Return the Yosys lines that synthesise the module ``top``."""
+    words = [device.family.synth.format(device=device.yosys_device), options, f"-top {top}"]
+    return [" ".join(word for word in words if word), *device.family.finish.splitlines()]
 
 
 def synthesize_core_lines(device: Device, source: str = "accel.il", result: str = "accel.syn.il",
                           options: str = "") -> list[str]:
     """Return the Yosys lines that synthesise the core alone; ``options`` go to the family's synthesis (such as ``-dsp``)."""
-    return [f"read_rtlil {source}", _synth(device, "accel", options),
-            "check -assert", "select -module accel", f"write_rtlil -selected {result}"]
+    return [f"read_rtlil {source}", *synthesis_lines(device, "accel", options), "check -assert",
+            "select -module accel", f"write_rtlil -selected {result}"]
 
 
 def synthesize_top_lines(device: Device, source: str = "top.il", result: str = "top.syn.il") -> list[str]:
     """Return the Yosys lines that synthesise clock, shell and pins around the black box of the core."""
-    return [f"read_rtlil {source}", _synth(device, "top"),
+    return [f"read_rtlil {source}", *synthesis_lines(device, "top"),
             "select -module top", f"write_rtlil -selected {result}"]
 
 
@@ -50,8 +56,3 @@ def nextpnr_arguments(device: Device, freq_hz: float, *, json: str = "top.json",
 def pack_arguments(device: Device, result: str = "top.bin") -> list[str]:
     """Return the arguments of the tool that packs."""
     return [word.format(source=f"top.{device.family.config}", result=result) for word in device.family.pack_words.split()]
-
-
-def _synth(device: Device, top: str, options: str = "") -> str:
-    words = [device.family.synth.format(device=device.yosys_device), options, f"-top {top}"]
-    return " ".join(word for word in words if word)

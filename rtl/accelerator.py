@@ -22,7 +22,7 @@ AXIS_PORTS = ("s_axis_tdata", "s_axis_tvalid", "s_axis_tready", "s_axis_tlast",
 CORE_NAMES = ("core", "guard", "entry", "flags", "framer", "gear", "gear_down", "gear_up")
 
 # Packed logic cells over the blocks' own sums, fitted by bench/calibrate.py.
-_PACKING = 1.055
+_PACKING = 1.007
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,10 @@ class Accelerator(Block):
 
     def __init__(self, stages: Sequence[tuple[str, wiring.Component]], sources: Mapping[str, tuple[str, ...]] | None = None, *,
                  in_range: tuple[int, int], in_shape: Shape, in_lanes: int, in_beats: int, out_shape: Shape, out_beats: int,
-                 frames: int = 1, technology: Technology):
+                 frames: int, technology: Technology):
         self.guard = InputGuard(in_range, in_shape, in_lanes, in_beats)
         self.framer = OutputFramer(out_shape, out_beats)
-        self.flags = FlagQueue(max(frames, 2 + sum(getattr(block, "frames", 1) for _, block in stages)))
+        self.flags = FlagQueue(frames)
         # Results of border alone would leave before their frame comes: the framer waits for its first beat, which the entry
         # buffer takes even while the first stage, full of border, takes none.
         self._eager = any(getattr(block, "eager", False) for _, block in stages)

@@ -1,6 +1,6 @@
 """The accelerator's edge: AXI4-Stream style frames to bare streams and back, so that no stage sees a wrong length."""
 
-from amaranth.hdl import Module, Mux, Shape, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out
 
@@ -114,22 +114,19 @@ class FlagQueue(Block):
     @property
     def cost(self) -> Cost:
         """Logic cells."""
-        return Cost(lc=2 * self.depth + 2)
+        return Cost(lc=1.5 * self.depth + 3 * self.depth.bit_length())
 
     def elaborate(self, platform):
         m = Module()
-        # Bits shift towards 0; `full` marks the places in use, a run of ones from the bottom.
-        bits, full = Signal(self.depth), Signal(self.depth)
-        put, take = self.i.valid & self.i.ready, self.o.valid & self.o.ready
-        m.d.comb += [self.i.ready.eq(~full[-1]), self.o.valid.eq(full[0]), self.o.payload.eq(bits[0])]
-        after = Signal(self.depth)
-        m.d.comb += after.eq(Mux(take, full >> 1, full))
-        with m.If(put | take):
-            m.d.sync += full.eq(Mux(put, (after << 1) | 1, after))
-        for k in range(self.depth):
-            kept = Mux(take, bits[k + 1] if k + 1 < self.depth else 0, bits[k])
-            here = put & ~after[k] & (after[k - 1] if k else 1)
-            m.d.sync += bits[k].eq(Mux(here, self.i.payload, kept))
+        # Every flag moves the older ones up; `held` tells where the oldest is.
+        bits, held = Signal(self.depth, reset_less=True), Signal(range(self.depth + 1))
+        put, take = Signal(), Signal()
+        m.d.comb += [put.eq(self.i.valid & self.i.ready), take.eq(self.o.valid & self.o.ready), self.i.ready.eq(held != self.depth),
+                     self.o.valid.eq(held != 0), self.o.payload.eq(Cat(Const(0, 1), bits).bit_select(held, 1))]
+        with m.If(put):
+            m.d.sync += bits.eq(Cat(self.i.payload, bits))
+        with m.If(put ^ take):
+            m.d.sync += held.eq(held + Mux(put, 1, -1))
         return m
 
 

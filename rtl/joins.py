@@ -45,12 +45,10 @@ class JoinStage(Block):
         Lanes and shape of ``o``.
     cycles : int
         Cycles a frame: one a beat of the output.
-    frames : int
-        Frames that can be under way in the stage.
     """
 
     def __init__(self, x_ranges: Sequence[tuple[int, int]], in_lanes: Sequence[int], join: Joining, meet: Block, behind: list,
-                 beats: Sequence[int], turns: list[tuple[int, ...]], latency: int, technology: Technology):
+                 turns: list[tuple[int, ...]], latency: int, technology: Technology):
         self.operands, self.out_lanes, self.join = len(x_ranges), join.lanes, join
         shapes = [shape_of(*r) for r in x_ranges]
         self.fifos = [StreamFifo(shape, join.lanes, depth, technology=technology)
@@ -60,7 +58,6 @@ class JoinStage(Block):
                         for shape, lanes, fifo in zip(shapes, self._gears, self.fifos, strict=True)]
         self.meet, self._behind = meet, Chain([*behind, ("buffer", StreamBuffer(self.out_shape, join.lanes))])
         self._turns, self._latency = turns, latency
-        self.frames = 2 + max(-(-fifo.depth // count) for fifo, count in zip(self.fifos, beats, strict=True))
         super().__init__({**{f"i{k}": In(lanes_stream(shape, lanes)) for k, (shape, lanes) in enumerate(zip(shapes, in_lanes, strict=True))},
                           "o": Out(lanes_stream(self.out_shape, join.lanes))})
 
@@ -123,7 +120,7 @@ class AddStage(JoinStage):
         if requant is not None:
             requantizer = requant.block(add.out_range, channels, join.lanes, (beats, 1, 1), technology)
             behind, latency, self.out_shape = [("requantizer", requantizer)], latency + requantizer.latency, requantizer.out_shape
-        super().__init__(x_ranges, in_lanes, join, add, behind, [self.cycles] * 2, [(0, 1)], latency, technology)
+        super().__init__(x_ranges, in_lanes, join, add, behind, [(0, 1)], latency, technology)
 
 
 class ConcatStage(JoinStage):
@@ -154,5 +151,4 @@ class ConcatStage(JoinStage):
         self.cycles = pixels * sum(beats)
         self.out_shape = shape_of(min(low for low, _ in x_ranges), max(high for _, high in x_ranges))
         meet = StreamConcat([shape_of(*r) for r in x_ranges], self.out_shape, join.lanes, beats)
-        super().__init__(x_ranges, in_lanes, join, meet, [], [pixels * count for count in beats],
-                         [(k,) for k, count in enumerate(beats) for _ in range(count)], 1, technology)
+        super().__init__(x_ranges, in_lanes, join, meet, [], [(k,) for k, count in enumerate(beats) for _ in range(count)], 1, technology)

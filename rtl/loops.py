@@ -128,10 +128,10 @@ class Sweep(Block):
             m.d.comb += [nest.en.eq(self.en), self.addr.eq(nest.addr)]
             return m
         count = self.loops[0][0]
-        with m.If(self.en):
-            m.d.sync += self.addr.eq(self.addr + 1)
-            if count != 1 << self.addr_width:            # otherwise it wraps by itself
-                wrap = Signal()
+        m.d.sync += self.addr.eq(self.addr + self.en)    # a carry chain that begins with the enable needs no clock enable
+        if count != 1 << self.addr_width:                # otherwise it wraps by itself
+            wrap = Signal()
+            with m.If(self.en):
                 m.d.sync += wrap.eq(self.addr == count - 2)
                 with m.If(wrap):
                     m.d.sync += self.addr.eq(0)

@@ -1,20 +1,20 @@
 """Matrix-vector product, folded: ``pe`` sums of ``simd`` products a cycle, weights from a ROM of exactly their width."""
 
 import numpy as np
-from amaranth.hdl import Const, Module, Mux, Shape, Signal
-from amaranth.lib import stream
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal
+from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
 from hwq.arith import width_of
 from hwq.formats import FixedPoint, Format
 
-from .common import Block, Cost, Technology, check, check_int, lanes_stream, pack_lanes, shape_of
+from .common import Block, Cost, Technology, check, check_int, lanes_layout, pack_lanes, shape_of
 from .lanes import Term, recode, register_sum, sum_cells
 from .loops import Sweep
 from .memory import make_rom, rom_cells
 from .ring import window_layout
 
-__all__ = ["MatVec", "STYLES", "rom_width", "rom_depth"]
+__all__ = ["MatVec", "STYLES", "rom_width", "rom_depth", "shared_layout"]
 
 # lut: digits in look-up tables (`hwq.rtl.lanes`); dsp: products for multiplier blocks.
 STYLES = ("lut", "dsp")
@@ -28,6 +28,11 @@ def rom_width(pe: int, simd: int, width: int) -> int:
 def rom_depth(outputs: int, pe: int, words: int) -> int:
     """Return the words of the ROM."""
     return outputs // pe * words
+
+
+def shared_layout(shape: Shape, pe: int, share: int) -> data.StructLayout:
+    """Return the payload of ``pe`` sums of which a number of ``share`` bits is still to be added to each."""
+    return data.StructLayout({"sums": lanes_layout(shape, pe), "share": share})
 
 
 def _levels(count: int) -> int:
@@ -56,20 +61,25 @@ class MatVec(Block):
         Windows sent one after another for each group (pooled order).
     block_rom : bool
         Put the ROM into block RAM.
+    logic_bits : int
+        Bits of each word of a ROM in block RAM that lie in logic all the same, where blocks are short.
     style : str
         One of `STYLES`; ``dsp`` for fixed point only.
+    late : bool
+        Leave what each sum gets of the codes' sum for later, where few lanes add it (`hwq.rtl.serializer.SharedSerializer`), if the
+        style needs it and there are no parts: see ``shares``.
     technology : Technology
 
     Members
     -------
     i : stream of `window_layout` words of ``parts * simd`` codes, each window sent for group 0, 1, ...
-    o : stream of ``pe`` sums of exactly the width that the range analysis gives
+    o : stream of ``pe`` sums of exactly the width that the range analysis gives; if ``shares``, of `shared_layout`
 
     One word a cycle. Latency: `latency` cycles from a window's last word to its sums.
     """
 
     def __init__(self, weight: np.ndarray, weight_format: Format, x_range: tuple[int, int], *, pe: int, parts: int = 1, repeat: int = 1,
-                 block_rom: bool = True, style: str = "lut", technology: Technology):
+                 block_rom: bool = True, logic_bits: int = 0, style: str = "lut", late: bool = False, technology: Technology):
         check(weight.ndim == 3 and weight.size > 0, f"Weights must have the axes (outputs, words, simd), not {weight.shape}")
         weight_format.check(weight)
         self.outputs, self.words, self.simd = weight.shape
@@ -85,6 +95,11 @@ class MatVec(Block):
         self.weight, self.weight_format, self.x_range = weight, weight_format, x_range
         self.pe, self.parts, self.repeat, self.block_rom, self.style, self.technology = pe, parts, repeat, block_rom, style, technology
         self.groups = self.outputs // pe
+        width = rom_width(pe, self.simd, weight_format.width)
+        check_int("Logic bits", logic_bits, 0)
+        check(logic_bits < width if block_rom else logic_bits == 0,
+              f"Logic bits must be less than the {width} of a word, and 0 without block RAM, not {logic_bits!r}")
+        self.logic_bits = logic_bits if block_rom else width
         self.x_shape = shape_of(*x_range)
         self._recoded = recode(weight, weight_format, self.x_shape.width)
         # Signed codes count from their least value on.
@@ -92,20 +107,33 @@ class MatVec(Block):
         self.too_much = np.zeros(self.outputs, np.int64)
         if style == "lut":
             self.too_much = (self._recoded.too_much + self._x_offset * weight).sum(axis=(1, 2))
-        low, high = np.minimum(weight * x_range[0], weight * x_range[1]), np.maximum(weight * x_range[0], weight * x_range[1])
-        self.ranges = np.stack([low.sum(axis=(1, 2)), high.sum(axis=(1, 2))], axis=1) + self.too_much[:, None]
+        self.ranges = self._ranges(weight, x_range, self.too_much)
         # Zero is part of the range: a partial sum may stand at it.
         self.acc_range = (min(0, int(self.ranges.min())), max(0, int(self.ranges.max())))
         self.acc_shape = shape_of(*self.acc_range)
-        super().__init__({"i": In(stream.Signature(window_layout(self.x_shape, parts * self.simd))),
-                          "o": Out(lanes_stream(self.acc_shape, pe))})
+        self.shares, kept = late and style == "lut" and parts == 1 and self._recoded.x_sum > 0, self.ranges
+        self.share_most = 0
+        if self.shares:
+            codes = x_range[0] + self._x_offset, x_range[1] + self._x_offset
+            kept = self._ranges(weight - self._recoded.x_sum, codes, self._recoded.too_much.sum(axis=(1, 2)))
+            self.share_most = self._recoded.x_sum * self.words * self.simd * codes[1]
+        self.sum_shape = shape_of(min(0, int(kept.min())), max(0, int(kept.max())))
+        payload = shared_layout(self.sum_shape, pe, self.share_most.bit_length()) if self.shares else lanes_layout(self.sum_shape, pe)
+        super().__init__({"i": In(stream.Signature(window_layout(self.x_shape, parts * self.simd))), "o": Out(stream.Signature(payload))})
+
+    @staticmethod
+    def _ranges(weight: np.ndarray, x_range: tuple[int, int], more: np.ndarray) -> np.ndarray:
+        """Return the inclusive range of each output's sum, with a constant of the output more."""
+        ends = weight * x_range[0], weight * x_range[1]
+        return np.stack([np.minimum(*ends).sum(axis=(1, 2)), np.maximum(*ends).sum(axis=(1, 2))], axis=1) + more[:, None]
 
     @property
     def _stages(self) -> int:
         """Registers from the codes to the sum of a word's products."""
         if self.style == "dsp":
             return 1 + _levels(self.simd)
-        return (self._recoded.stages + _levels(self.simd) + _levels(len(self._recoded.leaves)) + (self._recoded.x_sum != 0))
+        return (self._recoded.stages + _levels(self.simd) + _levels(len(self._recoded.leaves))
+                + (self._recoded.x_sum != 0 and not self.shares))
 
     @property
     def latency(self) -> int:
@@ -123,6 +151,12 @@ class MatVec(Block):
         return rom_depth(self.outputs, self.pe, self.words), rom_width(self.pe, self.simd, self.weight_format.width)
 
     @property
+    def rom_blocks(self) -> int:
+        """Block RAMs of the ROM."""
+        depth, width = self.rom
+        return self.technology.blocks(width - self.logic_bits, depth)
+
+    @property
     def uses_dsp(self) -> bool:
         """Whether synthesis maps the products onto multiplier blocks."""
         least = self.technology.dsp_min_width
@@ -131,15 +165,14 @@ class MatVec(Block):
     @property
     def cost(self) -> Cost:
         """Logic cells of lanes, tree and accumulators; blocks of the ROM; multipliers."""
-        depth, width = self.rom
-        lanes = self.pe * self.simd
-        x, w, acc = self.x_shape.width, self.weight_format.width, self.acc_shape.width
-        rom_lc = 0 if self.block_rom else width * rom_cells(depth)
+        depth, lanes = self.rom[0], self.pe * self.simd
+        x, w, acc = self.x_shape.width, self.weight_format.width, self.sum_shape.width
+        rom_lc = self.logic_bits * rom_cells(depth)
         if self.style == "dsp":
             product = 0 if self.uses_dsp else (x + 2) * w * 1.35
             adders = self.pe * (self.simd - 1) * (x + w + _levels(self.simd) / 2)
             return Cost(lc=25 + rom_lc + x * self.simd * self.parts + lanes * product + adders + self.pe * acc,
-                        ebr=self.technology.blocks(width, depth) if self.block_rom else 0, dsp=lanes * self.uses_dsp)
+                        ebr=self.rom_blocks, dsp=lanes * self.uses_dsp)
         recoded, each, terms = self._recoded, 0.0, []
         for leaf in recoded.leaves:
             cells, term = sum_cells([((1 << x + leaf.reach) - 1, 0)] * self.simd)
@@ -151,17 +184,21 @@ class MatVec(Block):
         if recoded.x_sum:
             cells, share = sum_cells([((1 << x) - 1, 0)] * self.simd)
             share = share[0] * recoded.x_sum, 0
-            shared = self.parts * (cells + share[0].bit_length() * (self._stages - 1 - _levels(self.simd)))
-            each += sum_cells([total, share])[0]
+            shared = self.parts * (cells + share[0].bit_length() * self._wait) + self.share_most.bit_length()
+            each += 0 if self.shares else sum_cells([total, share])[0]
         control = 14 + 2 * self._stages + 1.3 * depth.bit_length()
-        return Cost(lc=control + rom_lc + self.pe * each + shared, ebr=self.technology.blocks(width, depth) if self.block_rom else 0)
+        return Cost(lc=control + rom_lc + self.pe * each + shared, ebr=self.rom_blocks)
 
     def model(self, x: np.ndarray) -> np.ndarray:
-        """Return words (n, parts * simd) in `i`'s order as sums (windows, pe) in `o`'s order, ``too_much`` included."""
+        """Return words (n, parts * simd) in `i`'s order as sums (windows, pe) in `o`'s order, ``too_much`` included; if ``shares``, (windows, pe + 1), the share last."""
         windows = x.reshape(-1, self.words, self.parts, self.simd).astype(np.int64)
         group = np.arange(len(windows)) // self.repeat % self.groups
         weight = self.weight.reshape(self.groups, self.parts, self.pe // self.parts, self.words, self.simd)[group]
-        return np.einsum("ngpws,nwgs->ngp", weight, windows).reshape(-1, self.pe) + self.too_much.reshape(self.groups, self.pe)[group]
+        sums = np.einsum("ngpws,nwgs->ngp", weight, windows).reshape(-1, self.pe) + self.too_much.reshape(self.groups, self.pe)[group]
+        if not self.shares:
+            return sums
+        share = self._recoded.x_sum * (windows + self._x_offset).sum(axis=(1, 2, 3))[:, None]
+        return np.concatenate([sums - share, share], axis=1)
 
     def rom_words(self) -> list[int]:
         """Return the ROM's contents: weight of pe 0, simd 0 in the low bits."""
@@ -174,14 +211,18 @@ class MatVec(Block):
         m = Module()
         depth, width = self.rom
         en, accept = Signal(), Signal()
-        read = make_rom(m, "rom", self.rom_words(), width, block=self.block_rom)
+        in_blocks, words = width - self.logic_bits, self.rom_words()
+        roms = [make_rom(m, name, [word >> low & (1 << bits) - 1 for word in words], bits, block=block)
+                for name, low, bits, block in (("rom", 0, in_blocks, True), ("rom_logic", in_blocks, self.logic_bits, False)) if bits]
         m.submodules.loops = loops = Sweep([self.groups, self.repeat, self.words], [self.words, 0, 1],
                                            addr_width=max(1, (depth - 1).bit_length()))
         # The ROM reads one word ahead, so that a word's weights are there when its codes come.
         ahead = Signal()
         m.d.sync += ahead.eq(1)
         m.d.comb += [en.eq(~self.o.valid | self.o.ready), self.i.ready.eq(en & ahead), accept.eq(self.i.valid & self.i.ready),
-                     loops.en.eq(accept | ~ahead), read.addr.eq(loops.addr), read.en.eq(loops.en)]
+                     loops.en.eq(accept | ~ahead)]
+        for rom in roms:
+            m.d.comb += [rom.addr.eq(loops.addr), rom.en.eq(loops.en)]
 
         stages = self._stages
         valid, last = Signal(stages), Signal(stages)
@@ -192,9 +233,10 @@ class MatVec(Block):
             m.d.sync += first.eq(last[-1])
         with m.If(en):
             m.d.sync += self.o.valid.eq(valid[-1] & last[-1])
-        sums = (self._by_products if self.style == "dsp" else self._by_digits)(m, en, read.data)
-        for p, total in enumerate(sums):
-            acc = self.o.payload[p]
+        sums = (self._by_products if self.style == "dsp" else self._by_digits)(m, en, Cat(rom.data for rom in roms))
+        lanes = self.o.p.sums if self.shares else self.o.payload
+        accs = [*(lanes[p] for p in range(self.pe)), *([self.o.p.share] if self.shares else [])]
+        for acc, total in zip(accs, sums, strict=True):
             with m.If(en & valid[-1]):
                 # The multiplexer after the adder shares its cells, before it would not.
                 m.d.sync += acc.eq(Mux(first, total, acc + total) if self.words > 1 else total)
@@ -208,8 +250,13 @@ class MatVec(Block):
         """Return the part of a word that output ``p`` of ``pe`` multiplies."""
         return p * self.parts // self.pe
 
+    @property
+    def _wait(self) -> int:
+        """Registers from the sum of a word's codes to where its share is added."""
+        return self._stages - _levels(self.simd) - (not self.shares)
+
     def _by_digits(self, m: Module, en, data) -> list:
-        """Return the sums of each word's products: a tree for each digit, then their sum, then ``x_sum``'s share."""
+        """Return the sums of each word's products: a tree for each digit, then their sum, then ``x_sum``'s share, or that beside them."""
         recoded, w = self._recoded, self.x_shape.width
         x = [Signal(w, name=f"x{s}") for s in range(self.parts * self.simd)]
         for s in range(len(x)):
@@ -219,9 +266,8 @@ class MatVec(Block):
         for part in range(self.parts if recoded.x_sum else 0):
             label = f"_{part}" if self.parts > 1 else ""
             total = register_sum(m, en, [Term(v, (1 << w) - 1) for v in x[part * self.simd:][:self.simd]], f"x_sum{label}")
-            wait = self._stages - 1 - _levels(self.simd)
             value, most = total.value, total.most
-            for step in range(wait):
+            for step in range(self._wait):
                 if step == 0:                            # shifts: a product would go to a multiplier block
                     value = sum((value << k for k in range(recoded.x_sum.bit_length()) if recoded.x_sum >> k & 1), Const(0, 1))
                     most *= recoded.x_sum
@@ -241,10 +287,10 @@ class MatVec(Block):
                 tree = register_sum(m, en, products, f"tree{p}_{leaf.place}")
                 terms.append(Term(tree.value, tree.most, leaf.place))
             total = register_sum(m, en, terms, f"join{p}")
-            if shared:
+            if shared and not self.shares:
                 total = register_sum(m, en, [total, shared[part]], f"sum{p}")
             sums.append(total.value)
-        return sums
+        return sums + [share.value for share in shared if self.shares]
 
     def _by_products(self, m: Module, en, data) -> list:
         """Return the sums of each word's products, multiplied as synthesis likes."""

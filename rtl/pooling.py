@@ -132,11 +132,6 @@ class PoolStage(Chain):
         super().__init__([*blocks, ("buffer", StreamBuffer(self.out_shape, lanes))])
 
     @property
-    def frames(self) -> int:
-        """Frames that can be under way in the stage."""
-        return 2 + self.ring.frames if self.ring else 1
-
-    @property
     def eager(self) -> bool:
         """Whether the first window of a frame lies in the border."""
         return self.ring is not None and not any(self._border.inside[:self.ring.span])

@@ -206,7 +206,10 @@ class Requantizer(Block):
         clamped = shifted
         # Bounds that the range can never reach cost nothing.
         if hi > self.hi:
-            clamped = Mux(shifted > self.hi, self.hi, clamped)
+            above = shifted > self.hi
+            if self.hi > 0 and self.hi & (self.hi + 1) == 0:         # bits tell, without a carry chain
+                above = shifted[self.hi.bit_length():].any() & ~(shifted < 0)
+            clamped = Mux(above, self.hi, clamped)
         if lo < self.lo:
             clamped = Mux(shifted < self.lo, self.lo, clamped)
         with m.If(en):

@@ -147,11 +147,6 @@ class UpsampleStage(Chain):
         super().__init__([("repeat", self.ring), ("unmark", _Unmark(self.out_shape, lanes)),
                           ("buffer", StreamBuffer(self.out_shape, lanes))])
 
-    @property
-    def frames(self) -> int:
-        """Frames that can be under way in the stage."""
-        return 2 + self.ring.frames
-
     def actors(self, after: Actor) -> list[Actor]:
         """Return the event model of the stage in front of ``after``."""
         ring = self.ring

@@ -87,11 +87,6 @@ class Ring(Block):
         return [y * down + x * right for y in range(rows) for x in range(cols)]
 
     @property
-    def frames(self) -> int:
-        """Frames that can lie in the ring, in part or whole."""
-        return -(-self.depth // self._frame)
-
-    @property
     def cycles(self) -> int:
         """Cycles a frame."""
         return prod(count for count, _ in (*self._outer, *self._loops))
@@ -133,10 +128,10 @@ class Ring(Block):
         # One cycle stale: there is one word more than it says.
         room = self._room_of(self.depth)
         grain = max(0, room.bit_length() - 3)
-        m.d.sync += self.i.ready.eq((margin >> grain) < room >> grain)
+        # Not negative it is at most a word or two more than the room, so that few bits tell, without a carry chain.
+        held = (margin >> grain)[:(room + 2 >> grain).bit_length()]
+        m.d.sync += [self.i.ready.eq((margin < 0) | (held < room >> grain)), write.addr.eq(write.addr + wrote)]
         m.d.comb += [write.en.eq(wrote), write.data.eq(self.i.payload.as_value())]
-        with m.If(wrote):
-            m.d.sync += write.addr.eq(write.addr + 1)
         m.d.comb += [read.en.eq(step), read.addr.eq(loops.addr)]
         with m.If(self.o.ready | ~self.o.valid):
             m.d.sync += [self.o.valid.eq(active), self.o.p.last.eq(loops.last[2 + self._mark])]

@@ -92,7 +92,8 @@ class WidthConverter(Block):
     @property
     def cost(self) -> Cost:
         """Logic cells."""
-        return Cost(lc=4 + self.shape.width * max(self.lanes_in, self.lanes_out))
+        more = self.lanes_in // self.lanes_out if self.lanes_in > self.lanes_out else 4
+        return Cost(lc=2 + more + self.shape.width * max(self.lanes_in, self.lanes_out))
 
     def model(self, x: np.ndarray) -> np.ndarray:
         """Return beats (n, lanes_in) as beats (n * lanes_in / lanes_out, lanes_out)."""
@@ -103,24 +104,25 @@ class WidthConverter(Block):
         ratio = max(self.lanes_in, self.lanes_out) // min(self.lanes_in, self.lanes_out)
         narrow = self.shape.width * min(self.lanes_in, self.lanes_out)
         store = Signal(narrow * ratio, reset_less=True)
-        count = Signal(range(ratio + 1))                 # beats (gather) or parts (scatter) in the store
-        last = Signal()                                  # gather: full; scatter: one part left
+        source = self.i.payload.as_value()
         if self.lanes_in <= self.lanes_out:
-            m.d.comb += [self.o.valid.eq(last), self.i.ready.eq(~last if self.relaxed else ~last | self.o.ready),
+            count = Signal(range(ratio + 1))             # beats in the store
+            full = Signal()
+            m.d.comb += [self.o.valid.eq(full), self.i.ready.eq(~full if self.relaxed else ~full | self.o.ready),
                          self.o.payload.as_value().eq(store)]
             with m.If(self.i.valid & self.i.ready):
-                m.d.sync += store.eq(Cat(store, self.i.payload.as_value())[narrow:])
-                m.d.sync += [count.eq(Mux(last, 1, count + 1)), last.eq(Mux(last, ratio == 1, count == ratio - 1))]
-            with m.Elif(last & self.o.ready):
-                m.d.sync += [count.eq(0), last.eq(0)]
+                m.d.sync += [store.eq(Cat(store, source)[narrow:]), count.eq(Mux(full, 1, count + 1)),
+                             full.eq(Mux(full, ratio == 1, count == ratio - 1))]
+            with m.Elif(full & self.o.ready):
+                m.d.sync += [count.eq(0), full.eq(0)]
         else:
-            busy = Signal()
-            m.d.comb += [self.o.valid.eq(busy), self.i.ready.eq(~busy if self.relaxed else ~busy | (last & self.o.ready)),
+            left = Signal(ratio)                         # a one for every part in the store, from the bottom
+            m.d.comb += [self.o.valid.eq(left[0]), self.i.ready.eq(~left[0] if self.relaxed else ~left[0] | (~left[1] & self.o.ready)),
                          self.o.payload.as_value().eq(store[:narrow])]
             with m.If(self.i.valid & self.i.ready):
-                m.d.sync += [store.eq(self.i.payload.as_value()), count.eq(ratio), last.eq(0), busy.eq(1)]
-            with m.Elif(busy & self.o.ready):
-                m.d.sync += [store.eq(store >> narrow), count.eq(count - 1), last.eq(count == 2), busy.eq(~last)]
+                m.d.sync += [store.eq(source), left.eq(~0)]
+            with m.Elif(self.o.ready):
+                m.d.sync += [store.eq(store >> narrow), left.eq(left >> 1)]
         return m
 
 

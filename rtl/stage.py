@@ -20,7 +20,7 @@ from .reduce import Reduce
 from .requantizer import Requantizer
 from .ring import Ring
 from .schedule import Actor, Filter, Gear, RingActor, ShiftActor, Sink, steady_state
-from .serializer import Serializer
+from .serializer import Serializer, SharedSerializer
 from .shapers import Cropper, StreamBuffer, WidthConverter
 from .thresholds import Thresholder
 from .window import MemoryWindow, ShiftWindow, reach
@@ -48,6 +48,8 @@ class Folding:
         Lanes of the requantizer.
     block_rom : bool
         Weights in block RAM.
+    logic_bits : int
+        Bits of each of their words that lie in logic all the same.
     style : str
         How `MatVec` multiplies; ``"wired"``: `WiredMatVec` behind a shift window, all outputs at once.
     depth : int
@@ -64,6 +66,7 @@ class Folding:
     style: str = "lut"
     depth: int = 0
     steps: int = 0
+    logic_bits: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,13 +198,16 @@ class ConvStage(Chain):
         self._lanes, self._pool = (in_lanes, beat), pool
         arranged = weight.reshape(outputs, self.window.words, self.window.simd // parts)
         self.matvec: MatVec | WiredMatVec
+        # The second offset and the bias that needs an adder of its own want whole sums.
+        late = fold.pe > fold.lanes and not requant.offset_neg.size and (bias is None or not bias.any())
         if fold.style == "wired":
             check(fold.source == "shift" and fold.pe == outputs,
                   f"Style wired takes a shift window and all {outputs} outputs at once, not pe = {fold.pe} and a {fold.source} window")
             self.matvec = WiredMatVec(arranged, x_range, every=_WIRED_LEVELS, steps=fold.steps)
         else:
             self.matvec = MatVec(arranged, weight_format, x_range, pe=fold.pe, parts=parts, repeat=repeat, block_rom=fold.block_rom,
-                                 style=fold.style, technology=technology)
+                                 logic_bits=fold.logic_bits,
+                                 style=fold.style, late=late, technology=technology)
         order = (outputs // fold.pe, repeat, fold.pe // fold.lanes)
         in_range, ranges, too_much = self.matvec.acc_range, self.matvec.ranges, self.matvec.too_much
         blocks += [("window", self.window), ("matvec", self.matvec)]
@@ -213,7 +219,10 @@ class ConvStage(Chain):
         self.requantizer = requant.block(in_range, outputs, fold.lanes, order, technology, too_much, ranges)
         # Sums that come more slowly than they leave need no path of ready through the serializer.
         self._relaxed = self.window.words > fold.pe // fold.lanes
-        if fold.pe > fold.lanes:
+        if isinstance(self.matvec, MatVec) and self.matvec.shares:
+            blocks.append(("serializer", SharedSerializer(self.matvec.sum_shape, self.matvec.share_most.bit_length(), self.matvec.acc_shape,
+                                                          fold.pe, fold.lanes, relaxed=self._relaxed)))
+        elif fold.pe > fold.lanes:
             blocks.append(("serializer", Serializer(shape_of(*in_range), fold.pe, fold.lanes, relaxed=self._relaxed)))
         blocks.append(("requantizer", self.requantizer))
         out_range = (requant.lo, requant.hi)
@@ -243,11 +252,6 @@ class ConvStage(Chain):
         return self.window if isinstance(self.window, MemoryWindow) else None
 
     @property
-    def frames(self) -> int:
-        """Frames that can be under way in the stage."""
-        return 2 + (self.ring.frames if self.ring else self.matvec.latency // (self.window.rows * self.window.cols))
-
-    @property
     def eager(self) -> bool:
         """Whether the first windows of a frame lie in the border, so that their results need nothing of the frame."""
         first = self.window.span if isinstance(self.window, MemoryWindow) else self.window.ends.index(True) + 1
@@ -257,7 +261,7 @@ class ConvStage(Chain):
         """Return the event model of the stage in front of ``after``, first actor first."""
         inside, pool = self._border.inside, self._pool
         beats = self.fold.pe // self.fold.lanes
-        latency = self.requantizer.latency + 5
+        latency = self.requantizer.latency + 6
         actors: list[Actor] = []
         if isinstance(self.window, MemoryWindow):
             w = self.window

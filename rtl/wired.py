@@ -168,7 +168,7 @@ class WiredMatVec(Block):
 
     words = groups = cycles_per_window = 1
     uses_dsp = False
-    rom = 0, 0
+    rom, rom_blocks = (0, 0), 0
 
     def __init__(self, weight: np.ndarray, x_range: tuple[int, int], *, repeat: int = 1, every: int = 1, steps: int = 0):
         check(weight.ndim == 3 and weight.shape[1] == 1 and weight.size > 0,

@@ -86,10 +86,7 @@ def _advice(plan: Plan, over: set[str]) -> str:
 
 def _blocks(plan: Plan, planned: PlannedLayer) -> int:
     stage = planned.stage(plan.device.technology)
-    if not isinstance(stage, ConvStage) or not isinstance(planned.fold, Folding) or not planned.fold.block_rom:
-        return 0
-    depth, width = stage.matvec.rom
-    return plan.device.technology.blocks(width, depth)
+    return stage.matvec.rom_blocks if isinstance(stage, ConvStage) else 0
 
 
 def _smaller(planned: PlannedLayer) -> str | None:

@@ -24,7 +24,7 @@ _HASHED = {"core": "accel.il", "verilog": "accel.v", "netlist": "netlist.v", "bi
 
 
 class LayerRow(TypedDict, total=False):
-    """One layer. From ``pe`` on: layers with weights; ``cells``: of the synthesised core, by cell name; builds for a device."""
+    """One layer. From ``pe`` on: layers with weights; ``rom_block_weights``: their bits in block RAM; ``cells``: of the synthesised core, by cell name; builds for a device."""
 
     name: str
     op: str
@@ -38,6 +38,7 @@ class LayerRow(TypedDict, total=False):
     weight_bits: int
     rom: list[int]
     rom_blocks: int
+    rom_block_weights: int
     accumulator_bits: int
     cells: dict[str, int]
 
@@ -115,7 +116,7 @@ def _layer_rows(plan: Plan) -> list[LayerRow]:
             depth, width = stage.matvec.rom
             row.update({"pe": fold.pe, "simd": fold.simd, "source": fold.source, "format": main.weight_format.text,
                         "weight_bits": layer.weight.size * main.weight_format.width, "rom": [depth, width],
-                        "rom_blocks": technology.blocks(width, depth) if fold.block_rom else 0,
+                        "rom_blocks": stage.matvec.rom_blocks, "rom_block_weights": (width - fold.logic_bits) * depth if fold.block_rom else 0,
                         "accumulator_bits": stage.matvec.acc_shape.width})
         rows.append(row)
     return rows
@@ -126,7 +127,7 @@ def make_report(graph: Graph, plan: Plan, manifest: Manifest, placed: Placed | N
     """Return the report of a build whose files are in ``work``; ``placed`` is None for Verilog."""
     rows = _layer_rows(plan)
     blocks = sum(row.get("rom_blocks", 0) for row in rows)
-    stored = sum(row.get("weight_bits", 0) for row in rows if row.get("rom_blocks"))
+    stored = sum(row.get("rom_block_weights", 0) for row in rows)
     hashes = {"model": manifest["model_hash"]}
     hashes |= {name: hashlib.sha256((work / file).read_bytes()).hexdigest() for name, file in _HASHED.items() if (work / file).exists()}
     report: Report = {

@@ -23,8 +23,8 @@ def _row(planned: Any, technology: Any) -> dict[str, Any]:
         assert isinstance(stage, ConvStage)
         depth, width = stage.matvec.rom
         row |= {"pe": fold.pe, "simd": fold.simd, "window": fold.source, "style": fold.style,
-                "rom": [depth, width], "rom_in": "blocks" if fold.block_rom else "logic" if depth else "adders",
-                "rom_bits": depth * width, "rom_block_bits": technology.block_bits * technology.blocks(width, depth) * fold.block_rom,
+                "rom": [depth, width], "rom_in": ("both" if fold.logic_bits else "blocks") if fold.block_rom else "logic" if depth else "adders",
+                "rom_bits": depth * (width - fold.logic_bits), "rom_block_bits": technology.block_bits * stage.matvec.rom_blocks,
                 "ring": getattr(stage.window, "depth", None), "macs": planned.layer.macs}
     if isinstance(fold, Joining):
         row |= {"lanes": fold.lanes, "fifos": list(fold.depths)}

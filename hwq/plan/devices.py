@@ -10,7 +10,7 @@ from ..ir.graph import Graph
 __all__ = ["Device", "DEVICES", "device", "SHELL", "fewer_bits"]
 
 # What the board shell (UART link, identify, CRC) takes; measured, see docs/benchmarks.md.
-SHELL = Cost(lc=520, ebr=0, dsp=0)
+SHELL = Cost(lc=420, ebr=0, dsp=0)
 
 
 @dataclass(frozen=True)

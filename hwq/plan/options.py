@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from hwq.rtl.common import Cost
+from hwq.rtl.common import Cost, Technology
 from hwq.rtl.stage import Folding
 from hwq.rtl.wired import wired_size
 
@@ -19,6 +19,8 @@ Wish = tuple[int, int] | Literal["wired"]
 _MAX_LANES = 256
 # Lanes tried for a target without limits: moderate, so that the Verilog suits any part.
 _GENERIC_LANES = 16
+# Words of a ROM up to which its words may be shared out between block RAM and logic: deeper ones take too much logic a bit.
+_SHALLOW = 64
 # Signed digits of the weights up to which a layer is offered wired unasked, and its adders are searched for.
 WIRED_DIGITS = 400
 
@@ -43,6 +45,15 @@ def divisors(value: int) -> list[int]:
 def _lanes(pe: int, words: int) -> int:
     """Return the least requantizer lanes that keep up with ``pe`` results every ``words`` cycles."""
     return next(d for d in divisors(pe) if d * words >= pe)
+
+
+def _split(depth: int, width: int, technology: Technology) -> list[int]:
+    """Return numbers of bits of a shallow ROM's words that might lie in logic where not all its blocks are to be had."""
+    unit = max((bits for _, bits in technology.block_shapes), default=0)
+    if not unit or depth > _SHALLOW:
+        return []
+    blocks = -(-width // unit)
+    return [width - unit * kept for kept in sorted({blocks * k // 8 for k in range(1, 8)} - {0})]
 
 
 @dataclass(frozen=True)
@@ -95,9 +106,11 @@ def options_of(layer: Layer, device: Device, fixed: Wish | None) -> list[Option]
     options = []
     for pe, simd, source in choices:
         words = taps * channels // simd if source == "memory" else 1
-        for block_rom in ((True, False) if outputs // pe * words <= 256 else (True,)):
+        depth, width = outputs // pe * words, pe * simd * layer.weight_format.width
+        for block_rom, logic_bits in [(True, 0), *((False, 0) for _ in range(depth <= 256)),
+                                      *((True, bits) for bits in _split(depth, width, device.technology))]:
             for style in layer.styles(device.technology):
-                fold = Folding(pe, simd, source, _lanes(pe, words), block_rom, style)
+                fold = Folding(pe, simd, source, _lanes(pe, words), block_rom, style, logic_bits=logic_bits)
                 stage = layer.stage(fold, (simd * max(1, pe // each) if source == "memory" else channels,), device.technology)
                 options.append(Option(fold, stage.cycles, stage.cost))                 # type: ignore[union-attr]
     return options

@@ -95,7 +95,7 @@ def _assemble(layers: list[Layer], folds: Mapping[str, Folding], device: Device,
     x = layers[0].x
     size = prod(x.shape)
     lanes = next((d for d in divisors(x.shape[-1]) if size // d <= target), x.shape[-1])
-    planned, total, cycles = [], reserve + Cost(lc=90), max(size // lanes, prod(layers[-1].y.shape))
+    planned, total, cycles = [], reserve + Cost(lc=60), max(size // lanes, prod(layers[-1].y.shape))
     ends = {"": (lanes, shape_of(x.lo, x.hi))}           # lanes and shape of what each layer gives
     reads = Counter(source for layer in layers for source in layer.sources)
     for layer in layers:

@@ -17,16 +17,26 @@ from ..errors import EnvironmentError_
 __all__ = ["Tool", "TOOLS", "find", "overridden", "versions", "ice40_cells", "verilator_include"]
 
 # An error inside pyosys ends the process without an exception, so it never runs in ours. A design held in Python is
-# freed twice at the end (0.70), and the command `script` splits file names at spaces: hence line by line, no design.
+# freed twice at the end (0.70), and the command `script` splits file names at spaces: hence line by line, no design. Line by
+# line, a here-document would be read from standard input.
 _PYOSYS = r"""
 import sys
+import tempfile
 from pyosys import libyosys as yosys
 if sys.argv[1] == "-V":
     print(yosys.yosys_maybe_version())
 else:
     with open(sys.argv[sys.argv.index("-s") + 1]) as stream:
-        for line in stream.read().replace("\\\n", " ").splitlines():
+        lines = iter(stream.read().replace("\\\n", " ").splitlines())
+    for line in lines:
+        words, here, end = line.partition("<<")
+        if not here:
             yosys.run_pass(line)
+            continue
+        with tempfile.NamedTemporaryFile("w", suffix=".v") as document:
+            document.write("\n".join(iter(lambda: next(lines), end)) + "\n")
+            document.flush()
+            yosys.run_pass(words + document.name)
 yosys.log_flush()
 """
 

@@ -52,7 +52,7 @@ def test_power_on_reset_lasts_its_cycles():
     sim.add_clock(1e-6)
     sim.add_testbench(bench)
     sim.run()
-    assert seen == [1] * 5 + [0] * 4
+    assert seen == [0] + [1] * 5 + [0] * 3           # the flip-flop starts at 0
     with pytest.raises(FormatError, match="^Reset cycles must be at least 1, not 0"):
         PowerOnReset(cycles=0)
 

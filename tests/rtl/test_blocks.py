@@ -9,6 +9,7 @@ from hwq.errors import ModelError
 from hwq.formats import Bipolar, FixedPoint, PowerOfTwo
 from hwq.rtl.common import GENERIC, ICE40
 from hwq.rtl.deduct import Deduct
+from hwq.rtl.frames import FlagQueue
 from hwq.rtl.loops import LoopNest, Sweep
 from hwq.rtl.matvec import MatVec
 from hwq.rtl.pooling import WindowReduce
@@ -16,7 +17,7 @@ from hwq.rtl.ranking import TopK
 from hwq.rtl.reduce import Reduce
 from hwq.rtl.requantizer import Requantizer
 from hwq.rtl.reshape import Repeat
-from hwq.rtl.serializer import Serializer
+from hwq.rtl.serializer import Serializer, SharedSerializer
 from hwq.rtl.shapers import Cropper, Padder, StreamBuffer, WidthConverter
 from hwq.rtl.thresholds import Thresholder
 from hwq.rtl.window import MemoryWindow, ShiftWindow
@@ -228,6 +229,81 @@ def test_matvec(fmt, style, fold, stall):
     if stall == (0.0, 0.0):
         assert cycles[0] == words - 1 + dut.latency + 1  # the ROM reads ahead, once after reset
         assert cycles[-1] - cycles[0] == (windows - 1) * words
+
+
+@pytest.mark.parametrize("fmt", [f for f in FORMATS if isinstance(f, FixedPoint) and f.width > 2], ids=lambda f: f.text)
+@pytest.mark.parametrize("fold", [(4, 5, 3, 2, 1, 1), (8, 1, 4, 4, 2, 2), (6, 3, 5, 6, 4, 1)])
+@pytest.mark.parametrize("stall", STALLS[::3])
+def test_shared_sums(fmt, fold, stall):
+    """The share of the codes' sum, added behind the serializer, gives the sums of a `MatVec` that adds it itself."""
+    outputs, words, simd, pe, repeat, lanes = fold
+    rng = np.random.default_rng(3)
+    weight = words_of(fmt, rng, (outputs, words, simd))
+    x_range = (-7, 6) if outputs == 6 else (0, 15)
+    dut = MatVec(weight, fmt, x_range, pe=pe, repeat=repeat, late=True, technology=ICE40)
+    whole = MatVec(weight, fmt, x_range, pe=pe, repeat=repeat, technology=ICE40)
+    assert dut.shares and not whole.shares and dut.latency == whole.latency - 1 and dut.acc_range == whole.acc_range
+    x = rng.integers(x_range[0], x_range[1] + 1, (3 * dut.groups * repeat * words, simd))
+    x[:words], x[words:2 * words] = x_range[1], x_range[0]
+    sums, sent = dut.model(x), whole.model(x)
+    beats = [pack(dut.x_shape, beat) | (int(i % words == words - 1) << (dut.x_shape.width * simd)) for i, beat in enumerate(x)]
+    got, _ = run_stream(dut, beats, len(sums), stall=stall)
+    where = dut.sum_shape.width * pe
+    np.testing.assert_array_equal(np.array([[*unpack(dut.sum_shape, pe, w), w >> where] for w in got]), sums)
+    for relaxed in (False, True):
+        serial = SharedSerializer(dut.sum_shape, dut.share_most.bit_length(), dut.acc_shape, pe, lanes, relaxed=relaxed)
+        want = serial.model(sums)
+        np.testing.assert_array_equal(want, sent.reshape(-1, lanes))
+        words_out, cycles = run_stream(serial, got, len(want), stall=stall)
+        np.testing.assert_array_equal(np.array([unpack(dut.acc_shape, lanes, w) for w in words_out]), want)
+        if stall == (0.0, 0.0):
+            assert cycles[0] == serial.latency and cycles[pe // lanes] == serial.latency + pe // lanes + relaxed
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_flag_queue(depth):
+    """Flags leave as they came, and as many as the depth fit in."""
+    from amaranth.sim import Simulator
+    dut, rng = FlagQueue(depth), np.random.default_rng(depth)
+    inside, held = [], set()
+
+    async def bench(ctx):
+        for step in range(400):
+            flag, put, take = (int(v) for v in rng.integers(0, 2, 3))
+            if step % 100 > 60:                          # fill up, then drain
+                put, take = step % 100 < 80, step % 100 >= 80
+            ctx.set(dut.i.payload, flag)
+            ctx.set(dut.i.valid, put)
+            ctx.set(dut.o.ready, take)
+            assert ctx.get(dut.i.ready) == (len(inside) < depth) and ctx.get(dut.o.valid) == bool(inside)
+            assert not inside or ctx.get(dut.o.payload) == inside[0]
+            if put and len(inside) < depth:
+                inside.append(flag)
+                took = take and len(inside) > 1
+            else:
+                took = take and bool(inside)
+            if took:
+                inside.pop(0)
+            held.add(len(inside))
+            await ctx.tick()
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-6)
+    sim.add_testbench(bench)
+    sim.run()
+    assert held == set(range(depth + 1))
+
+
+@pytest.mark.parametrize("fmt, style, bits", [(FixedPoint(4, 0), "lut", 17), (FixedPoint(8, 0), "dsp", 16), (FixedPoint(3, 0), "lut", 35)])
+def test_rom_in_blocks_and_in_logic(fmt, style, bits):
+    rng = np.random.default_rng(4)
+    weight = words_of(fmt, rng, (6, 4, 4))
+    dut = MatVec(weight, fmt, (0, 15), pe=3, logic_bits=bits, style=style, technology=ICE40)
+    whole = MatVec(weight, fmt, (0, 15), pe=3, style=style, technology=ICE40)
+    assert dut.rom_blocks == -(-(12 * fmt.width - bits) // 16) == dut.cost.ebr < whole.rom_blocks and dut.cost.lc > whole.cost.lc
+    x = rng.integers(0, 16, (5 * 2 * 4, 4))
+    got, _ = run_stream(dut, [pack(dut.x_shape, beat) | int(i % 4 == 3) << 16 for i, beat in enumerate(x)], 10, stall=(0.3, 0.3))
+    np.testing.assert_array_equal(np.array([unpack(dut.acc_shape, 3, w) for w in got]), whole.model(x))
 
 
 @pytest.mark.parametrize("fmt, style", [*((fmt, "lut") for fmt in FORMATS[3:7:3]), (FixedPoint(4, 0), "dsp")], ids=lambda v: getattr(v, "text", v))
@@ -443,6 +519,8 @@ def test_top_k(in_range, count, k, stall):
      r"^Width must be an integer of at least 2, not 1$"),
     (lambda: MatVec(np.zeros((4, 1, 1), np.int64), FixedPoint(4, 0), (0, 1), pe=3, technology=GENERIC),
      r"^Pe must divide the 4 outputs, not 3$"),
+    (lambda: MatVec(np.zeros((2, 1, 1), np.int64), FixedPoint(4, 0), (0, 1), pe=2, logic_bits=8, technology=GENERIC),
+     r"^Logic bits must be less than the 8 of a word, and 0 without block RAM, not 8$"),
     (lambda: Requantizer((0, 9), mult=[1, 2], offset=[0], shift=1, lo=0, hi=1, channels=3, technology=GENERIC),
      r"^Mult must have 1 or 3 values, not \(2,\)$"),
     (lambda: Requantizer((0, 9), mult=[1], offset=[0], shift=63, lo=0, hi=1, channels=3, technology=GENERIC),

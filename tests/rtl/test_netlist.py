@@ -4,7 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from amaranth.back import rtlil
+from amaranth.hdl import Module, Signal
 
+from hwq.boards.link_script import synthesis_lines
+from hwq.boards.registry import find_device
 from hwq.emit import SYNTH_PRELUDE, emit_core, write_vectors
 from hwq.errors import EnvironmentError_
 from hwq.formats import Bipolar, FixedPoint, PowerOfTwo
@@ -21,8 +25,8 @@ from ..plan.test_joins import NETWORKS
 # A layer of each, one after the other; pe and simd; the last layer's sums are the results.
 LAYERS = [(FixedPoint(4, 0), 2, 2), (FixedPoint(2, 0, narrow=True), 2, 4), (FixedPoint(3, 0), 4, 2), (PowerOfTwo(3, 0), 2, 2),
           (PowerOfTwo(4, 0), 1, 4), (Bipolar(), 4, 4), (FixedPoint(5, 0), 2, 2), (FixedPoint(8, 0), 1, 2)]
-# Part that is planned for, its synthesis, a cell of its that every netlist has.
-SYNTHESIS = {"ice40": ("hx8k", "synth_ice40 -device hx", "SB_CARRY"), "ecp5": ("ecp5-85f", "synth_ecp5", "CCU2C")}
+# Part that is planned for, and a cell that every netlist of its has.
+SYNTHESIS = {"ice40": ("hx8k", "SB_CARRY"), "ecp5": ("ecp5-85f", "CCU2C")}
 
 
 def network():
@@ -88,11 +92,12 @@ def mixed():
 
 def check_netlist(graph, x, folder, target="ice40", **wishes):
     """Synthesise the network, compare its results of the codes, and return the plan and the report."""
-    part, synth, cell = SYNTHESIS[target]
+    part, cell = SYNTHESIS[target]
     ready = apply_passes(graph)
     plan = make_plan(ready, device(part), **wishes)
     manifest = emit_core(graph, plan, lower(ready, plan), folder, target=target)
-    run_yosys(SYNTH_PRELUDE + f"{synth} -top accel\nwrite_verilog -noattr netlist.v\n", folder / "synth.log", folder)
+    lines = [*synthesis_lines(find_device(part), "accel"), "write_verilog -noattr netlist.v"]
+    run_yosys(SYNTH_PRELUDE + "\n".join(lines) + "\n", folder / "synth.log", folder)
     (folder / "manifest.json").write_text(json.dumps(manifest | {"files": {}}))
     assert len(np.unique(run_batches(graph, x).reshape(len(x), -1), axis=0)) > len(x) // 2    # results that tell frames apart
     write_vectors(graph, folder / "vectors", x, manifest)
@@ -145,3 +150,22 @@ def test_the_largest_are_exact_after_synthesis(target, tmp_path):
     sums = run(graph, x)["q"]
     assert np.mean([len(set(row)) < len(row) for row in sums.tolist()]) > 0.5
     check_netlist(graph, x, tmp_path, target)
+
+
+def test_no_flip_flop_reads_a_carry(tmp_path):
+    """nextpnr would take two logic cells for it."""
+    try:
+        find("yosys")
+    except EnvironmentError_:
+        pytest.skip("needs yosys")
+    m = Module()
+    a, b = Signal(6), Signal(6)
+    total, alone = Signal(7), Signal()
+    m.d.sync += [total.eq(a + b), alone.eq(a + total > 100)]
+    (tmp_path / "accel.il").write_text(rtlil.convert(m, name="accel", ports=[a, b, total, alone], emit_src=False))
+    lines = ["read_rtlil accel.il", *synthesis_lines(find_device("up5k"), "accel"), "write_json accel.json"]
+    run_yosys("\n".join(lines) + "\n", tmp_path / "synth.log", tmp_path)
+    cells = json.loads((tmp_path / "accel.json").read_text())["modules"]["accel"]["cells"].values()
+    carries = {c["connections"]["CO"][0] for c in cells if c["type"] == "SB_CARRY"}
+    assert carries and not any(c["connections"]["D"][0] in carries for c in cells if c["type"].startswith("SB_DFF"))
+    assert {c["type"] for c in cells} <= {"SB_LUT4", "SB_CARRY", "SB_DFF", "SB_DFFSR", "$scopeinfo"}
