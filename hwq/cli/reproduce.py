@@ -50,7 +50,8 @@ def command(paper: str = typer.Argument(..., help="wess2018"),
             scheduler: str = typer.Option("", "--cluster", help="Dask scheduler whose workers train instead of this machine: tcp://host:8786."),
             threads: int = typer.Option(1, "--threads", help="Threads of each training."),
             device: str = typer.Option("cpu", "--device", help="cpu or cuda."),
-            parts: str = typer.Option("table,scaling", "--parts", help="What to run: table, scaling, or both."),
+            parts: str = typer.Option("table,scaling", "--parts", help="What to run: table, scaling, given, separated by commas."),
+            bits: str = typer.Option("", "--bits", help="For the part given: the widths of a network to judge over all seeds, as 8,3,4,3,3."),
             resume: bool = typer.Option(False, "--resume", help="Go on with an interrupted experiment, also with more seeds."),
             as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
     """Run {DFP, Po2} x bits x {no tuning, plain, QR, weighted QR} and layer-wise scaling against a float network trained as long."""
@@ -69,8 +70,11 @@ def command(paper: str = typer.Argument(..., help="wess2018"),
     if paper != "wess2018":
         raise ModelError(f"Unknown paper {paper!r}; known: wess2018")
     wanted = set(parts.split(","))
-    if seeds < 1 or not wanted or wanted - {"table", "scaling"}:
-        raise ModelError(f"Needs at least one seed and parts out of table, scaling; found {seeds} and {parts!r}")
+    if seeds < 1 or not wanted or wanted - {"table", "scaling", "given"}:
+        raise ModelError(f"Needs at least one seed and parts out of table, scaling, given; found {seeds} and {parts!r}")
+    if ("given" in wanted) != bool(bits) or not all(width.strip().isdecimal() for width in bits.split(",") if bits):
+        raise ModelError(f"The part given takes one --bits with widths as 8,3,4,3,3, and no other part takes it; found {parts!r} and {bits!r}")
+    widths = [int(width) for width in bits.split(",") if bits]
     dataset = dataset or ("synthetic" if scale == "tiny" else "fashion-mnist")
     plan = plan_of(scale, dataset)
     _claim(folder, {"scale": scale, "dataset": dataset, "plan": asdict(plan)}, resume)
@@ -97,6 +101,10 @@ def command(paper: str = typer.Argument(..., help="wess2018"),
         for kind in plan.scaled if "scaling" in wanted else ():
             for seed in experiment.seeds:
                 experiment.scale(kind, seed)
+                write_tables(experiment, folder, title)
+        for kind in plan.scaled if widths else ():
+            for seed in experiment.seeds:
+                experiment.given(kind, widths, seed)
                 write_tables(experiment, folder, title)
         for cell in (cell for cell in cells if cell[3] != "none"):
             experiment.cell(*cell)

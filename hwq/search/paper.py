@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from ..formats import parse_spec
 from ..quant import Penalty, Phase, Recipe
 from .experiment import Store
 from .jobs import Job, Setting, shortened
 from .log import Log
 from .pool import run_jobs
-from .scaling import Options, search, setting_of
+from .scaling import Options, layer_specs, outcome, search, setting_of, with_bits
 from .stats import mean_interval, paired_drop
 
 __all__ = ["Plan", "PLANS", "plan_of", "Experiment"]
@@ -101,7 +102,7 @@ def _allcnn(width: str, classes: int) -> str:
 PLANS: dict[tuple[str, str], Plan] = {
     ("tiny", "synthetic"): _TINY,
     ("small", "fashion-mnist"): Plan(_FASHION, Phase(epochs=15, batch=128, lr=0.1, flip=True), replace(_SMALL, lr=0.01, flip=True),
-                                     trial_epochs=1, scaling_tune=replace(_SMALL, epochs=10, calibrate_until=4, flip=True, teacher_weight=0.5), scaling_rate=0.25, scaling_batchnorm="keep"),
+                                     trial_epochs=1, scaling_tune=replace(_SMALL, epochs=10, lr=0.03, weight_decay=1e-5, calibrate_until=4, flip=True, teacher_weight=0.9), scaling_rate=0.25, scaling_batchnorm="keep"),
     ("small", "mnist"): Plan(_FASHION, Phase(epochs=10, batch=128, lr=0.1), _SMALL),
     **{("small", name): Plan(_allcnn(width, classes), Phase(epochs=15, batch=128, lr=0.1, flip=True, shift=4), replace(_SMALL, epochs=3, lr=0.005, flip=True, shift=4),
                              search=10_000, trained=(2, 3), trial_epochs=1, batchnorm="keep") for name, width, classes in (("cifar-10", "0.125", 10), ("cifar-100", "0.25", 100),
@@ -227,16 +228,46 @@ class Experiment:
         best = min(range(len(values)), key=lambda at: results[at]["search"]["cross_entropy"])
         return (*made(values[best], plan.tune), values[best])
 
-    def scale(self, kind: str, seed: int) -> dict[str, Any]:
-        """Run the layer-wise scaling of one kind and seed; append its result and return it."""
+    def _scaling(self, kind: str) -> tuple[Setting, Recipe]:
         batchnorm = self.plan.scaling_batchnorm or self.plan.batchnorm
         recipe = replace(self.recipe, batchnorm=batchnorm, tune=self.plan.scaling_tune or self.plan.tune,
                          weights={"*": f"{kind}:b={5 if kind == 'po2' else 8}"})
+        return replace(self.setting, batchnorm=batchnorm), recipe
+
+    def scale(self, kind: str, seed: int) -> dict[str, Any]:
+        """Run the layer-wise scaling of one kind and seed; append its result and return it."""
+        setting, recipe = self._scaling(kind)
         options = Options(self.plan.scaling, least=self.plan.least, seed=seed, rate=self.plan.scaling_rate)
         folder = self.folder / "scaling" / f"{kind}-{seed}"
-        result = search(replace(self.setting, batchnorm=batchnorm), recipe, options, folder,
-                        processes=self.processes, resume=True, jobs=self.folder / "jobs", report=self.report)
+        result = search(setting, recipe, options, folder, processes=self.processes, resume=True, jobs=self.folder / "jobs", report=self.report)
         self.scaling.append({"format": kind, **result})
+        return self.scaling[-1]
+
+    def given(self, kind: str, widths: Sequence[int], seed: int) -> dict[str, Any]:
+        """Train a network of given widths as the scaling trains what it found, and append the result, of the rule ``given``.
+
+        One seed's search finds widths; whether they hold is a question to other seeds.
+
+        Parameters
+        ----------
+        widths : sequence of int
+            Of the layers with weights, in order.
+        """
+        setting, recipe = self._scaling(kind)
+        specs = layer_specs(setting, recipe)
+        if len(widths) != len(specs):
+            raise ModelError(f"{self.plan.factory} has {len(specs)} layers with weights ({', '.join(specs)}), and {len(widths)} widths are given: "
+                             "give one for each")
+        bits = dict(zip(specs, widths, strict=True))
+        weights = with_bits(specs, bits)
+        for text in weights.values():
+            parse_spec(text)                           # refused now, not after the float training
+        store = Store(setting, self.folder / "jobs")
+        base = run_jobs(store, [Job(seed, recipe.float_phase)], self.processes)[0]["key"]
+        jobs = [Job(seed, recipe.tune, formats, base, all_data=True, score=("confirm", "test")) for formats in (None, weights)]
+        fair, final = run_jobs(store, jobs, self.processes)
+        self.scaling.append({"format": kind, "rule": "given", "seed": seed, "bits": bits, "met": True, **outcome(store, base, fair, final)})
+        self.report({"event": "given", "bits": bits, "seed": seed, **final["test"]})
         return self.scaling[-1]
 
     def facts(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from .pool import run_jobs
 from .rules import RULES, Score, admissible, within
 from .stats import paired_drop
 
-__all__ = ["Options", "setting_of", "specs_of", "search"]
+__all__ = ["Options", "setting_of", "specs_of", "layer_specs", "with_bits", "outcome", "search"]
 
 _BACK = 0.05             # of a state that was not confirmed: the least that the next must be larger
 
@@ -74,7 +74,8 @@ def specs_of(recipe: Recipe, layers: Sequence[str]) -> dict[str, Spec]:
     return assign(layers, recipe.weights, "weights")
 
 
-def _with_bits(specs: dict[str, Spec], bits: dict[str, int]) -> dict[str, str]:
+def with_bits(specs: dict[str, Spec], bits: dict[str, int]) -> dict[str, str]:
+    """Return the text of each layer's format, with the width in ``bits`` where there is one."""
     return {layer: replace(spec, width=bits.get(layer, spec.width)).text for layer, spec in specs.items()}
 
 
@@ -96,7 +97,7 @@ class _Search:
         """Score candidates for a rule, see `hwq.search.rules`, and log them."""
         phase = {"none": replace(self.brief, epochs=0), "brief": self.brief, "full": self.tune}[how]
         base = self.root if how == "full" else parent.key
-        jobs = [Job(self.options.seed, phase, _with_bits(self.specs, bits), base, self.recipe.penalty) for bits in candidates]
+        jobs = [Job(self.options.seed, phase, with_bits(self.specs, bits), base, self.recipe.penalty) for bits in candidates]
         bits_of = {self.store.key(job): bits for job, bits in zip(jobs, candidates, strict=True)}
 
         def note(job: Job, result: dict[str, Any]) -> None:
@@ -108,7 +109,7 @@ class _Search:
 
     def final(self, score: Score) -> Job:
         """Return the training of the network with a state's bits, on the search images too."""
-        return Job(self.options.seed, self.tune, _with_bits(self.specs, score.bits), self.root, self.recipe.penalty, True)
+        return Job(self.options.seed, self.tune, with_bits(self.specs, score.bits), self.root, self.recipe.penalty, True)
 
     @property
     def fair(self) -> Job:
@@ -194,7 +195,7 @@ def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, 
         tried, in order), costs, the path.
     """
     test_images(setting)                               # refuses now what it would refuse after hours
-    specs_text = {layer: spec.text for layer, spec in _layer_specs(setting, recipe).items()}
+    specs_text = {layer: spec.text for layer, spec in layer_specs(setting, recipe).items()}
     _claim(folder, {"setting": asdict(setting), "recipe": asdict(recipe), "options": asdict(options), "specs": specs_text}, resume)
     store = Store(setting, jobs or folder / "jobs")
     log = Log(folder / "log.jsonl", report)
@@ -218,28 +219,33 @@ def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, 
     kept = run.confirm(path)
     found, met = kept.score, admissible(kept.score, run.reference, options.allowed / 100)
     final, fair = run_jobs(store, [replace(job, score=("confirm", "test")) for job in (run.final(found), run.fair)], processes)
-    drops = {"confirm": kept.drop, "test": _drop(store, fair["key"], final["key"], "test")}
-    total = sum(layer["weights"] for layer in final["layers"].values())
     result = {
-        "bits": found.bits, "met": met, "mean_bits": final["bits"] / total, "ratio": 32 * total / final["bits"],
-        "ratio_everything": 32 * _parameters(store, base["key"]) / final["stored_bits"],
-        "search_drop": 100 * (run.reference - found.accuracy), "confirm_drop": drops["confirm"], "test_drop": drops["test"],
-        "confirmed": kept.confirmed, "confirmations": kept.tried, "accuracy": {part: final[part]["accuracy"] for part in drops},
-        "float_activations": final["test_float_activations"]["accuracy"],
-        "reference": {part: fair[part]["accuracy"] for part in drops}, "weight_bits": final["bits"], "start_weight_bits": start.size,
+        "bits": found.bits, "met": met, **outcome(store, base["key"], fair, final), "search_drop": 100 * (run.reference - found.accuracy),
+        "confirmed": kept.confirmed, "confirmations": kept.tried, "start_weight_bits": start.size,
         "path": [asdict(score) for score in path], "seed": seed, "rule": options.rule,
     } | ({"block_rams": final["block_rams"], "start_block_rams": start.cost} if "block_rams" in final else {})
     write_atomic(folder / "result.json", json.dumps(result, indent=1).encode())
     model = store.model(final["key"])
     assert isinstance(model, QuantizedModel)
-    text = recipe_text(replace(recipe, weights=_with_bits(specs, found.bits)))
+    text = recipe_text(replace(recipe, weights=with_bits(specs, found.bits)))
     save_run(folder / "result", Run(setting.factory, seed, tuple(model.input_shape), parts_of(setting).data.classes, text), model,
              {"float": fair["confirm"]["accuracy"], "quantized": final["confirm"]["accuracy"], "validation_images": setting.confirm})
-    log.add({"event": "done", "bits": found.bits, "ratio": result["ratio"], "confirm_drop": drops["confirm"], "test_drop": drops["test"]})
+    log.add({"event": "done", "bits": found.bits, "ratio": result["ratio"], "confirm_drop": result["confirm_drop"], "test_drop": result["test_drop"]})
     return result
 
 
-def _layer_specs(setting: Setting, recipe: Recipe) -> dict[str, Spec]:
+def outcome(store: Store, root: str, fair: dict[str, Any], final: dict[str, Any]) -> dict[str, Any]:
+    """Return what a final network is worth against its reference; both are results of jobs scored on ``confirm`` and ``test``."""
+    drops = {part: _drop(store, fair["key"], final["key"], part) for part in ("confirm", "test")}
+    total = sum(layer["weights"] for layer in final["layers"].values())
+    return {"mean_bits": final["bits"] / total, "ratio": 32 * total / final["bits"],
+            "ratio_everything": 32 * _parameters(store, root) / final["stored_bits"], "weight_bits": final["bits"],
+            "confirm_drop": drops["confirm"], "test_drop": drops["test"], "accuracy": {part: final[part]["accuracy"] for part in drops},
+            "float_activations": final["test_float_activations"]["accuracy"], "reference": {part: fair[part]["accuracy"] for part in drops}}
+
+
+def layer_specs(setting: Setting, recipe: Recipe) -> dict[str, Spec]:
+    """Return the recipe's format of every layer with weights, in order."""
     ops = trace(make_network(setting.factory), parts_of(setting).inputs[:2])
     return specs_of(recipe, [op.name for op in ops if op.kind in ("conv", "linear")])
 

@@ -33,11 +33,11 @@ def _plain(value: Any) -> Any:
 
 
 def _scaled(experiment: Experiment) -> list[dict[str, Any]]:
-    """One row a kind of format: means over the seeds."""
+    """One row a kind of format and rule: means over the seeds."""
     rows = []
-    for kind in dict.fromkeys(row["format"] for row in experiment.scaling):
-        group = [row for row in experiment.scaling if row["format"] == kind]
-        rows.append({"format": kind, "rule": group[0]["rule"], "seeds": len(group), "met": all(row["met"] for row in group),
+    for kind, rule in dict.fromkeys((row["format"], row["rule"]) for row in experiment.scaling):
+        group = [row for row in experiment.scaling if (row["format"], row["rule"]) == (kind, rule)]
+        rows.append({"format": kind, "rule": rule, "seeds": len(group), "met": all(row["met"] for row in group),
                      "mean_bits": mean_interval([row["mean_bits"] for row in group]), "ratio": mean_interval([row["ratio"] for row in group]),
                      "ratio_everything": mean_interval([row["ratio_everything"] for row in group]),
                      "confirm_drop": mean_interval([row["confirm_drop"][0] for row in group]),
@@ -99,6 +99,6 @@ def _pictures(experiment: Experiment, folder: Path, title: str) -> None:
                 lines.setdefault(f"{row['format']} {row['tuning']}", []).append((row["bits"], *row["drop"]))
         if lines:
             curves(lines, folder / f"drop-{rule}.svg", title=f"{title}, scale rule {rule}", xlabel="bits", ylabel="paired drop, points")
-    for row in experiment.scaling:
+    for row in (row for row in experiment.scaling if row["rule"] != "given"):
         name = f"{row['format']}-{row['seed']}"
         pareto(read_log(folder / "scaling" / name / "log.jsonl"), folder / f"pareto-{name}.svg", f"{title}, {name}")

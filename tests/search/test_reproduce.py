@@ -66,6 +66,23 @@ def test_the_scaling_keeps_its_batch_norms(done):
         assert 'batchnorm = \\"keep\\"' in recipe
 
 
+def test_given_widths_are_judged_by_every_seed(done):
+    folder, table = done
+    words = ("reproduce", "wess2018", "--seeds", 2, "-o", folder, "--resume", "--json", "--parts")
+    again = json.loads(hwq(*words, "table,scaling,given", "--bits", "4,2,4,2,4"))
+    assert again["cells"] == table["cells"] and again["scaled"][:-1] == table["scaled"] and again["scaling"][:-2] == table["scaling"]
+    row = again["scaled"][-1]
+    assert row["rule"] == "given" and row["seeds"] == 2 and [list(bits.values()) for bits in row["bits"]] == [[4, 2, 4, 2, 4]] * 2
+    for one in again["scaling"][-2:]:
+        assert one["test_drop"][0] == pytest.approx(100 * (one["reference"]["test"] - one["accuracy"]["test"]))
+        assert one["ratio"] == pytest.approx(32 / one["mean_bits"]) and 8 < one["ratio"] < 16
+    with pytest.raises(ModelError, match="5 layers with weights .*and 2 widths"):
+        hwq(*words, "given", "--bits", "4,4")
+    for wrong in (("given",), ("table", "--bits", "4,4,4,4,4"), ("given", "--bits", "4,x")):
+        with pytest.raises(ModelError, match="no other part takes it"):
+            hwq(*words, *wrong)
+
+
 def test_it_resumes_without_training_again(done, tmp_path):
     folder, table = done
     stamps = {path: path.stat().st_mtime_ns for path in (folder / "jobs").glob("*/state.pt")}
