@@ -24,10 +24,8 @@ from .options import WIRED_DIGITS, Option, Wish, divisors, offers, options_of
 from .search import choose
 from .settle import relax, settle, tighten
 
-__all__ = ["Plan", "PlannedLayer", "make_plan", "least_block_rams", "next_step", "LC_USABLE"]
+__all__ = ["Plan", "PlannedLayer", "make_plan", "least_block_rams", "next_step"]
 
-# Share of the logic cells that the plan may fill: beyond, placement gets slow and the clock drops.
-LC_USABLE = 0.9
 # Steps times signed digits of the search for a wired layer's adders: some seconds.
 _WIRED_STEPS = 333_000
 
@@ -87,8 +85,8 @@ class Plan:
         return max(self.layers, key=lambda p: p.cycles).layer.name
 
 
-def _fits(cost: Cost, device: Device, share: float = LC_USABLE) -> bool:
-    return not device.lc or (cost.lc <= share * device.lc and cost.ebr <= device.ebr and cost.dsp <= device.dsp)
+def _fits(cost: Cost, device: Device, share: float | None = None) -> bool:
+    return not device.lc or (cost.lc <= (share or device.usable) * device.lc and cost.ebr <= device.ebr and cost.dsp <= device.dsp)
 
 
 def _assemble(layers: list[Layer], folds: Mapping[str, Folding], device: Device, reserve: Cost, target: int) -> Plan:
