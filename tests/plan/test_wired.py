@@ -70,6 +70,16 @@ def test_a_small_first_layer_is_wired_unasked_and_a_record_keeps_it():
     assert make_plan(graph, device("up5k"), reserve=Cost(), max_cycles=250, folds={"a": (4, 9)}).layers[0].cost.lc > plan.layers[0].cost.lc
 
 
+def test_one_pixel_with_a_dilation_is_offered_no_wires():
+    """It says nothing there, but the shift window takes none: the planner stumbled over its own offer."""
+    graph = network((5, 5, 4), Conv2d("c", ("in",), weight=np.ones((2, 1, 1, 4), int), bias=np.zeros(2), dilation=(2, 2),
+                                      weight_format=FixedPoint(2, 0)), Requantize("q", ("c",), shift=1, lo=0, hi=15))
+    plan = make_plan(apply_passes(graph), device("up5k"))
+    assert plan.layers[0].fold.source == "memory"
+    with pytest.raises(ModelError, match="'c' cannot be wired: that takes one group, no dilation"):
+        make_plan(apply_passes(graph), device("up5k"), folds={"c": "wired"})
+
+
 def test_wishes():
     assert parse_fold(["a=wired", "b=2,1"]) == {"a": "wired", "b": (2, 1)}
     grouped = network((5, 5, 4), Conv2d("c", ("in",), weight=np.ones((4, 3, 3, 1), int), bias=np.zeros(4), groups=4,
