@@ -150,7 +150,8 @@ class _Search:
 
     def tuned(self, plan: Plan) -> Plan:
         """Return the plan with its wired layers' adders searched for, where that makes it smaller and keeps its cycles."""
-        folds = {p.layer.name: p.fold for p in plan.layers if isinstance(p.fold, Folding)}
+        # Without the rings' depths, which suit the lanes of the target that this plan was made for: settle looks for them again.
+        folds = {p.layer.name: replace(p.fold, depth=0) for p in plan.layers if isinstance(p.fold, Folding)}
         sizes = {p.layer.name: max(1, wired_size(p.layer.weight)) for p in plan.layers
                  if isinstance(p.fold, Folding) and p.fold.style == "wired"}
         wired = {name: replace(folds[name], steps=_WIRED_STEPS // size) for name, size in sizes.items() if size <= WIRED_DIGITS}

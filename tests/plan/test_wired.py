@@ -14,6 +14,7 @@ from hwq.plan import device, make_plan, parse_fold, plan_of, plan_record
 from hwq.rtl.common import ICE40UP, Cost
 from hwq.rtl.stage import ConvStage, Folding, Requant
 
+from ..networks import random_network
 from .test_corners import exact
 from .test_cycles import check, network
 
@@ -78,6 +79,13 @@ def test_one_pixel_with_a_dilation_is_offered_no_wires():
     assert plan.layers[0].fold.source == "memory"
     with pytest.raises(ModelError, match="'c' cannot be wired: that takes one group, no dilation"):
         make_plan(apply_passes(graph), device("up5k"), folds={"c": "wired"})
+
+
+@pytest.mark.parametrize("seed", [144, 180])
+def test_the_search_for_adders_forgets_the_rings_depths(seed):
+    """They suited other lanes, whose rings may be shallower: the planner refused its own depth."""
+    plan = make_plan(apply_passes(random_network(seed)), device("up5k"))
+    assert all(p.stage(plan.device.technology).cycles <= plan.cycles for p in plan.layers)
 
 
 def test_wishes():
