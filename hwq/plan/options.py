@@ -107,8 +107,8 @@ def options_of(layer: Layer, device: Device, fixed: Wish | None) -> list[Option]
     for pe, simd, source in choices:
         words = taps * channels // simd if source == "memory" else 1
         depth, width = outputs // pe * words, pe * simd * layer.weight_format.width
-        for block_rom, logic_bits in [(True, 0), *((False, 0) for _ in range(depth <= 256)),
-                                      *((True, bits) for bits in _split(depth, width, device.technology))]:
+        roms = [(True, 0), (False, 0)] if depth <= 256 else [(True, 0)]
+        for block_rom, logic_bits in roms + [(True, bits) for bits in _split(depth, width, device.technology)]:
             for style in layer.styles(device.technology):
                 fold = Folding(pe, simd, source, _lanes(pe, words), block_rom, style, logic_bits=logic_bits)
                 stage = layer.stage(fold, (simd * max(1, pe // each) if source == "memory" else channels,), device.technology)
