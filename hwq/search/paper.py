@@ -61,6 +61,8 @@ class Plan:
         Of its candidates, see `Options`.
     scaling_batchnorm : str
         Its ``batchnorm``; empty: as the rest.
+    scaling_search, scaling_confirm : int
+        Its images to choose by and to confirm with; 0: as many as the rest. The fewer, the more a lucky candidate passes.
     """
 
     factory: str
@@ -83,6 +85,8 @@ class Plan:
     scaling_tune: Phase | None = None
     scaling_rate: float = 1.0
     scaling_batchnorm: str = ""
+    scaling_search: int = 0
+    scaling_confirm: int = 0
     activations: dict[str, str] = field(default_factory=lambda: {"*": "dfp:b=8"})
 
 
@@ -102,7 +106,8 @@ def _allcnn(width: str, classes: int) -> str:
 PLANS: dict[tuple[str, str], Plan] = {
     ("tiny", "synthetic"): _TINY,
     ("small", "fashion-mnist"): Plan(_FASHION, Phase(epochs=15, batch=128, lr=0.1, flip=True), replace(_SMALL, lr=0.01, flip=True),
-                                     trial_epochs=1, scaling_tune=replace(_SMALL, epochs=10, lr=0.03, weight_decay=1e-5, calibrate_until=4, flip=True, teacher_weight=0.9), scaling_rate=0.25, scaling_batchnorm="keep"),
+                                     trial_epochs=1, scaling_tune=replace(_SMALL, epochs=10, lr=0.03, weight_decay=1e-5, calibrate_until=4, flip=True, teacher_weight=0.9), scaling_rate=0.25, scaling_batchnorm="keep",
+                                     scaling_search=15_000, scaling_confirm=10_000),
     ("small", "mnist"): Plan(_FASHION, Phase(epochs=10, batch=128, lr=0.1), _SMALL),
     **{("small", name): Plan(_allcnn(width, classes), Phase(epochs=15, batch=128, lr=0.1, flip=True, shift=4), replace(_SMALL, epochs=3, lr=0.005, flip=True, shift=4),
                              search=10_000, trained=(2, 3), trial_epochs=1, batchnorm="keep") for name, width, classes in (("cifar-10", "0.125", 10), ("cifar-100", "0.25", 100),
@@ -232,7 +237,8 @@ class Experiment:
         batchnorm = self.plan.scaling_batchnorm or self.plan.batchnorm
         recipe = replace(self.recipe, batchnorm=batchnorm, tune=self.plan.scaling_tune or self.plan.tune,
                          weights={"*": f"{kind}:b={5 if kind == 'po2' else 8}"})
-        return replace(self.setting, batchnorm=batchnorm), recipe
+        return replace(self.setting, batchnorm=batchnorm, search=self.plan.scaling_search or self.plan.search,
+                       confirm=self.plan.scaling_confirm or self.plan.confirm), recipe
 
     def scale(self, kind: str, seed: int) -> dict[str, Any]:
         """Run the layer-wise scaling of one kind and seed; append its result and return it."""

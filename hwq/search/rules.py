@@ -1,14 +1,13 @@
 """Rules of layer-wise precision scaling. They know bits and scores, not how a network is trained.
 
 A rule gets the scored start, and a function that scores candidates: only calibrated (``"none"``) or trained briefly (``"brief"``)
-from a parent's weights, or trained as long as the reference (``"full"``). It returns every state it accepted, in order; the
-last is its answer.
+from a parent's weights, or trained as long as the reference (``"full"``). It returns what it accepted, and the way there.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Score", "Evaluate", "RULES", "within", "admissible", "greedy", "fast", "path", "product"]
+__all__ = ["Score", "Found", "Evaluate", "RULES", "within", "admissible", "greedy", "fast", "path", "product"]
 
 _COARSE = 4              # bits; at and below them an untrained network says little of a trained one
 _EASY = 1e-4             # cross-entropy: added loss below it counts as this much, so that gains do not divide by nothing
@@ -40,6 +39,22 @@ class Score:
     key: str = field(default="", compare=False)
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a rule gives.
+
+    Attributes
+    ----------
+    accepted : list of Score
+        States within the allowed drop, from the start to the answer.
+    way : list of (dict of layer to int, float)
+        Widths, and bits of all weights, from the start to the answer; a rule may never have asked for some of these states.
+    """
+
+    accepted: list[Score]
+    way: list[tuple[dict[str, int], float]]
+
+
 # evaluate(parent, candidates, how): scores of the candidates; how is "none", "brief" or "full".
 Evaluate = Callable[[Score, Sequence[dict[str, int]], str], list[Score]]
 
@@ -61,7 +76,11 @@ def _lower(bits: dict[str, int], layer: str, by: int = 1) -> dict[str, int]:
     return {**bits, layer: bits[layer] - by}
 
 
-def greedy(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, least: int) -> list[Score]:
+def _found(path: list[Score]) -> Found:
+    return Found(path, [(score.bits, score.size) for score in path])
+
+
+def greedy(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, least: int) -> Found:
     """One layer one bit lower, the one that saves most per added cross-entropy, as long as one is admissible.
 
     A candidate is admissible where its accuracy is at most ``allowed`` below ``reference``; a layer whose candidate is not
@@ -72,12 +91,12 @@ def greedy(start: Score, evaluate: Evaluate, *, reference: float, allowed: float
         now = path[-1]
         layers = [layer for layer, bits in now.bits.items() if layer not in frozen and bits > least]
         if not layers:
-            return path
+            return _found(path)
         scores = evaluate(now, [_lower(now.bits, layer) for layer in layers], "brief")
         frozen |= {layer for layer, score in zip(layers, scores, strict=True) if not admissible(score, reference, allowed)}
         passed = [score for layer, score in zip(layers, scores, strict=True) if layer not in frozen]
         if not passed:
-            return path
+            return _found(path)
 
         def worth(score: Score, now: Score = now) -> tuple[float, float, float]:
             # Block RAMs come in steps: where none saves any, saved bits decide.
@@ -86,7 +105,7 @@ def greedy(start: Score, evaluate: Evaluate, *, reference: float, allowed: float
         path.append(max(passed, key=worth))
 
 
-def fast(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, least: int) -> list[Score]:
+def fast(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, least: int) -> Found:
     """Layers ordered once by sensitivity, then each as low as admissible, found by bisection: a tenth of greedy's trainings.
 
     Sensitivity: cross-entropy that the least width adds without training, per bit saved. The least sensitive layer goes
@@ -109,10 +128,10 @@ def fast(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, 
                 low = middle + 1
         if best is not now:
             path.append(best)
-    return path
+    return _found(path)
 
 
-def path(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, least: int) -> list[Score]:
+def path(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, least: int) -> Found:
     """One way from the start down to the least bits, and on it the lowest point that a whole training brings within the drop.
 
     Every layer is probed alone at every width; widths of `_COARSE` bits and fewer after a brief training, because training
@@ -128,7 +147,7 @@ def path(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, 
         for probe, score in zip(asked, evaluate(start, [{**start.bits, layer: bits} for layer, bits in asked], how), strict=True):
             added[probe] = max(0.0, score.cross_entropy - start.cross_entropy)
             saved[probe] = start.size - score.size
-    way, bits = [start.bits], dict(start.bits)
+    way, bits = [(start.bits, start.size)], dict(start.bits)
     for layer, now in bits.items():                      # wider never adds more: noise must not stop the way down
         worst = 0.0
         for width in range(now - 1, least - 1, -1):
@@ -139,20 +158,20 @@ def path(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, 
             gain = saved[to] - saved.get(at, 0.0)
             return (added[to] - added.get(at, 0.0)) / max(gain, 1.0), -gain
         bits = _lower(bits, min(lower, key=price))
-        way.append(bits)
+        way.append((bits, start.size - sum(saved.get(probe, 0.0) for probe in bits.items())))
     found, low, high = [start], 1, len(way) - 1          # way[low..high] may still be admissible
     while low <= high:
         middle = (low + high) // 2
-        score = evaluate(start, [way[middle]], "full")[0]
+        score = evaluate(start, [way[middle][0]], "full")[0]
         if admissible(score, reference, allowed):
             found.append(score)
             low = middle + 1
         else:
             high = middle - 1
-    return found
+    return Found(found, way[:low])                       # where the bisection ended, the answer is the state before
 
 
-def product(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, least: int) -> list[Score]:
+def product(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, least: int) -> Found:
     """A third party's rule: every round the candidate with the least (reference - accuracy) * size, down to the least bits.
 
     Known from a public re-implementation (QuantTorch); whether it is the paper's is not known. It walks on past the
@@ -169,7 +188,7 @@ def product(start: Score, evaluate: Evaluate, *, reference: float, allowed: floa
         walk.append(min(scores, key=lambda score: (reference - score.accuracy) * score.size))
     within = [at for at, score in enumerate(walk) if at == 0 or admissible(score, reference, allowed)]
     last = min(within, key=lambda at: (walk[at].cost, walk[at].size))
-    return walk[:last + 1]
+    return _found(walk[:last + 1])
 
 
-RULES: dict[str, Callable[..., list[Score]]] = {"greedy": greedy, "fast": fast, "path": path, "product": product}
+RULES: dict[str, Callable[..., Found]] = {"greedy": greedy, "fast": fast, "path": path, "product": product}

@@ -20,12 +20,12 @@ from .experiment import Store
 from .jobs import Job, Setting, parts_of, shortened, test_images
 from .log import Log
 from .pool import run_jobs
-from .rules import RULES, Score, admissible, within
+from .rules import RULES, Found, Score, admissible, within
 from .stats import paired_drop
 
 __all__ = ["Options", "setting_of", "specs_of", "layer_specs", "with_bits", "outcome", "search"]
 
-_BACK = 0.05             # of a state that was not confirmed: the least that the next must be larger
+_BACK = 0.05             # of the first state that was not confirmed: the least that the next must be larger; then twice that, and so on
 
 
 @dataclass(frozen=True)
@@ -116,26 +116,36 @@ class _Search:
         """The float network's."""
         return Job(self.options.seed, self.tune, None, self.root, all_data=True)
 
-    def confirm(self, path: Sequence[Score]) -> "_Kept":
-        """Return the last accepted state whose final training keeps to the allowed drop on the confirmation images too.
+    def confirm(self, found: Found) -> "_Kept":
+        """Return the rule's answer, or the smallest state before it whose final training keeps to the allowed drop on the confirmation images too.
 
-        A search takes the luckiest of many, so its answer may fail here: then it is the turn of the state before with at
-        least `_BACK` more bits, down to the start. If none is confirmed, the one with the least drop is kept.
+        A search takes the luckiest of many, so its answer may fail here: then it is the turn of the state on the way to it with
+        at least `_BACK` more bits, then of one with twice as many more, down to the start: few steps, as every look at these
+        images makes them less of a judge. A state that the rule never asked for must first be admissible on the search images.
+        If none is confirmed, the one with the least drop is kept.
         """
+        known = {tuple(score.bits.items()): score for score in found.accepted}
         tried: list[_Kept] = []
-        for score in reversed(path):
-            if tried and score.size < (1 + _BACK) * tried[-1].score.size and score is not path[0]:
+        least, step = 0.0, _BACK
+        for bits, size in reversed(found.way):
+            if size < least and bits != found.way[0][0]:
                 continue
-            jobs = [replace(job, score=("confirm",)) for job in (self.final(score), self.fair)]
-            final, fair = run_jobs(self.store, jobs, self.processes)
-            drop = _drop(self.store, fair["key"], final["key"], "confirm")
-            confirmed = within(drop[0], self.options.allowed)
-            tried.append(_Kept(score, drop, confirmed, [*(tried[-1].tried if tried else []), {"bits": score.bits, "drop": drop}]))
-            self.log.add({"event": "confirmation", "bits": score.bits, "drop": drop[0], "error": drop[1], "confirmed": confirmed,
-                          "key": final["key"], "seed": self.options.seed})
-            if confirmed:
-                return tried[-1]
+            score = known.get(tuple(bits.items())) or self.evaluate(found.accepted[0], [bits], "full")[0]
+            if admissible(score, self.reference, self.options.allowed / 100) or tuple(bits.items()) in known:
+                tried.append(self._confirmed(score, tried))
+                if tried[-1].confirmed:
+                    return tried[-1]
+            least, step = size * (1 + step), 2 * step
         return replace(min(tried, key=lambda kept: kept.drop[0]), tried=tried[-1].tried)
+
+    def _confirmed(self, score: Score, before: Sequence["_Kept"]) -> "_Kept":
+        jobs = [replace(job, score=("confirm",)) for job in (self.final(score), self.fair)]
+        final, fair = run_jobs(self.store, jobs, self.processes)
+        drop = _drop(self.store, fair["key"], final["key"], "confirm")
+        confirmed = within(drop[0], self.options.allowed)
+        self.log.add({"event": "confirmation", "bits": score.bits, "drop": drop[0], "error": drop[1], "confirmed": confirmed,
+                      "key": final["key"], "seed": self.options.seed})
+        return _Kept(score, drop, confirmed, [*(before[-1].tried if before else []), {"bits": score.bits, "drop": drop}])
 
 
 @dataclass(frozen=True)
@@ -214,15 +224,16 @@ def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, 
     run.root = base["key"]
     # As long as the reference: with a brief training every candidate would be blamed for the epochs that it lacks.
     start = run.evaluate(Score(start_bits, 0.0, 0.0, 0.0, 0.0), [start_bits], "full")[0]
-    path = RULES[options.rule](start, run.evaluate, reference=run.reference, allowed=options.allowed / 100, least=options.least)
-    log.add({"event": "found", "bits": path[-1].bits, "met": admissible(path[-1], run.reference, options.allowed / 100), "key": path[-1].key})
-    kept = run.confirm(path)
+    walk = RULES[options.rule](start, run.evaluate, reference=run.reference, allowed=options.allowed / 100, least=options.least)
+    answer = walk.accepted[-1]
+    log.add({"event": "found", "bits": answer.bits, "met": admissible(answer, run.reference, options.allowed / 100), "key": answer.key})
+    kept = run.confirm(walk)
     found, met = kept.score, admissible(kept.score, run.reference, options.allowed / 100)
     final, fair = run_jobs(store, [replace(job, score=("confirm", "test")) for job in (run.final(found), run.fair)], processes)
     result = {
         "bits": found.bits, "met": met, **outcome(store, base["key"], fair, final), "search_drop": 100 * (run.reference - found.accuracy),
         "confirmed": kept.confirmed, "confirmations": kept.tried, "start_weight_bits": start.size,
-        "path": [asdict(score) for score in path], "seed": seed, "rule": options.rule,
+        "path": [asdict(score) for score in walk.accepted], "seed": seed, "rule": options.rule,
     } | ({"block_rams": final["block_rams"], "start_block_rams": start.cost} if "block_rams" in final else {})
     write_atomic(folder / "result.json", json.dumps(result, indent=1).encode())
     model = store.model(final["key"])

@@ -39,15 +39,18 @@ def best(allowed, least):
 @pytest.mark.parametrize("allowed", [0.0005, 0.001, 0.003, 0.01])
 @pytest.mark.parametrize("name", list(RULES))
 def test_answers_are_admissible_and_near_the_best(name, allowed):
-    path = RULES[name](START, Counter(), reference=0.9, allowed=allowed, least=2)
-    last = path[-1]
+    found = RULES[name](START, Counter(), reference=0.9, allowed=allowed, least=2)
+    path, last = found.accepted, found.accepted[-1]
     assert path[0] is START and 0.9 - last.accuracy <= allowed and min(last.bits.values()) >= 2
     assert all(b.size < a.size for a, b in zip(path, path[1:], strict=False))
+    assert found.way[0][0] == START.bits and found.way[-1][0] == last.bits
+    assert [size for _, size in found.way] == sorted((made_up(bits).size for bits, _ in found.way), reverse=True)
+    assert all(score.bits in [bits for bits, _ in found.way] for score in path)
     assert last.cost <= 1.35 * best(allowed, 2).cost or name == "product"
 
 
 def test_greedy_stops_where_no_layer_can_go_lower():
-    path = greedy(START, Counter(), reference=0.9, allowed=0.003, least=2)
+    path = greedy(START, Counter(), reference=0.9, allowed=0.003, least=2).accepted
     for layer, width in path[-1].bits.items():
         assert width == 2 or 0.9 - made_up({**path[-1].bits, layer: width - 1}).accuracy > 0.003
 
@@ -62,36 +65,42 @@ def test_fast_needs_far_fewer_trainings():
 def test_path_asks_with_few_whole_trainings():
     for allowed in (0.0005, 0.003, 0.01):
         counter = Counter()
-        way = path(START, counter, reference=0.9, allowed=allowed, least=2)
+        found = path(START, counter, reference=0.9, allowed=allowed, least=2)
         assert counter.trained == 4 * 3 and counter.full <= 5 and counter.calibrated == 4 * 3
-        assert way[-1].cost <= 1.2 * best(allowed, 2).cost
+        assert found.accepted[-1].cost <= 1.2 * best(allowed, 2).cost
 
 
 def test_path_believes_few_bits_only_when_trained():
     def evaluate(parent, candidates, how):
         scores = [made_up(bits) for bits in candidates]
         return [replace(score, cross_entropy=score.cross_entropy + 5 * (score.bits["b"] <= 3)) if how == "none" else score for score in scores]
-    way = path(START, evaluate, reference=0.9, allowed=0.01, least=2)
-    assert way == path(START, Counter(), reference=0.9, allowed=0.01, least=2) and way[-1].bits["b"] == 2
+    found = path(START, evaluate, reference=0.9, allowed=0.01, least=2)
+    assert found == path(START, Counter(), reference=0.9, allowed=0.01, least=2) and found.accepted[-1].bits["b"] == 2
+
+
+def test_path_names_states_that_it_never_asked_for():
+    found = path(START, Counter(), reference=0.9, allowed=0.003, least=2)
+    assert len(found.way) > 2 * len(found.accepted)
+    assert all(sum(a[0].values()) - sum(b[0].values()) == 1 for a, b in zip(found.way, found.way[1:], strict=False))
 
 
 def test_nothing_is_admissible():
     bad = Counter(lambda bits: made_up(bits) if bits == START.bits else Score(dict(bits), 0.1, 3.0, 1.0, 1.0))
     for rule in RULES.values():
-        assert rule(START, bad, reference=0.9, allowed=0.001, least=2) == [START]
+        assert rule(START, bad, reference=0.9, allowed=0.001, least=2).accepted == [START]
 
 
 def test_block_rams_in_steps_do_not_stop_greedy():
     def steps(bits):
         score = made_up(bits)
         return Score(score.bits, score.accuracy, score.cross_entropy, -(-score.size // 4096), score.size)
-    path = greedy(steps(START.bits), Counter(steps), reference=0.9, allowed=0.01, least=2)
+    path = greedy(steps(START.bits), Counter(steps), reference=0.9, allowed=0.01, least=2).accepted
     assert path[-1].cost < path[0].cost / 2
 
 
 def test_least_bits_are_kept():
     for rule in (greedy, fast, path, product):
-        assert set(rule(START, Counter(), reference=0.9, allowed=1.0, least=4)[-1].bits.values()) == {4}
+        assert set(rule(START, Counter(), reference=0.9, allowed=1.0, least=4).accepted[-1].bits.values()) == {4}
 
 
 def test_just_the_allowed_drop_is_admissible():

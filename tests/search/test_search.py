@@ -197,10 +197,11 @@ def test_what_is_not_confirmed_gives_way_to_more_bits(drops, kept, whole, data, 
     monkeypatch.setattr("hwq.search.scaling._BACK", 0.3)
     result = search(setting(data, block_ram_device="up5k"), RECIPE, Options(allowed=5.0, start=4), tmp_path / "s", jobs=folder / "jobs")
     sizes = [score["size"] for score in result["path"]]
-    backwards = [sizes[-1]]
+    backwards, step = [sizes[-1]], 0.3
     for size in reversed(sizes[:-1]):
-        if size >= 1.3 * backwards[-1] or size == sizes[0]:
+        if size >= (1 + step) * backwards[-1] or size == sizes[0]:
             backwards.append(size)
+            step *= 2
     assert len(drops) == 1 or len(asked) > 1
     tried = [sum(bits * {"0": 36, "5": 108}[layer] for layer, bits in row["bits"].items()) for row in result["confirmations"]]
     assert tried == backwards[:len(asked)] and [row["drop"][0] for row in result["confirmations"]] == [*drops[:len(asked)]]
@@ -211,6 +212,14 @@ def test_what_is_not_confirmed_gives_way_to_more_bits(drops, kept, whole, data, 
     assert asked[kept] in scored
     log = [row for row in read_log(tmp_path / "s" / "log.jsonl") if row["event"] == "confirmation"]
     assert [row["confirmed"] for row in log] == [drop <= 5.0 for drop in drops[:len(asked)]]
+
+
+def test_the_back_off_takes_states_that_path_never_asked_for(whole, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("hwq.search.scaling._drop", lambda *args: (99.0, 0.5))
+    result = search(setting(data), RECIPE, Options("path", 90.0, start=6, least=2), tmp_path / "s", jobs=whole[0] / "jobs")
+    asked = [score["bits"] for score in result["path"]]
+    assert [row["bits"] for row in result["confirmations"] if row["bits"] not in asked] or len(asked) == 1
+    assert result["confirmations"][0]["bits"] == asked[-1] and result["confirmations"][-1]["bits"] == asked[0]
 
 
 @pytest.mark.parametrize("rule", ["fast", "product"])
