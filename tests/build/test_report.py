@@ -79,6 +79,17 @@ def test_report(built):
     assert not list(folder.glob("pnr*.json")) and not list(folder.glob("top.*.asc"))
 
 
+def test_the_page_draws_blocks_of_the_devices_size(built):
+    _, report = built
+    blocks = sum(row["rom_blocks"] for row in report["layers"] if "pe" in row)
+    larger = {**report, "rom_block_bits": 18_432 * blocks}         # an ECP5's
+    row = next(row for row in report["layers"] if row.get("rom_blocks"))
+    for one, bits in ((report, 4096), (larger, 18_432)):
+        text = render_html(one)
+        check_page(text)
+        assert f"of {bits * row['rom_blocks']:,} in {row['rom_blocks']} block" in text
+
+
 def test_same_bytes_again(built, tmp_path):
     """The seed that was kept, alone, gives the bitstream of the several."""
     folder, report = built
