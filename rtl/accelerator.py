@@ -72,7 +72,7 @@ class Chain(Block):
 def _check_joint(name: str, block: wiring.Component, out: str, after: str, follower: wiring.Component, into: str) -> None:
     """Refuse neighbours of different payloads: assignments would truncate or lose a sign without a word."""
     gives, takes = (side.signature.members["payload"].shape for side in (block.members[out], follower.members[into]))     # type: ignore[attr-defined]
-    check(gives == takes, f"Block '{name}' gives {gives!r}, but '{after}' takes {takes!r}")
+    check(gives is takes or gives == takes, f"Block '{name}' gives {gives!r}, but '{after}' takes {takes!r}")
 
 
 def _payload(block: wiring.Component) -> tuple[Shape, int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from math import ceil
 from typing import Any
 
@@ -99,11 +100,13 @@ def shape_of(lo: int, hi: int) -> Shape:
     return Shape(*width_of(lo, hi))
 
 
+@cache
 def lanes_layout(shape: Shape, lanes: int) -> data.ArrayLayout:
     """Return the payload of ``lanes`` values side by side, lane 0 in the low bits."""
     return data.ArrayLayout(shape, lanes)
 
 
+@cache
 def lanes_stream(shape: Shape, lanes: int) -> stream.Signature:
     """Return a stream of ``lanes`` values a beat."""
     return stream.Signature(lanes_layout(shape, lanes))

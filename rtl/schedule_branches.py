@@ -89,17 +89,20 @@ class Join(Actor):
 
     def __init__(self, after: Actor, operands: int, turns: Sequence[Sequence[int]], depths: Sequence[int] = (),
                  freed: Sequence[Sequence[int]] = ()):
-        self.after, self.turns = after, [tuple(turn) for turn in turns]
+        self.after = after
         self.operands = [Operand(self, depths[k] if depths else None, freed[k] if depths else ()) for k in range(operands)]
+        self.turns = [[self.operands[k] for k in turn] for turn in turns]
         self._at, self._last, self._flushing = 0, -1, operands
 
     def meet(self) -> None:
         """Take all beats that can be taken."""
-        while True:
-            turn = [self.operands[k] for k in self.turns[self._at]]
-            if any(len(operand.left) == len(operand.came) for operand in turn):
-                return
-            t = max(self._last + 1, *(operand.came[len(operand.left)] + FIFO_LATENCY for operand in turn))
+        while True:                                      # plain loops: this is where the planning of a large network spends its time
+            turn, t = self.turns[self._at], self._last + 1
+            for operand in turn:
+                k = len(operand.left)
+                if k == len(operand.came):
+                    return
+                t = max(t, operand.came[k] + FIFO_LATENCY)
             self._last = self.after.push(t)
             for operand in turn:
                 operand.left.append(self._last)

@@ -52,7 +52,7 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
     from ..errors import FitError, FormatError, ModelError
     from ..ir import load
     from ..passes import apply_passes
-    from ..plan import SHELL, fewer_bits, make_plan, next_step, parse_fold
+    from ..plan import SHELL, Planner, fewer_bits, least_depths, parse_fold
     from ..plan import device as find_device
     from . import progress
 
@@ -69,12 +69,14 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
     reserve = SHELL if chosen.lc else Cost()
     with progress("plan"):
         try:
-            plan = make_plan(graph, chosen, folds=parse_fold(fold), reserve=reserve,
-                             max_cycles=None if fps is None else int(mhz * 1e6 / fps))
+            planner = Planner(graph, chosen, folds=parse_fold(fold), reserve=reserve)
+            plan = planner.plan(None if fps is None else int(mhz * 1e6 / fps))
         except FitError as error:
             raise FitError(f"{error} {fewer_bits(graph, chosen)}") from None
-        faster = next_step(graph, plan, reserve=reserve) if chosen.lc and not fold else None
+        faster = planner.next_step(plan) if chosen.lc and not fold else None
     rows = [_row(planned, chosen.technology) for planned in plan.layers]
+    for name, least in least_depths(plan).items():       # what keeps a join from standing still; its buffers keep its pace
+        next(row for row in rows if row["layer"] == name)["least_fifos"] = list(least)
     limits = {"lc": chosen.lc, "ebr": chosen.ebr, "dsp": chosen.dsp}
     fits = not chosen.lc or all(_total(plan)[k] <= v for k, v in limits.items())
     result = {"name": graph.name, "device": chosen.name, "layers": rows, "total": _total(plan), "limits": limits, "fits": fits,
@@ -96,7 +98,7 @@ def _print(result: dict[str, Any]) -> None:
 
     total, limits, faster = result["total"], result["limits"], result["next_step"]
     table = Table(title=f"{result['name']} on {result['device']}")
-    for title in ("layer", "cycles", "", "LC", "EBR", "DSP", "pe", "simd", "window", "style", "ROM", "in", "filled", "ring+FIFO"):
+    for title in ("layer", "cycles", "", "LC", "EBR", "DSP", "pe", "simd", "window", "style", "ROM", "in", "filled", "ring+FIFO (least)"):
         table.add_column(title, justify="left" if title in ("layer", "", "window", "style", "in") else "right", no_wrap=True)
     for row in result["layers"]:
         bar = "#" * max(1, round(12 * row["cycles"] / total["cycles"]))
@@ -106,7 +108,8 @@ def _print(result: dict[str, Any]) -> None:
             shown += [str(row["pe"]), str(row["simd"]), row["window"], row["style"], f"{row['rom'][0]}x{row['rom'][1]}" if row["rom"][0] else "",
                       row["rom_in"], filled]
         held = [depth for depth in (row.get("ring"), *row.get("fifos", ())) if depth]
-        table.add_row(*shown, *[""] * (13 - len(shown)), "+".join(map(str, held)))
+        least = f" ({'+'.join(map(str, row['least_fifos']))})" if "least_fifos" in row else ""
+        table.add_row(*shown, *[""] * (13 - len(shown)), "+".join(map(str, held)) + least)
     table.add_section()
     of = {k: f"{total[k]:,}" + (f"/{limits[k]:,}" if limits["lc"] else "") for k in ("lc", "ebr", "dsp")}
     table.add_row("with shell", f"{total['cycles']:,}", "", of["lc"], of["ebr"], of["dsp"], *[""] * 8)

@@ -24,7 +24,7 @@ from .options import WIRED_DIGITS, Option, Wish, divisors, offers, options_of
 from .search import choose
 from .settle import relax, settle, tighten
 
-__all__ = ["Plan", "PlannedLayer", "make_plan", "least_block_rams", "next_step"]
+__all__ = ["Plan", "PlannedLayer", "Planner", "make_plan", "least_block_rams"]
 
 # Steps times signed digits of the search for a wired layer's adders: some seconds.
 _WIRED_STEPS = 333_000
@@ -111,12 +111,29 @@ def _assemble(layers: list[Layer], folds: Mapping[str, Folding], device: Device,
     return Plan(tuple(planned), device, lanes, cycles, total)
 
 
-class _Search:
-    """The options of a network's layers on a device, and the plans made of them."""
+class Planner:
+    """The options of a network's layers on a device, and the plans made of them.
 
-    def __init__(self, graph: Graph, device: Device, folds: Mapping[str, Wish], reserve: Cost):
+    Parameters
+    ----------
+    graph : Graph
+        After `hwq.passes.apply_passes`.
+    device : Device
+    folds : mapping of layer name to (pe, simd) or ``"wired"``, optional
+        Foldings the user insists on.
+    reserve : Cost
+        Kept free for the board shell.
+
+    Raises
+    ------
+    ModelError
+        The network has no hardware, or a folding is impossible.
+    """
+
+    def __init__(self, graph: Graph, device: Device, *, folds: Mapping[str, Wish] | None = None, reserve: Cost = SHELL):
         self.layers, self.device, self.reserve = split(graph), device, reserve
         names = [layer.name for layer in self.layers if layer.folds]
+        folds = folds or {}
         for name in folds:
             if name not in names:
                 raise ModelError(f"Folding names the unknown layer {name!r}; layers that fold: {', '.join(names)}")
@@ -186,17 +203,25 @@ class _Search:
                 found, hi = candidate, at - 1
         return found
 
+    def plan(self, max_cycles: int | None = None) -> Plan:
+        """Return the fastest plan that fits, or the smallest that takes at most ``max_cycles``; see `make_plan`."""
+        if not self.options:
+            return tighten(_promise(self.assemble({}), self.assemble))
+        found = None if max_cycles is None else self.best(max_cycles)
+        if max_cycles is None or found is None or found.cycles > max_cycles:      # no rings keep the cheapest to its cycles: a faster one may be there
+            found = self.fastest()
+        if max_cycles is not None and (found is None or found.cycles > max_cycles):
+            raise FitError(f"Nothing that fits {self.device.name} takes at most {max_cycles} cycles a frame; "
+                           + (f"the fastest plan takes {found.cycles}" if found else "not even the smallest plan fits"))
+        return tighten(self.tuned(found or _least(self.layers, self.options, self.device, self.reserve)))
 
-def least_block_rams(graph: Graph, device: Device) -> int:
-    """Return the block RAMs of the most economical folding of every layer, weights in block RAM, whether or not it all fits.
-
-    Parameters
-    ----------
-    graph : Graph
-        After `hwq.passes.apply_passes`.
-    """
-    return sum(min(option.cost.ebr for option in options_of(layer, device, None) if option.fold.block_rom)
-               for layer in split(graph) if layer.folds)
+    def next_step(self, plan: Plan) -> Plan | None:
+        """Return the cheapest plan that is faster than ``plan``, whether it fits or not; None if none is."""
+        for target in reversed([t for t in self.targets if t < plan.cycles]):
+            faster = self.best(target, limited=False)
+            if faster is not None and faster.cycles < plan.cycles:
+                return faster
+        return None
 
 
 def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, Wish] | None = None,
@@ -205,13 +230,8 @@ def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, Wish] | None 
 
     Parameters
     ----------
-    graph : Graph
-        After `hwq.passes.apply_passes`.
-    device : Device
-    folds : mapping of layer name to (pe, simd) or ``"wired"``, optional
-        Foldings the user insists on.
-    reserve : Cost
-        Kept free for the board shell.
+    graph, device, folds, reserve
+        See `Planner`.
     max_cycles : int, optional
         Cycles a frame that are fast enough: the plan with the fewest logic cells that keeps to them.
 
@@ -223,28 +243,19 @@ def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, Wish] | None 
         Even the smallest folding needs more block RAM than there is (that is certain), or far more logic; or nothing
         that fits keeps to ``max_cycles``.
     """
-    search = _Search(graph, device, dict(folds or {}), reserve)
-    if not search.options:
-        return tighten(_promise(search.assemble({}), search.assemble))
-    if max_cycles is not None:
-        found = search.best(max_cycles)
-        if found is None or found.cycles > max_cycles:   # no rings keep the cheapest to its cycles: a faster one may be there
-            found = search.fastest()
-        if found is None or found.cycles > max_cycles:
-            raise FitError(f"Nothing that fits {device.name} takes at most {max_cycles} cycles a frame; "
-                           + (f"the fastest plan takes {found.cycles}" if found else "not even the smallest plan fits"))
-        return tighten(search.tuned(found))
-    return tighten(search.tuned(search.fastest() or _least(search.layers, search.options, device, reserve)))
+    return Planner(graph, device, folds=folds, reserve=reserve).plan(max_cycles)
 
 
-def next_step(graph: Graph, plan: Plan, *, reserve: Cost = SHELL) -> Plan | None:
-    """Return the cheapest plan that is faster than ``plan``, whether it fits or not; None if none is."""
-    search = _Search(graph, plan.device, {}, reserve)
-    for target in reversed([t for t in search.targets if t < plan.cycles]):
-        faster = search.best(target, limited=False)
-        if faster is not None and faster.cycles < plan.cycles:
-            return faster
-    return None
+def least_block_rams(graph: Graph, device: Device) -> int:
+    """Return the block RAMs of the most economical folding of every layer, weights in block RAM, whether or not it all fits.
+
+    Parameters
+    ----------
+    graph : Graph
+        After `hwq.passes.apply_passes`.
+    """
+    return sum(min(option.cost.ebr for option in options_of(layer, device, None) if option.fold.block_rom)
+               for layer in split(graph) if layer.folds)
 
 
 def _promise(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Plan:

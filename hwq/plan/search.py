@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
+import numpy as np
+
 from hwq.rtl.common import Cost
 
 __all__ = ["choose"]
@@ -20,26 +22,34 @@ def choose(layers: Sequence[Sequence[Option]], ebr: int | None, dsp: int) -> lis
     """Return one option of each layer, together within ``ebr`` and ``dsp``, with the fewest logic cells; None if there is none.
 
     Exact: it walks the layers and keeps, for each number of block RAMs and multipliers used, the least logic. Without a
-    limit of block RAM (``ebr`` None) each layer takes its own least.
+    limit of block RAM (``ebr`` None) each layer takes its own least. Of equal logic the one with fewer blocks.
     """
     if any(not each for each in layers):
         return None
     if ebr is None:
         return [min(each, key=lambda o: (o.cost.lc, o.cost.ebr)) for each in layers]
-    best: dict[tuple[int, int], tuple[float, tuple[Option, ...]]] = {(0, 0): (0.0, ())}
-    for each in layers:
-        step: dict[tuple[int, int], tuple[float, tuple[Option, ...]]] = {}
-        cheapest: dict[tuple[int, int], Option] = {}
-        for o in each:
-            use = o.cost.ebr, o.cost.dsp
-            if use not in cheapest or o.cost.lc < cheapest[use].cost.lc:
-                cheapest[use] = o
-        for (blocks, multipliers), (lc, chosen) in best.items():
-            for (b, d), o in cheapest.items():
-                key = blocks + b, multipliers + d
-                if key[0] <= ebr and key[1] <= dsp and (key not in step or lc + o.cost.lc < step[key][0]):
-                    step[key] = (lc + o.cost.lc, (*chosen, o))
-        best = step
-    if not best:
+    ebr, dsp = (min(limit, sum(max(uses) for uses in each)) for limit, each in (
+        (ebr, [[o.cost.ebr for o in each] for each in layers]), (dsp, [[o.cost.dsp for o in each] for each in layers])))
+    if ebr < 0 or dsp < 0:
         return None
-    return list(best[min(best, key=lambda use: (best[use][0], use))][1])      # of equal logic the one with fewer blocks
+    least = np.full((ebr + 1, dsp + 1), np.inf)          # at [blocks, multipliers] used so far
+    least[0, 0] = 0.0
+    picks = []
+    for each in layers:
+        step, pick = np.full_like(least, np.inf), np.zeros(least.shape, int)
+        for k, o in enumerate(each):
+            b, d = o.cost.ebr, o.cost.dsp
+            if b <= ebr and d <= dsp:
+                total = least[:ebr + 1 - b, :dsp + 1 - d] + o.cost.lc
+                better = total < step[b:, d:]
+                step[b:, d:][better], pick[b:, d:][better] = total[better], k
+        least = step
+        picks.append(pick)
+    blocks, multipliers = np.unravel_index(least.argmin(), least.shape)
+    if np.isinf(least[blocks, multipliers]):
+        return None
+    chosen: list[Option] = []
+    for each, pick in zip(reversed(layers), reversed(picks), strict=True):
+        chosen.append(each[pick[blocks, multipliers]])
+        blocks, multipliers = blocks - chosen[-1].cost.ebr, multipliers - chosen[-1].cost.dsp
+    return chosen[::-1]

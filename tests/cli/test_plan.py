@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from hwq.cli import app
 from hwq.errors import FitError, FormatError, ModelError
 from hwq.formats import FixedPoint
-from hwq.ir import Conv2d, Graph, Input, Output, Requantize, save
+from hwq.ir import Add, Conv2d, Graph, Input, Output, Requantize, save
 
 
 @pytest.fixture
@@ -45,6 +45,19 @@ def test_table(model):
     text = plan(model, "--device", "hx8k", "--fps", "1000")
     assert "small on hx8k" in text and "frames/s at 24 MHz" in text and "Next step:" in text
     assert "/7,680" in text
+
+
+def test_joins_show_both_depths(tmp_path):
+    rng = np.random.default_rng(0)
+    fmt, even = FixedPoint(4, 0), {"mult": np.ones(1), "offset": np.array([8]), "shift": 5, "lo": 0, "hi": 15}
+    nodes = (Input("in", (), shape=(8, 8, 4), lo=0, hi=15), Conv2d("a", ("in",), weight=rng.integers(-8, 8, (4, 3, 3, 4)), bias=np.zeros(4),
+                                                                   weight_format=fmt, pads=(1, 1, 1, 1)),
+             Requantize("q", ("a",), **even), Add("sum", ("in", "q")), Requantize("r", ("sum",), **even), Output("out", ("r",)))
+    save(Graph(nodes, name="skip"), tmp_path / "skip.hwq")
+    row = next(row for row in json.loads(plan(tmp_path / "skip.hwq", "--json"))["layers"] if row["layer"] == "sum")
+    full, least = row["fifos"], row["least_fifos"]
+    assert len(full) == len(least) == 2 and 0 < least[0] < full[0] and 0 < least[1] <= full[1]
+    assert f"{full[0]}+{full[1]} ({least[0]}+{least[1]})" in plan(tmp_path / "skip.hwq")
 
 
 def test_picture_is_drawn_and_always_the_same(model, tmp_path):

@@ -8,8 +8,7 @@ from hwq.interp import run
 from hwq.ir import Add, Concat, Conv2d, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, Requantize, Upsample
 from hwq.lower import lower
 from hwq.passes import apply_passes
-from hwq.plan import device, least_depths, make_plan, plan_of, plan_record, settle
-from hwq.plan.planner import SHELL, _Search
+from hwq.plan import Planner, device, least_depths, make_plan, plan_of, plan_record, settle
 from hwq.plan.settle import with_depths
 from hwq.plan.timing import schedule
 from hwq.rtl.joins import Joining
@@ -100,7 +99,7 @@ def test_a_network_without_an_even_schedule_gets_more_cycles_until_there_is_one(
     graph = apply_passes(NETWORKS["skip"])
     plan = make_plan(graph, device("generic"))
     folds = {p.layer.name: p.fold for p in plan.layers if not p.layer.joins}
-    search = _Search(graph, plan.device, {}, SHELL)
+    search = Planner(graph, plan.device)
     monkeypatch.setattr(settle, "schedule", lambda plan, *exact: schedule(plan, *exact) if plan.cycles > 350 else None)
     found = settle.relax(search.assemble(folds), lambda more: search.assemble({**folds, **more}))
     assert 350 < found.cycles < 400 and not stuck(graph, found)
