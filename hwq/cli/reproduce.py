@@ -63,7 +63,7 @@ def command(paper: str = typer.Argument(..., help="wess2018"),
     from ..quant.parallel import refuse_team
     from ..search.cluster import workers
     from ..search.paper import Experiment, plan_of
-    from ..search.tables import write_tables
+    from ..search.tables import read_rows, write_tables
     from . import progress
 
     refuse_team("An experiment", "its trainings run side by side with --jobs N")
@@ -93,6 +93,7 @@ def command(paper: str = typer.Argument(..., help="wess2018"),
             say(line)
             console.print(line, highlight=False)
         experiment = Experiment(plan, where, range(seeds), folder, test=test, processes=run_by, threads=threads, device=device, report=report)
+        experiment.rows, experiment.scaling = read_rows(folder)
         experiment.floats()
         cells = list(experiment.cells()) if "table" in wanted else []
         for cell in (cell for cell in cells if cell[3] == "none"):

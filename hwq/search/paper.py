@@ -128,8 +128,20 @@ def plan_of(scale: str, dataset: str) -> Plan:
     return PLANS[scale, dataset]
 
 
+_SCALED = "format", "rule", "seed"                       # what tells rows of the scaling apart
+
+
+def _put(rows: list[dict[str, Any]], row: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Add a row, in the place of one that was there before, and return it."""
+    at = next((at for at, old in enumerate(rows) if all(old[key] == row[key] for key in keys)), len(rows))
+    rows[at:at + 1] = [row]
+    return row
+
+
 class Experiment:
     """Runs a plan in a folder; whatever is finished there is not run again.
+
+    `rows` and `scaling` hold what has been run; a run that takes up an experiment puts earlier rows there first.
 
     Parameters
     ----------
@@ -211,8 +223,7 @@ class Experiment:
         row |= {"drop": mean_interval(drops), "drop_float_activations": mean_interval(floats)}
         weights_count = sum(layer["weights"] for layer in results[0]["layers"].values())
         row |= {"ratio": 32 * weights_count / results[0]["bits"], "ratio_everything": 32 * self._parameters() / results[0]["stored_bits"]}
-        self.rows.append(row)
-        return row
+        return _put(self.rows, row, ("format", "rule", "bits", "tuning"))
 
     def _parameters(self) -> int:
         return sum(p.numel() for p in self.store.model(self._base[self.seeds[0]]).parameters())
@@ -246,8 +257,7 @@ class Experiment:
         options = Options(self.plan.scaling, least=self.plan.least, seed=seed, rate=self.plan.scaling_rate)
         folder = self.folder / "scaling" / f"{kind}-{seed}"
         result = search(setting, recipe, options, folder, processes=self.processes, resume=True, jobs=self.folder / "jobs", report=self.report)
-        self.scaling.append({"format": kind, **result})
-        return self.scaling[-1]
+        return _put(self.scaling, {"format": kind, **result}, _SCALED)
 
     def given(self, kind: str, widths: Sequence[int], seed: int) -> dict[str, Any]:
         """Train a network of given widths as the scaling trains what it found, and append the result, of the rule ``given``.
@@ -272,9 +282,9 @@ class Experiment:
         base = run_jobs(store, [Job(seed, recipe.float_phase)], self.processes)[0]["key"]
         jobs = [Job(seed, recipe.tune, formats, base, all_data=True, score=("confirm", "test")) for formats in (None, weights)]
         fair, final = run_jobs(store, jobs, self.processes)
-        self.scaling.append({"format": kind, "rule": "given", "seed": seed, "bits": bits, "met": True, **outcome(store, base, fair, final)})
         self.report({"event": "given", "bits": bits, "seed": seed, **final["test"]})
-        return self.scaling[-1]
+        row = {"format": kind, "rule": "given", "seed": seed, "bits": bits, "met": True, **outcome(store, base, fair, final)}
+        return _put(self.scaling, row, (*_SCALED, "bits"))
 
     def facts(self) -> dict[str, Any]:
         """Return what identifies the experiment."""

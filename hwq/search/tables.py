@@ -8,14 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import EnvironmentError_
+from ..errors import EnvironmentError_, FormatError
 from ..files import write_atomic
 from ..plot import curves, pareto
 from .log import read_log
 from .paper import Experiment
 from .stats import mean_interval
 
-__all__ = ["write_tables"]
+__all__ = ["read_rows", "write_tables"]
 
 
 def _pm(pair: tuple[float, float], digits: int = 2) -> str:
@@ -30,6 +30,27 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def read_rows(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the rows of cells and of scaling that `write_tables` wrote to a folder, none where it did not.
+
+    Raises
+    ------
+    FormatError
+        ``table.json`` is damaged.
+    """
+    path = folder / "table.json"
+    if not path.exists():
+        return [], []
+
+    def number(value: Any) -> Any:
+        return [math.nan if item is None else item for item in value] if isinstance(value, list) else value
+    try:
+        table = json.loads(path.read_text())
+        return tuple([{key: number(value) for key, value in row.items()} for row in table[part]] for part in ("cells", "scaling"))   # type: ignore[return-value]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise FormatError(f"{path} is damaged ({error}); delete it, what it says is then read from the trainings again") from None
 
 
 def _scaled(experiment: Experiment) -> list[dict[str, Any]]:

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
-from hwq.errors import ModelError  # noqa: E402
+from hwq.errors import FormatError, ModelError  # noqa: E402
 from hwq.search.paper import PLANS, plan_of  # noqa: E402
+from hwq.search.tables import read_rows  # noqa: E402
 
 APP = typer.Typer(add_completion=False)
 APP.command("reproduce")(import_module("hwq.cli.reproduce").command)
@@ -69,7 +70,8 @@ def test_the_scaling_keeps_its_batch_norms(done):
 def test_given_widths_are_judged_by_every_seed(done):
     folder, table = done
     words = ("reproduce", "wess2018", "--seeds", 2, "-o", folder, "--resume", "--json", "--parts")
-    again = json.loads(hwq(*words, "table,scaling,given", "--bits", "4,2,4,2,4"))
+    again = json.loads(hwq(*words, "given", "--bits", "4,2,4,2,4"))
+    assert again == json.loads(hwq(*words, "table,scaling,given", "--bits", "4,2,4,2,4"))     # earlier parts stay in the table
     assert again["cells"] == table["cells"] and again["scaled"][:-1] == table["scaled"] and again["scaling"][:-2] == table["scaling"]
     row = again["scaled"][-1]
     assert row["rule"] == "given" and row["seeds"] == 2 and [list(bits.values()) for bits in row["bits"]] == [[4, 2, 4, 2, 4]] * 2
@@ -90,7 +92,12 @@ def test_it_resumes_without_training_again(done, tmp_path):
     with pytest.raises(ModelError, match="go on with --resume"):
         hwq("reproduce", "wess2018", "--seeds", 2, "-o", folder)
     again = json.loads(hwq("reproduce", "wess2018", "--seeds", 2, "-o", folder, "--resume", "--json"))
-    assert again == table and {path: path.stat().st_mtime_ns for path in (folder / "jobs").glob("*/state.pt")} == stamps
+    assert again["cells"] == table["cells"] and again["scaled"][0] == table["scaled"][0] and {path: path.stat().st_mtime_ns for path in (folder / "jobs").glob("*/state.pt")} == stamps
+    for damaged in ("{", "[]", '{"cells": [1], "scaling": []}'):
+        (tmp_path / "table.json").write_text(damaged)
+        with pytest.raises(FormatError, match="table.json is damaged"):
+            read_rows(tmp_path)
+    (tmp_path / "table.json").unlink()
     (tmp_path / "thesis.txt").write_text("keep me")
     with pytest.raises(ModelError, match="something that is no experiment"):
         hwq("reproduce", "wess2018", "-o", tmp_path)
