@@ -61,6 +61,8 @@ class Plan:
         Of its candidates, see `Options`.
     scaling_batchnorm : str
         Its ``batchnorm``; empty: as the rest.
+    scaling_slack : float
+        See `Options`.
     scaling_search, scaling_confirm : int
         Its images to choose by and to confirm with; 0: as many as the rest. The fewer, the more a lucky candidate passes.
     """
@@ -85,6 +87,7 @@ class Plan:
     scaling_tune: Phase | None = None
     scaling_rate: float = 1.0
     scaling_batchnorm: str = ""
+    scaling_slack: float = 0.0
     scaling_search: int = 0
     scaling_confirm: int = 0
     activations: dict[str, str] = field(default_factory=lambda: {"*": "dfp:b=8"})
@@ -107,7 +110,7 @@ PLANS: dict[tuple[str, str], Plan] = {
     ("tiny", "synthetic"): _TINY,
     ("small", "fashion-mnist"): Plan(_FASHION, Phase(epochs=15, batch=128, lr=0.1, flip=True), replace(_SMALL, lr=0.01, flip=True),
                                      trial_epochs=1, scaling_tune=replace(_SMALL, epochs=10, lr=0.03, weight_decay=1e-5, calibrate_until=4, flip=True, teacher_weight=0.9), scaling_rate=0.25, scaling_batchnorm="keep",
-                                     scaling_search=15_000, scaling_confirm=10_000),
+                                     scaling_slack=1.0, scaling_search=15_000, scaling_confirm=10_000),
     ("small", "mnist"): Plan(_FASHION, Phase(epochs=10, batch=128, lr=0.1), _SMALL),
     **{("small", name): Plan(_allcnn(width, classes), Phase(epochs=15, batch=128, lr=0.1, flip=True, shift=4), replace(_SMALL, epochs=3, lr=0.005, flip=True, shift=4),
                              search=10_000, trained=(2, 3), trial_epochs=1, batchnorm="keep") for name, width, classes in (("cifar-10", "0.125", 10), ("cifar-100", "0.25", 100),
@@ -254,7 +257,7 @@ class Experiment:
     def scale(self, kind: str, seed: int) -> dict[str, Any]:
         """Run the layer-wise scaling of one kind and seed; append its result and return it."""
         setting, recipe = self._scaling(kind)
-        options = Options(self.plan.scaling, least=self.plan.least, seed=seed, rate=self.plan.scaling_rate)
+        options = Options(self.plan.scaling, least=self.plan.least, seed=seed, rate=self.plan.scaling_rate, slack=self.plan.scaling_slack)
         folder = self.folder / "scaling" / f"{kind}-{seed}"
         result = search(setting, recipe, options, folder, processes=self.processes, resume=True, jobs=self.folder / "jobs", report=self.report)
         return _put(self.scaling, {"format": kind, **result}, _SCALED)

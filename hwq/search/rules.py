@@ -29,6 +29,8 @@ class Score:
         Bits of all weights.
     key : str
         Its job.
+    slack : float
+        Accuracy by which it may miss what is allowed and still be accepted: noise that whoever confirms the answer can afford.
     """
 
     bits: dict[str, int]
@@ -37,6 +39,7 @@ class Score:
     cost: float
     size: float
     key: str = field(default="", compare=False)
+    slack: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ def within(drop: float, allowed: float) -> bool:
 
 
 def admissible(score: Score, reference: float, allowed: float) -> bool:
-    """Return whether the accuracy is at most ``allowed`` below ``reference``."""
-    return within(reference - score.accuracy, allowed)
+    """Return whether the accuracy is at most ``allowed``, and the score's slack, below ``reference``."""
+    return within(reference - score.accuracy, allowed + score.slack)
 
 
 def _lower(bits: dict[str, int], layer: str, by: int = 1) -> dict[str, int]:
@@ -131,12 +134,26 @@ def fast(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, 
     return _found(path)
 
 
+def _hull(points: Sequence[tuple[float, float, int]]) -> list[tuple[float, int]]:
+    """Return the lower convex hull of (saved, added, bits) as steps: added per saved, and the bits that the step goes down to.
+
+    The allocation of Shoham and Gersho, "Efficient bit allocation for an arbitrary set of quantizers", IEEE Trans. ASSP 36(9), 1988.
+    """
+    hull: list[tuple[float, float, int]] = []
+    for x, y, bits in points:
+        while len(hull) > 1 and (hull[-1][1] - hull[-2][1]) * (x - hull[-2][0]) > (y - hull[-2][1]) * (hull[-1][0] - hull[-2][0]):
+            hull.pop()
+        hull.append((x, y, bits))
+    return [((b[1] - a[1]) / max(b[0] - a[0], 1.0), b[2]) for a, b in zip(hull, hull[1:], strict=False)]
+
+
 def path(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, least: int) -> Found:
     """One way from the start down to the least bits, and on it the lowest point that a whole training brings within the drop.
 
     Every layer is probed alone at every width; widths of `_COARSE` bits and fewer after a brief training, because training
     mends there what looks worst, and differently from layer to layer. What a layer adds to the cross-entropy is taken to add up
-    over the layers, so the next step down is the one that adds least per bit saved. Along this way bisection asks with
+    over the layers, so the next step down is the one that adds least per bit saved, out of the layers' convex hulls: a width
+    that noise or missing training makes look worse than a smaller one is stepped over. Along this way bisection asks with
     trainings as long as the reference's: about five, where `greedy` needs a brief one for every layer at every step, and
     brief ones blame a candidate for what more epochs would mend.
     """
@@ -147,18 +164,14 @@ def path(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, 
         for probe, score in zip(asked, evaluate(start, [{**start.bits, layer: bits} for layer, bits in asked], how), strict=True):
             added[probe] = max(0.0, score.cross_entropy - start.cross_entropy)
             saved[probe] = start.size - score.size
-    way, bits = [(start.bits, start.size)], dict(start.bits)
-    for layer, now in bits.items():                      # wider never adds more: noise must not stop the way down
-        worst = 0.0
-        for width in range(now - 1, least - 1, -1):
-            worst = added[layer, width] = max(worst, added[layer, width])
-    while lower := [layer for layer, now in bits.items() if now > least]:
-        def price(layer: str, bits: dict[str, int] = bits) -> tuple[float, float]:
-            to, at = (layer, bits[layer] - 1), (layer, bits[layer])
-            gain = saved[to] - saved.get(at, 0.0)
-            return (added[to] - added.get(at, 0.0)) / max(gain, 1.0), -gain
-        bits = _lower(bits, min(lower, key=price))
-        way.append((bits, start.size - sum(saved.get(probe, 0.0) for probe in bits.items())))
+    steps = [(price, layer, bits) for layer in start.bits
+             for price, bits in _hull([(0.0, 0.0, start.bits[layer])] + [(saved[layer, b], added[layer, b], b)
+                                                                       for b in range(start.bits[layer] - 1, least - 1, -1)])]
+    way, bits, size = [(start.bits, start.size)], dict(start.bits), start.size
+    for _, layer, to in sorted(steps, key=lambda step: step[0]):
+        size += saved.get((layer, bits[layer]), 0.0) - saved[layer, to]
+        bits = {**bits, layer: to}
+        way.append((bits, size))
     found, low, high = [start], 1, len(way) - 1          # way[low..high] may still be admissible
     while low <= high:
         middle = (low + high) // 2

@@ -46,6 +46,9 @@ class Options:
         Of all trainings.
     rate : float
         Of every candidate's learning rate, as a factor on the recipe's: what is trained already should not be shaken.
+    slack : float
+        Standard errors of its paired drop by which a candidate may exceed the allowed drop on the search images: what may keep
+        to it is accepted, and the confirmation images, which allow none, decide.
     """
 
     rule: str = "greedy"
@@ -55,12 +58,14 @@ class Options:
     epochs: int = 1
     seed: int = 0
     rate: float = 1.0
+    slack: float = 0.0
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise ModelError(f"Unknown rule {self.rule!r}; known: {', '.join(RULES)}")
-        if not 0 <= self.allowed < 100 or not 2 <= self.least <= self.start <= 16 or self.epochs < 0 or not 0 < self.rate <= 100:
-            raise ModelError(f"Search needs an allowed drop of 0..100 points, 2 <= least <= start <= 16 bits, epochs >= 0 and 0 < rate <= 100; found {self}")
+        if not 0 <= self.allowed < 100 or not 2 <= self.least <= self.start <= 16 or self.epochs < 0 or not 0 < self.rate <= 100 \
+                or not 0 <= self.slack <= 10:
+            raise ModelError(f"Search needs an allowed drop of 0..100 points, 2 <= least <= start <= 16 bits, epochs >= 0, 0 < rate <= 100 and a slack of 0..10; found {self}")
 
 
 def setting_of(recipe: Recipe, factory: str, data: str, **more: Any) -> Setting:
@@ -86,12 +91,17 @@ class _Search:
         self.store, self.recipe, self.options, self.specs, self.log, self.processes = store, recipe, options, specs, log, processes
         self.tune = recipe.tune
         self.brief = shortened(replace(self.tune, lr=self.tune.lr * options.rate), options.epochs)
-        self.reference, self.root = 0.0, ""
+        self.reference, self.root, self._float = 0.0, "", ""
 
     def score(self, bits: dict[str, int], result: dict[str, Any]) -> Score:
         """Return a job's result as the rules see it."""
         split = result["search"]
-        return Score(bits, split["accuracy"], split["cross_entropy"], result.get("block_rams", result["bits"]), result["bits"], result["key"])
+        slack = self.options.slack and self.options.slack * _drop(self.store, self._float, result["key"], "search")[1] / 100
+        return Score(bits, split["accuracy"], split["cross_entropy"], result.get("block_rams", result["bits"]), result["bits"], result["key"], slack)
+
+    def refer(self, result: dict[str, Any]) -> None:
+        """Take the reference's result."""
+        self.reference, self._float = result["search"]["accuracy"], result["key"]
 
     def evaluate(self, parent: Score, candidates: Sequence[dict[str, int]], how: str) -> list[Score]:
         """Score candidates for a rule, see `hwq.search.rules`, and log them."""
@@ -215,7 +225,7 @@ def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, 
     base = store.run(Job(seed, recipe.float_phase))
     log.add({"event": "float", **base["search"], "key": base["key"], "seed": seed})
     reference = store.run(Job(seed, run.tune, base=base["key"]))
-    run.reference = reference["search"]["accuracy"]
+    run.refer(reference)
     log.add({"event": "reference", **reference["search"], "key": reference["key"], "seed": seed})
     start_bits = {layer: min(options.start, MAX_PO2_WIDTH) if spec.kind == "po2" else options.start
                   for layer, spec in specs.items() if spec.kind != "bipolar"}
