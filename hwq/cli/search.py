@@ -20,6 +20,7 @@ def command(factory: str = typer.Argument(..., help="Function that makes the flo
             least: int = typer.Option(2, "--least", help="Fewest bits."),
             epochs: int = typer.Option(1, "--epochs", help="Passes over the data for every candidate."),
             rate: float = typer.Option(1.0, "--rate", help="Their learning rate, as a factor on the recipe's."),
+            slack: float = typer.Option(0.0, "--slack", help="Standard errors by which they may exceed the drop; the confirmation decides."),
             search_images: int = typer.Option(10_000, "--search-images", help="Training images set aside to choose by."),
             confirm_images: int = typer.Option(5_000, "--confirm-images", help="Training images set aside to confirm with."),
             weights: Path = typer.Option(None, "--weights", help="Trained float weights (.pt or .safetensors): no float training."),
@@ -59,7 +60,7 @@ def command(factory: str = typer.Argument(..., help="Function that makes the flo
             numbers = f" {100 * row['accuracy']:.2f} %, cross-entropy {row['cross_entropy']:.4f}" if "accuracy" in row else ""
             say(f"{row['event']} {bits}")
             console.print(f"{row['event']} {bits}{numbers}", highlight=False)
-        result = search(setting, recipe, Options(rule, drop, start, least, epochs, seed, rate), folder, processes=run_by, resume=resume,
+        result = search(setting, recipe, Options(rule, drop, start, least, epochs, seed, rate, slack), folder, processes=run_by, resume=resume,
                         report=report)
     try:
         pareto(read_log(folder / "log.jsonl"), folder / "pareto.svg", f"{rule}, seed {seed}")

@@ -211,7 +211,7 @@ def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, 
     -------
     dict
         ``bits``, ``mean_bits``, ``ratio`` (32 / mean bits), ``drop`` on search, confirm and test with standard errors,
-        ``met`` (whether the state kept met the allowed drop on the search images), ``confirmed``, ``confirmations`` (what was
+        ``met`` (whether the state kept met the allowed drop on the search images, within the slack), ``confirmed``, ``confirmations`` (what was
         tried, in order), costs, the path.
     """
     test_images(setting)                               # refuses now what it would refuse after hours

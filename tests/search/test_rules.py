@@ -78,6 +78,22 @@ def test_path_believes_few_bits_only_when_trained():
     assert found == path(START, Counter(), reference=0.9, allowed=0.01, least=2) and found.accepted[-1].bits["b"] == 2
 
 
+def test_path_steps_over_widths_that_noise_makes_look_bad():
+    def noisy(bits):
+        score = made_up(bits)
+        return replace(score, cross_entropy=score.cross_entropy + 0.02 * sum(bits[layer] in (5, 7) for layer in "bc"))
+    found = path(START, Counter(noisy), reference=0.9, allowed=0.003, least=2)
+    assert all(bits[layer] not in (5, 7) for bits, _ in found.way[1:] for layer in "bc")
+    assert found.accepted[-1].cost <= 1.2 * best(0.003, 2).cost
+
+
+def test_slack_accepts_what_may_be_admissible():
+    strict = path(START, Counter(), reference=0.9, allowed=0.003, least=2).accepted[-1]
+    loose = path(START, Counter(lambda bits: replace(made_up(bits), slack=0.002)), reference=0.9, allowed=0.003, least=2).accepted[-1]
+    assert 0.897 <= strict.accuracy and 0.895 <= loose.accuracy < 0.897 and loose.cost < strict.cost
+    assert loose.accuracy == path(START, Counter(), reference=0.9, allowed=0.005, least=2).accepted[-1].accuracy
+
+
 def test_path_names_states_that_it_never_asked_for():
     found = path(START, Counter(), reference=0.9, allowed=0.003, least=2)
     assert len(found.way) > 2 * len(found.accepted)

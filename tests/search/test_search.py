@@ -19,6 +19,7 @@ from hwq.data import Dataset, write_npz  # noqa: E402
 from hwq.errors import FormatError, ModelError  # noqa: E402
 from hwq.quant import read_recipe  # noqa: E402
 from hwq.search import Options, search, setting_of  # noqa: E402
+from hwq.search.experiment import Store  # noqa: E402
 from hwq.search.jobs import parts_of  # noqa: E402
 from hwq.search.log import Log, read_log  # noqa: E402
 from hwq.search.stats import mean_interval, paired_drop  # noqa: E402
@@ -220,6 +221,18 @@ def test_the_back_off_takes_states_that_path_never_asked_for(whole, data, tmp_pa
     asked = [score["bits"] for score in result["path"]]
     assert [row["bits"] for row in result["confirmations"] if row["bits"] not in asked] or len(asked) == 1
     assert result["confirmations"][0]["bits"] == asked[-1] and result["confirmations"][-1]["bits"] == asked[0]
+
+
+def test_slack_is_so_many_standard_errors(whole, data, tmp_path):
+    folder, _ = whole
+    options = Options("path", 5.0, start=4, slack=2.0)
+    result = search(setting(data, block_ram_device="up5k"), RECIPE, options, tmp_path / "s", jobs=folder / "jobs")
+    rows = read_log(tmp_path / "s" / "log.jsonl")
+    store = Store(setting(data, block_ram_device="up5k"), folder / "jobs")
+    (reference,) = (row for row in rows if row["event"] == "reference")
+    for row in result["path"]:
+        assert row["slack"] == 2 * paired_drop(store.answers(reference["key"], "search"), store.answers(row["key"], "search"), store.labels("search"))[1] / 100
+        assert 100 * (reference["accuracy"] - row["accuracy"]) <= 5.0 + 100 * row["slack"] + 1e-6
 
 
 @pytest.mark.parametrize("rule", ["fast", "product"])
