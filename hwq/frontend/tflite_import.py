@@ -194,7 +194,7 @@ def _max_pool(self: _Importer, op: Op, out: Tensor, name: str) -> str:
     size, turned = layers.image(self.b, source, x)
     kernel, stride = (o["FilterHeight"], o["FilterWidth"]), (o["StrideH"], o["StrideW"])
     pads = layers.padding(op, size, kernel, stride)
-    self.b.add(ir.MaxPool2d(name, (source,), *(layers.turn(v, turned) for v in (kernel, stride, pads))))
+    self.b.add(ir.MaxPool2d(name, (source,), layers.turn(kernel, turned), layers.turn(stride, turned), layers.turn(pads, turned)))
     return _clamped(self, op, out, name)
 
 
@@ -203,7 +203,7 @@ def _reduce_max(self: _Importer, op: Op, out: Tensor, name: str) -> str:
     _same_scale(self, op, x, out)
     source = self.source(op, 0)
     _whole_image(self, op, x)
-    size = self.b.edges[source].shape[:2]
+    size = self.b.edges[source].shape[0], self.b.edges[source].shape[1]
     return _squeezed(self, out, name, self.b.add(ir.MaxPool2d(name, (source,), size, size)))
 
 

@@ -139,7 +139,8 @@ def conv(b: Builder, name: str, op: Op, source: str, x: Tensor, w: Tensor, bias:
     zero = int(x.zero[0])
     total = _bias(op, bias, outputs) - zero * weight.reshape(outputs, -1).sum(axis=1)
     weight = weight.swapaxes(1, 2) if turned else weight
-    b.add(ir.Conv2d(name, (source,), weight, total, _format(weight), *(turn(v, turned) for v in (stride, pads, dilation)), groups, zero))
+    b.add(ir.Conv2d(name, (source,), weight, total, _format(weight), turn(stride, turned), turn(pads, turned), turn(dilation, turned),
+                    groups, zero))
     return rescale(b, f"{name}.act", name, op, _factors(x, scales, out), int(out.zero[0]), *_clamp(op, out))
 
 

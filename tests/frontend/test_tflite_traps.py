@@ -243,7 +243,7 @@ TRAPS = {
     "float_ends": (float_ends(), EXACT),
     "softmax_quantized_once_more": (softmax("QUANTIZE"), EXACT),
     "logistic_last": (unary("LOGISTIC", scale=(0.05, 1 / 256), zero=(3, -128)), EXACT),
-    "tanh": (unary("TANH"), "TANH.*is not supported; supported: ADD"),
+    "tanh_alone": (unary("TANH"), "TANH.*is not supported; supported: ADD"),
     "uint8_output": (unary("QUANTIZE", "QuantizeOptions", zero=(3, 131), out_dtype=np.uint8), EXACT),
     "uint8_in_the_middle": (uint8_in_the_middle(), "UINT8; supported: INT8, and UINT8 in front of"),
     "transpose_of_axes_of_1": (unary("TRANSPOSE", "TransposeOptions", shape=(1, 6, 1, 4), out=(1, 1, 6, 4), constants=[np.array([0, 2, 1, 3], np.int32)]), EXACT),
