@@ -110,12 +110,15 @@ class _Importer:
 
     def operator(self, op: Op) -> None:
         rule = _RULES.get(op.kind)
-        if op.kind in _SHAPES and all(i < 0 or self.model.tensors[i].data is not None or i in self.shapes or i in self.edge for i in op.inputs):
+        if op.kind in _SHAPES and all(i < 0 or self.model.tensors[i].data is not None or i in (self.edge if op.kind == "SHAPE" else self.shapes)
+                                      for i in op.inputs):
             self.shapes.update(op.outputs)
             return
         if op.kind == "TOPK_V2":
             raise ModelError(f"{op.text} is not supported: TensorFlow Lite Micro, which says here what is exact, has no kernel for it; take ARG_MAX, "
                              "or end in what it ranks")
+        if op.kind in _SHAPES:
+            raise ModelError(f"{op.text} of the network's data is not supported; supported: of shapes")
         if rule is None:
             raise ModelError(f"{op.text} is not supported; supported: {', '.join(sorted({*_RULES, *_SHAPES}))}")
         if len(op.outputs) != 1 or "BuiltinOptions2" in op.options:

@@ -77,8 +77,8 @@ class Net:
     def bn(self, channels, **attributes):
         return self.add("BatchNormalization", self.f32(channels), self.f32(channels), self.f32(channels), self.f32(channels, lo=0.1, hi=2.0), **attributes)
 
-    def bytes(self, output=None, shape=None, external=False, kind=TensorProto.FLOAT, version=2):
-        x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape or self.shape)
+    def bytes(self, output=None, shape=None, external=False, kind=TensorProto.FLOAT, version=2, input_kind=TensorProto.FLOAT):
+        x = helper.make_tensor_value_info("x", input_kind, shape or self.shape)
         y = helper.make_tensor_value_info(output or self.last, kind, None)
         graph = helper.make_graph(self.nodes, "g", [x], [y], self.constants)
         if external:
@@ -98,6 +98,13 @@ def start(**kw):
 
 def end(net, scale=0.11, zero=np.int8(-5)):
     return net.qdq(scale, zero).bytes()
+
+
+def normalized(shape=(1, 3, 6, 5), flatten=False):
+    """The images' mean and deviation a channel, in front of the quantizer."""
+    net, wide = Net(shape=shape), [3 if size == 3 else 1 for size in shape]
+    net.add("Sub", np.array([.485, .456, .406], np.float32).reshape(wide)).add("Div", np.array([.229, -.224, .225], np.float32).reshape(wide))
+    return (net.add("Flatten") if flatten else net).qdq(0.02)
 
 
 def flat(features=20, **kw):
@@ -343,6 +350,10 @@ TRAPS = {
     "unused_nodes": (unused(), EXACT),
     "constants_folded": (folded(), EXACT),
     "weights_computed_off_the_grid": (computed_weights(), "floating point without a quantizer"),
+    "input_normalized": (end(normalized().conv(channels=3)), EXACT),
+    "input_normalized_channels_last": (end(normalized((1, 6, 5, 3)).add("Transpose", perm=[0, 3, 1, 2]).conv(channels=3)), EXACT),
+    "input_normalized_and_flattened": (end((lambda t: t.add("MatMul", t.weights(90, 6, axis=1)))(normalized(flatten=True))), EXACT),
+    "uint8_input": (start().bytes(input_kind=TensorProto.UINT8), "must be of float32, not of the type UINT8"),
     "sigmoid_last": (end(start().add("Sigmoid")), EXACT),
     "sigmoid_in_the_middle": (end(start().add("Sigmoid").qdq().conv()), "in the middle of a network, before Conv"),
     "cast_to_float": (end(start().add("Cast", to=TensorProto.FLOAT)), EXACT),
