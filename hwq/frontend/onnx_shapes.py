@@ -82,8 +82,8 @@ def reshape(ctx: Context, node: OnnxNode, values: Values) -> View:
             refuse(node, f"axis = {axis} is not supported; supported: 1")
         return _flat(ctx, node, view)
     target = _ints(node, values, 1, "shape")
-    if target is None or node.attributes.get("allowzero", 0):
-        refuse(node, "its shape must be a constant, with allowzero = 0")
+    if target is None or node.attributes.get("allowzero", 0) and 0 in target:
+        refuse(node, f"its shape must be a constant, and none of it 0 where allowzero = 1, not {target}")
     assert target is not None
     shape = [view.shape[i] if t == 0 and i < len(view.shape) else t for i, t in enumerate(target)]
     if shape.count(-1) > 1 or min(shape, default=0) < -1:

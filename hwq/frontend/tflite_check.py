@@ -19,10 +19,10 @@ _BATCH = 4
 
 def _laid_out(details: dict[str, Any], values: np.ndarray) -> np.ndarray:
     """Return inputs in the file's own shape; a TRANSPOSE behind its input is undone."""
-    shape, order = details["shape"], details["order"]
-    if order is None:
-        return values.reshape(-1, *shape[1:])
-    return np.ascontiguousarray(values.reshape(-1, *(shape[p] for p in order[1:])).transpose(np.argsort(order)))
+    if details["order"] is not None:
+        shape, order = details["order"]
+        values = np.ascontiguousarray(values.reshape(-1, *(shape[p] for p in order[1:])).transpose(np.argsort(order)))
+    return values.reshape(-1, *details["shape"][1:])
 
 
 def compare_tflite(imported: Imported, codes: np.ndarray, say: Callable[[str], None] = lambda text: None) -> Report:

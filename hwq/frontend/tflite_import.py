@@ -36,7 +36,7 @@ class _Importer:
         self.edge: dict[int, str] = {}             # tensor -> edge
         self.softmax: Tensor | None = None         # what the function behind the output reads, where one is left out
         self.tail: set[int] = set()                # tensors behind it
-        self.order: tuple[int, ...] | None = None  # of the file's input axes in the edge's, where a TRANSPOSE turns the input
+        self.order: tuple[tuple[int, ...], tuple[int, ...]] | None = None      # shape and permutation, where a TRANSPOSE turns the input
         self.shapes: set[int] = set()
         self.grid: tuple[float, int] | None = None             # of the input, where the file takes floats
 
@@ -336,7 +336,7 @@ def _transpose(self: _Importer, op: Op, out: Tensor, name: str) -> str:
     node = self.b.nodes[source]
     if order[0] == 0 and self.order is None and self.b.private(source, ir.Input):
         self.b.replace_node(replace(node, shape=_edge_shape(out.shape)))       # type: ignore[call-arg]
-        self.order = tuple(order)
+        self.order = x.shape, tuple(order)
         self.b.note(f"The input has the shape {_edge_shape(out.shape)}, which {op.text} gives it: the file's axes {order[1:]}")
         return source
     raise ModelError(f"{op.text}: the permutation {order} of {x.shape} is not supported; supported: right behind the input, and axes of 1")

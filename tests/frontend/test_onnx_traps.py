@@ -354,6 +354,8 @@ TRAPS = {
     "input_normalized_channels_last": (end(normalized((1, 6, 5, 3)).add("Transpose", perm=[0, 3, 1, 2]).conv(channels=3)), EXACT),
     "input_normalized_and_flattened": (end((lambda t: t.add("MatMul", t.weights(90, 6, axis=1)))(normalized(flatten=True))), EXACT),
     "uint8_input": (start().bytes(input_kind=TensorProto.UINT8), "must be of float32, not of the type UINT8"),
+    "reshape_allowzero": (end(start(opset=14).add("Reshape", np.array([1, -1], np.int64), allowzero=1)), EXACT),
+    "reshape_allowzero_of_a_zero": (end(start(opset=14).add("Reshape", np.array([0, -1], np.int64), allowzero=1)), "none of it 0 where allowzero = 1"),
     "sigmoid_last": (end(start().add("Sigmoid")), EXACT),
     "sigmoid_in_the_middle": (end(start().add("Sigmoid").qdq().conv()), "in the middle of a network, before Conv"),
     "cast_to_float": (end(start().add("Cast", to=TensorProto.FLOAT)), EXACT),

@@ -7,6 +7,7 @@ pytest.importorskip("tflite", reason="the package tflite is not installed")
 
 from hwq.errors import HwqError
 from hwq.frontend.importer import compare_source, import_file
+from hwq.frontend.tflite_worker import run_micro
 from hwq.interp import run
 from tests.plan.test_corners import exact
 
@@ -238,9 +239,11 @@ def channel_shuffle():
     return net.reshape(1, 4, 4, 6).conv(4).mean().file()
 
 
-def channels_first():
-    """As converters from torch write it: the image arrives channels first, and is turned."""
-    net = Net((1, 3, 6, 5))
+def channels_first(shape=(1, 3, 6, 5)):
+    """As converters from torch write it: the image arrives channels first, perhaps as one row, and is turned."""
+    net = Net(shape)
+    if len(shape) == 2:
+        net.reshape(1, 3, 6, 5)
     net.layer("TRANSPOSE", (net.const(np.array([0, 2, 3, 1], np.int32)),), (1, 6, 5, 3))
     return net.conv(4, (3, 3), (2, 2)).mean().dense(3).file()
 
@@ -253,7 +256,7 @@ NETWORKS = {
     "keywords_1d_reshape": (keywords_1d("RESHAPE", "RESHAPE"), EXACT), "column_1d": (column_1d(), EXACT), "unet": (unet(), EXACT),
     "unet_half_pixel": (unet(True), EXACT), "squeezenet": (squeezenet(), EXACT), "densenet": (densenet(), EXACT),
     "autoencoder": (autoencoder(), EXACT), "dilated": (dilated(), EXACT), "global_max": (global_max(), EXACT), "per_pixel": (per_pixel(), EXACT),
-    "channels_first": (channels_first(), EXACT), "channel_shuffle": (channel_shuffle(), "RESHAPE .* is not supported"),
+    "channels_first": (channels_first(), EXACT), "channels_first_in_a_row": (channels_first((1, 90)), EXACT), "channel_shuffle": (channel_shuffle(), "RESHAPE .* is not supported"),
 }
 
 
@@ -274,6 +277,18 @@ def test_networks_equal_the_reference_kernels(name, tmp_path):
     assert report.wrong == 0 and report.classes_differ == 0
     x = np.random.default_rng(0).integers(imported.graph.input.lo, imported.graph.input.hi + 1, (20, *imported.graph.input.shape))
     assert len(np.unique(run(imported.graph, x)[imported.graph.output.name].reshape(20, -1), axis=0)) > 10
+
+
+def test_inputs_of_an_image_that_is_turned_are_the_file_s(tmp_path):
+    file = tmp_path / "n.tflite"
+    file.write_bytes(channels_first())
+    imported = import_file(file)
+    x = np.random.default_rng(5).integers(-128, 128, (4, 3, 6, 5)).astype(np.int8)
+    found = run_micro(file.read_bytes(), x, list(imported.tensors.values()))
+    ours = run(imported.graph, x.transpose(0, 2, 3, 1).astype(np.int64))
+    for edge, tensor in imported.tensors.items():
+        np.testing.assert_array_equal(ours[edge].reshape(4, -1), found[tensor].reshape(4, -1) if edge != "input" else x.transpose(0, 2, 3, 1).reshape(4, -1))
+    assert compare_source(imported, x).wrong == 0
 
 
 @pytest.mark.slow
