@@ -104,12 +104,15 @@ def compare_source(imported: Imported, inputs: np.ndarray | None = None, count: 
     """
     if imported.source == "tflite":
         from .tflite_check import compare_tflite
-        node = imported.graph.input
+        node, given = imported.graph.input, inputs is not None
         if inputs is None:
             inputs = np.random.default_rng(seed).integers(node.lo, node.hi + 1, (count, *node.shape))
             inputs[:2] = np.array([node.lo, node.hi]).reshape(-1, *[1] * len(node.shape))[:len(inputs)]
         if inputs.dtype.kind not in "iu" or inputs.size % max(1, int(np.prod(node.shape))):
             raise ModelError(f"The network takes integers {node.lo}..{node.hi} of the shape {node.shape}, not {inputs.dtype} of {inputs.shape}")
+        if given and imported.details["order"] is not None:    # in the file's order, which a TRANSPOSE turns
+            shape, order = imported.details["order"]
+            inputs = inputs.reshape(-1, *shape[1:]).transpose(order)
         return compare_tflite(imported, inputs.reshape(-1, *node.shape).astype(np.int64), say)
     from .onnx_check import compare_onnx, random_floats
     return compare_onnx(imported, random_floats(imported, count, seed) if inputs is None else inputs, say)

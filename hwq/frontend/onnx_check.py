@@ -33,6 +33,15 @@ def to_edge(view: View, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarra
     return values.transpose(0, *order, *rest).reshape(-1, *shape)
 
 
+def _from_edge(view: View, values: np.ndarray) -> np.ndarray:
+    """Return values in the layout of an edge as the tensor (n, *tensor shape without batch): `to_edge` undone."""
+    shape = tuple(size for size, _ in view.dims)
+    places = to_edge(view, np.arange(np.prod(shape)).reshape(1, *shape), values.shape[1:]).reshape(-1)
+    made = np.empty((len(values), len(places)))
+    made[:, places] = values.reshape(len(values), -1)
+    return made.reshape(-1, *shape)
+
+
 def _step(x: np.ndarray, check: QuantCheck) -> np.ndarray:
     """Return the codes of real values (..., channels) in float64."""
     codes = np.empty(x.shape, np.int64)
@@ -60,6 +69,22 @@ def _input_view(imported: Imported) -> View:
     return View("input", imported.details["dims"])
 
 
+def _line(imported: Imported) -> tuple[np.ndarray, np.ndarray]:
+    """Return scale and shift from the source's input to what its quantizer takes, in the layout of the edge."""
+    before, shape = imported.details["before"], imported.graph.input.shape
+    parts = (np.array([float(v) for v in part]) for part in (before.scale, before.shift))
+    scale, shift = (part.reshape(shape) if part.size == np.prod(shape) else part for part in parts)
+    return scale, shift
+
+
+def _reals_in(imported: Imported, x: np.ndarray) -> np.ndarray:
+    """Return what the input's quantizer takes, in the layout of the edge, of the source's input (n, *shape)."""
+    before: View = imported.details["before"]
+    scale, shift = _line(imported)
+    reals = to_edge(_input_view(imported), x, imported.graph.input.shape) * scale + shift
+    return np.clip(reals, -np.inf if before.lo is None else float(before.lo), np.inf if before.hi is None else float(before.hi))
+
+
 def random_floats(imported: Imported, count: int, seed: int) -> np.ndarray:
     """Return inputs for the source (n, *input shape without batch), float32, that reach all codes and a little beyond."""
     rng = np.random.default_rng(seed)
@@ -68,11 +93,11 @@ def random_floats(imported: Imported, count: int, seed: int) -> np.ndarray:
     if grid is not None:
         return (rng.integers(grid.lo, grid.hi + 1, (count, *shape)) * float(grid.scale)).astype(np.float32)
     check: QuantCheck = imported.details["checks"][_first(imported)]
-    before: View = imported.details["before"]
     places = check.places[0]
     margin = (places[-1] - places[0]) / max(1, len(places) - 1) or 1.0
-    x = rng.uniform(places[0] - margin, places[-1] + margin, (count, *shape))
-    return ((x - float(before.shift[0])) / float(before.scale[0])).astype(np.float32)
+    scale, shift = _line(imported)
+    x = rng.uniform(places[0] - margin, places[-1] + margin, (count, *imported.graph.input.shape))
+    return _from_edge(_input_view(imported), (x - shift) / scale).astype(np.float32)
 
 
 def _first(imported: Imported) -> str:
@@ -99,8 +124,7 @@ def encode_floats(imported: Imported, x: np.ndarray) -> np.ndarray:
             raise ModelError(f"The inputs are no multiples of {float(grid.scale):.9g}, which the input format says")
         codes = codes.astype(np.int64)
     else:
-        before: View = imported.details["before"]
-        codes = _step(_reals(before, x)[..., None], imported.details["checks"][_first(imported)])[..., 0]
+        return _step(_reals_in(imported, x)[..., None], imported.details["checks"][_first(imported)])[..., 0]
     return to_edge(_input_view(imported), codes, graph.input.shape)
 
 
@@ -215,10 +239,8 @@ def _excused(imported: Imported, edge: str, check: QuantCheck, ours: dict[str, n
     places = check.places
     rounding = 4 * ULP * float(np.abs(places).max(initial=0))
     if check.before is None:
-        before: View = imported.details["before"]
         values = batch.reshape(len(batch), *_input_shape(imported)).astype(np.float64)
-        x = to_edge(_input_view(imported), _reals(before, values), imported.graph.input.shape)
-        x = x.reshape(ours[edge].shape)
+        x = _reals_in(imported, values).reshape(ours[edge].shape)
         error = np.array([rounding + 4 * ULP * float(np.abs(x).max(initial=0))])
     else:
         source = check.before.edge

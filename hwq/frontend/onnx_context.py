@@ -321,13 +321,16 @@ class Context:
         assert view.edge is not None
         return self.b.finish(view.edge, self.preprocess)
 
-    def common(self, node: OnnxNode, view: View) -> View:
+    def common(self, node: OnnxNode, view: View, most_bits: int | None = None) -> View:
         """Return the view with one positive scale for all channels and, up to a constant for all, no shift.
 
         Biases that are whole move into the layer; other scales and biases become exact integers by a multiplier and an offset, of up
-        to 62 bits; where that takes more than 40, the user must allow a rounding (`output_bits`).
+        to 62 bits; where that takes more than 40, the user must allow a rounding (`output_bits`). With ``most_bits``, of a layer's input,
+        more bits are refused.
         """
         source = self.edge(node, view)
+        if most_bits is not None and len(view.scale) == 1 and len(view.shift) == 1:
+            return view
         view = self.rising(node, view).uniform()
         if any(s == 0 for s in view.scale):
             refuse(node, "the result of a channel does not depend on the input")
@@ -348,6 +351,9 @@ class Context:
             mult, offset = [round(s / u) for s in full.scale], [round(t / u) for t in shift]
             return mult, offset, max(max(abs(m * int(a) + o), abs(m * int(b) + o)) for m, o, a, b in zip(mult, offset, low, high, strict=True))
         mult, offset, reach = ends(unit)
+        if most_bits is not None and reach >= 1 << most_bits:
+            refuse(node, f"its input has scales or zero points that differ between channels, as behind a Concat of several quantizers; integers with one scale "
+                         f"for all would take {reach.bit_length() + 1} bits, supported are {most_bits}. Put one quantizer behind the Concat, or give its inputs the same")
         if reach >= 1 << 40:
             mult, offset, reach, unit, error = self._rounded(node, full, shift, low, high)
             view = full.but(error=tuple(e + error for e in full.error))

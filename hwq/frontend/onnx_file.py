@@ -116,7 +116,9 @@ def _read(content: bytes) -> OnnxFile:
         if len(ends) != 1:
             raise ModelError(f"The network has {len(ends)} {what}s ({', '.join(e.name for e in ends)}); one is accepted")
     if inputs[0].type.tensor_type.elem_type not in (onnx.TensorProto.FLOAT, 0):
-        raise ModelError(f"The input '{inputs[0].name}' must be of float32, not of type {inputs[0].type.tensor_type.elem_type}")
+        kind = inputs[0].type.tensor_type.elem_type
+        name = onnx.TensorProto.DataType.Name(kind) if kind in onnx.TensorProto.DataType.values() else f"number {kind}"
+        raise ModelError(f"The input '{inputs[0].name}' must be of float32, not of the type {name}; export with float inputs, and the quantizer in the graph")
     nodes = []
     for n in graph.node:
         where = f"{n.op_type} '{n.name or (n.output[0] if n.output else '')}'"

@@ -32,14 +32,16 @@ _RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
     "Add": (linear.arithmetic, ()), "Sub": (linear.arithmetic, ()), "Mul": (linear.arithmetic, ()), "Div": (linear.arithmetic, ()),
     "Neg": (linear.negate, ()), "Relu": (linear.relu, ()), "Clip": (linear.clip, ("min", "max")),
     "MaxPool": (shapes.max_pool, (*_WINDOW, "ceil_mode", "storage_order")),
-    "AveragePool": (shapes.average_pool, (*_WINDOW, "ceil_mode", "count_include_pad")), "GlobalAveragePool": (shapes.global_average, ()),
-    "ReduceMean": (shapes.reduce_mean, ("axes", "keepdims", "noop_with_empty_axes")), "Pad": (shapes.pad, ("mode", "pads", "value")),
+    "AveragePool": (shapes.average_pool, (*_WINDOW, "ceil_mode", "count_include_pad")), "GlobalAveragePool": (shapes.global_pool, ()),
+    "GlobalMaxPool": (shapes.global_pool, ()), "ReduceMean": (shapes.reduce, ("axes", "keepdims", "noop_with_empty_axes")),
+    "ReduceMax": (shapes.reduce, ("axes", "keepdims", "noop_with_empty_axes")), "Pad": (shapes.pad, ("mode", "pads", "value")),
     "Resize": (shapes.resize, ("mode", "nearest_mode", "coordinate_transformation_mode", "antialias", "axes", "keep_aspect_ratio_policy",
                                "cubic_coeff_a", "exclude_outside", "extrapolation_value")),
     "Upsample": (shapes.resize, ("mode", "scales")), "Concat": (shapes.concat, ("axis",)), "ArgMax": (shapes.argmax, ("axis", "keepdims", "select_last_index")),
     "TopK": (shapes.top_k, ("axis", "k", "largest", "sorted")),
     "Reshape": (shapes.reshape, ("allowzero",)), "Flatten": (shapes.reshape, ("axis",)), "Transpose": (shapes.transpose, ("perm",)),
     "Squeeze": (shapes.squeeze, ("axes",)), "Unsqueeze": (shapes.unsqueeze, ("axes",)), "Identity": (shapes.same, ()),
+    "Cast": (shapes.cast, ("to", "saturate", "round_mode")),
     "Dropout": (shapes.same, ("ratio", "seed")),
     "QuantizeLinear": (quant.quantize_linear, ("axis", "block_size", "output_dtype", "saturate", "precision")),
     "DequantizeLinear": (quant.dequantize_linear, ("axis", "block_size", "output_dtype")),
@@ -53,7 +55,9 @@ _QUANT_RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
 _LAST_RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
     key: (_RULES[key][0], (*_RULES[key][1], "data_format")) for key in ("Conv", "MaxPool", "BatchNormalization")}
 _FOLDED = ("Shape", "Gather", "Unsqueeze", "Squeeze", "Concat", "Reshape", "Transpose", "Slice", "Cast", "Identity", "Constant", "Add", "Sub", "Mul",
-           "Div", "Pow", "Sqrt", "Neg", "Abs", "Reciprocal", "Flatten", "Clip", "Min", "Max")
+           "Div", "Pow", "Sqrt", "Neg", "Abs", "Reciprocal", "Flatten", "Clip", "Min", "Max", "Floor", "Ceil", "ConstantOfShape")
+_TAILS = ("Softmax", "LogSoftmax", "Sigmoid")      # left out at the end of a network
+_BEHIND = ("QuantizeLinear", "DequantizeLinear", "Quant", "IntQuant", "Identity", "Cast")
 _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 
 
@@ -81,6 +85,8 @@ class _Importer:
         self.values: dict[str, Value] = {key: Const(value) for key, value in file.constants.items()}
         self.values[file.input] = self.ctx.input
         self.tail: list[OnnxNode] = []
+        self.left_out: set[int] = set()
+        self.kinds: dict[str, tuple[tuple[int, ...], str]] = {}         # shapes and types that the values do not tell
 
     def run(self) -> Imported:
         needed = self.needed()
@@ -103,7 +109,7 @@ class _Importer:
         return Imported(graph, "onnx", tuple(self.ctx.b.notes), dict(tensors), x, _meaning(view),
                         {"file": self.file, "checks": {e: c for e, c in self.ctx.checks.items() if e in graph.edges}, "output": view,
                          "output_tensor": output, "dims": self.ctx.input_dims, "before": self.ctx.before_input,
-                         "kinds": {key: (value.shape, "float32") if isinstance(value, View) else (value.value.shape, value.value.dtype.name)
+                         "kinds": self.kinds | {key: (value.shape, "float32") if isinstance(value, View) else (value.value.shape, value.value.dtype.name)
                                    for key, value in self.values.items() if not (isinstance(value, View) and value.integer)}, "grid": self.ctx.grid})
 
     def values_in(self) -> str:
@@ -135,11 +141,16 @@ class _Importer:
             if made == self.file.output or any(made in other.inputs for other in self.file.nodes) or len(node.outputs) < 2:
                 refuse(node, "the largest values are not supported; supported: their indices")
             made = node.outputs[1]
-        self.values[made] = self.value(node, inputs)
+        value = self.values[made] = self.value(node, inputs)
+        if node.domain == "" and node.op in ("ArgMax", "TopK") and isinstance(value, View):
+            self.kinds |= {node.outputs[0]: (value.shape, "float32"), made: (value.shape, "int64")}
 
     def value(self, node: OnnxNode, inputs: list[Value | None]) -> Value:
-        if node.domain == "" and node.op in ("Softmax", "LogSoftmax"):
+        if node.domain == "" and node.op in _TAILS:
             return self.softmax(node, inputs)
+        if id(node) in self.left_out and isinstance(inputs[0], View):
+            self.ctx.b.note(f"{node.text} is left out, as it follows what is")
+            return inputs[0]
         if node.domain == "" and node.op == "Shape" and isinstance(inputs[0], View):
             start, end = (node.attributes.get(key) for key in ("start", "end"))
             return Const(np.array(inputs[0].shape[start:end], np.int64))
@@ -174,6 +185,8 @@ class _Importer:
         shapes_ = [c.value.shape for c in constants]
         try:
             total = math.prod(np.broadcast_shapes(*shapes_)) if node.op in ("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Clip") else sum(sizes)
+            if node.op == "ConstantOfShape" and constants:
+                total = math.prod(max(int(v), 0) for v in constants[0].value.reshape(-1)[:32])
             if node.op == "Gather" and len(constants) == 2:
                 total = constants[1].value.size * max(constants[0].value.size, 1)
             if total > MAX_ELEMENTS:
@@ -195,15 +208,21 @@ class _Importer:
         raise AssertionError
 
     def softmax(self, node: OnnxNode, inputs: list[Value | None]) -> View:
-        view = inputs[0]
-        readers = [n for n in self.file.nodes if node.outputs[0] in n.inputs and n.op not in ("ArgMax", "TopK", "Identity")]
-        if not isinstance(view, View) or readers or len(view.dims) != 1:
-            refuse(node, "in the middle of a network is not supported; supported: as the last operator, over a flat tensor")
-        assert isinstance(view, View)
+        view, behind, rounded = inputs[0], {node.outputs[0]}, node.op == "Sigmoid"
+        for other in self.file.nodes:
+            if behind & set(other.inputs):
+                if other.op not in _BEHIND and (other.op not in ("ArgMax", "TopK") or rounded):
+                    refuse(node, f"in the middle of a network, before {other.text}, is not supported; supported: as the last operator")
+                if other.op in _BEHIND:
+                    behind |= set(other.outputs)
+                    self.left_out.add(id(other))
+                    rounded |= "Quant" in other.op
         axis = int(node.attributes.get("axis", -1 if self.file.opset >= 13 else 1))
-        if axis % 2 != 1:
-            refuse(node, f"axis = {axis} is not supported; supported: the axis behind the batch")
-        self.ctx.b.note(f"{node.text} is left out: the output is its input. The largest value stays the largest")
+        if not isinstance(view, View) or node.op != "Sigmoid" and (len(view.dims) != 1 or axis % 2 != 1):
+            refuse(node, f"axis = {axis} of {getattr(view, 'shape', 'constants')} is not supported; supported: a flat tensor, the axis behind the batch")
+        assert isinstance(view, View)
+        self.ctx.b.note(f"{node.text} is left out: the output is its input. " + (
+            "It rises with its input: positive inputs are above a half" if node.op == "Sigmoid" else "The largest value stays the largest"))
         self.tail.append(node)
         return view
 

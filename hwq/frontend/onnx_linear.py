@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -16,26 +17,39 @@ from .onnx_file import OnnxNode
 from .onnx_values import ULP, Const, View
 from .rounding import sqrt_fraction
 
-__all__ = ["conv", "matmul", "gemm", "batch_norm", "arithmetic", "negate", "relu", "clip", "window", "image"]
+__all__ = ["conv", "matmul", "gemm", "batch_norm", "arithmetic", "negate", "relu", "clip", "window", "image", "laid_out", "turn"]
 
 Values = Sequence["Const | View | None"]
 
 
-def image(node: OnnxNode, view: View, channels_last: bool) -> tuple[int, ...]:
-    """Return the sizes of the spatial axes of a view with 1 or 2 of them, after checking that its channels are where they must be."""
+def image(node: OnnxNode, view: View, channels_last: bool) -> tuple[tuple[int, ...], bool]:
+    """Return the sizes of a view's 1 or 2 spatial axes, and whether its edge, a line of pixels, lies along the other axis.
+
+    Its channels must be where the operator has them.
+    """
     count = len(view.dims) - 1
     if count not in (1, 2):
         refuse(node, f"its input has the shape {view.shape}; supported: 1 or 2 axes beside batch and channels")
-    spatial = [(0, 1), (1,)][count == 1]
-    axes = [1] if count == 1 else list(spatial)
-    wanted = [*axes, 2] if channels_last else [2, *axes]
-    if count == 2:
-        wanted = [0, 1, 2] if channels_last else [2, 0, 1]
-    if any(found is not None and found != want or (found is None and size != 1)
-           for (size, found), want in zip(view.dims, wanted, strict=True)):
+    space = view.dims[:-1] if channels_last else view.dims[1:]
+    size, axis = view.dims[-1 if channels_last else 0]
+    wide = [(found, want) for (n, found), want in zip(space, (0, 1)[2 - count:], strict=True) if n != 1]
+    if axis != 2 and (axis is not None or size != 1) or any(found not in (0, 1) for found, _ in wide) or \
+            len(wide) == 2 and any(found != want for found, want in wide):
         raise LayoutError(f"{node.text}: the channels of its input {view.shape} are not axis {len(view.dims) if channels_last else 1}")
-    dims = view.dims[:-1] if channels_last else view.dims[1:]
-    return tuple(size for size, _ in dims)
+    return tuple(size for size, _ in space), any(found != want for found, want in wide)
+
+
+def turn(pairs: tuple[int, ...], turned: bool) -> Any:
+    """Return (vertical, horizontal) or (top, left, bottom, right) of a tensor as its edge needs them."""
+    return tuple(pairs[i ^ 1] for i in range(len(pairs))) if turned else pairs
+
+
+def laid_out(ctx: Context, edge: str, axes: int, channels_last: bool, turned: bool) -> tuple[tuple[int, int], ...]:
+    """Return the dims of the tensor that a window operator over 1 or 2 axes makes; its edge lies as `image` says of the input."""
+    height, width, channels = ctx.b.edges[edge].shape
+    space = [(width, 1), (height, 0)] if turned else [(height, 0), (width, 1)]
+    space = space[2 - axes:]
+    return tuple([*space, (channels, 2)] if channels_last else [(channels, 2), *space])
 
 
 def window(node: OnnxNode, kernel: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
@@ -88,11 +102,11 @@ def _weighted(ctx: Context, node: OnnxNode, view: View, weight: np.ndarray, scal
               geometry: tuple | None = None) -> View:
     """Append the Conv2d (weights (out, kh, kw, in/groups)) or Linear (out, in), and return its view without dims."""
     view = ctx.plain(node, view).uniform()
-    source = ctx.edge(node, view)
     outputs = weight.shape[0]
+    if not (groups > 1 and weight.shape[-1] == 1):
+        view = ctx.common(node, view, most_bits=16)
+    source = ctx.edge(node, view)
     per_input = len(view.scale) > 1 or len(view.shift) > 1
-    if per_input and not (groups > 1 and weight.shape[-1] == 1):
-        refuse(node, "its input has a scale or zero point for each channel, which only a depthwise convolution can take; use one for the tensor")
     full = view.per_channel(ctx.channels(view)) if per_input else view
     of_input = [c * groups // outputs for c in range(outputs)] if per_input else [0] * outputs
     sums = [int(v) for v in weight.reshape(outputs, -1).sum(axis=1)]
@@ -136,7 +150,7 @@ def conv(ctx: Context, node: OnnxNode, values: Values) -> View:
         refuse(node, "its weights must be constants, and its input must come from the network's")
     assert isinstance(x, View) and isinstance(w, Const)
     last = "channels_last" in node.domain
-    sizes = image(node, x, last)
+    sizes, turned = image(node, x, last)
     weight, scale = w.codes(f"{node.text}: its weights")
     if weight.ndim != len(sizes) + 2:
         refuse(node, f"weights of the shape {weight.shape} do not go with an input of the shape {x.shape}")
@@ -145,16 +159,15 @@ def conv(ctx: Context, node: OnnxNode, values: Values) -> View:
     kernel = weight.shape[2:]
     if list(node.attributes.get("kernel_shape", kernel)) != list(kernel):
         refuse(node, f"kernel_shape = {node.attributes['kernel_shape']} does not go with weights of the shape {weight.shape}")
-    geometry = window(node, kernel, sizes)
+    geometry = tuple(turn(part, turned) for part in window(node, kernel, sizes))
     if len(kernel) == 1:
         weight, scale = weight[:, :, None], scale[:, :, None]
     groups = int(node.attributes.get("group", 1))
     scales = _per_output(node, scale)
-    view = _weighted(ctx, node, x, weight.transpose(0, 2, 3, 1), scales, groups, geometry)
+    view = _weighted(ctx, node, x, weight.transpose(0, 3, 2, 1) if turned else weight.transpose(0, 2, 3, 1), scales, groups, geometry)
     view = _biased(ctx, node, view, values[2] if len(values) > 2 else None)
-    height, width, channels = ctx.b.edges[view.edge].shape         # type: ignore[index]
-    space = [(height, 0), (width, 1)][2 - len(sizes):]
-    return view.but(dims=tuple([*space, (channels, 2)] if last else [(channels, 2), *space]))
+    assert view.edge is not None
+    return view.but(dims=laid_out(ctx, view.edge, len(sizes), last, turned))
 
 
 def _product(ctx: Context, node: OnnxNode, x: View, weight: np.ndarray, scale: np.ndarray) -> View:

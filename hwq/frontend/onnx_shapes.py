@@ -9,10 +9,10 @@ import numpy as np
 from .. import ir
 from .onnx_context import Context, LayoutError, refuse
 from .onnx_file import OnnxNode
-from .onnx_linear import image, window
+from .onnx_linear import image, laid_out, turn, window
 from .onnx_values import ULP, Const, View
 
-__all__ = ["reshape", "transpose", "squeeze", "unsqueeze", "same", "max_pool", "average_pool", "global_average", "reduce_mean", "pad", "resize",
+__all__ = ["reshape", "transpose", "squeeze", "unsqueeze", "same", "cast", "max_pool", "average_pool", "global_pool", "reduce", "pad", "resize",
            "concat", "argmax", "top_k"]
 
 Values = Sequence["Const | View | None"]
@@ -82,8 +82,8 @@ def reshape(ctx: Context, node: OnnxNode, values: Values) -> View:
             refuse(node, f"axis = {axis} is not supported; supported: 1")
         return _flat(ctx, node, view)
     target = _ints(node, values, 1, "shape")
-    if target is None or node.attributes.get("allowzero", 0):
-        refuse(node, "its shape must be a constant, with allowzero = 0")
+    if target is None or node.attributes.get("allowzero", 0) and 0 in target:
+        refuse(node, f"its shape must be a constant, and none of it 0 where allowzero = 1, not {target}")
     assert target is not None
     shape = [view.shape[i] if t == 0 and i < len(view.shape) else t for i, t in enumerate(target)]
     if shape.count(-1) > 1 or min(shape, default=0) < -1:
@@ -138,9 +138,27 @@ def same(ctx: Context, node: OnnxNode, values: Values) -> View:
     return values[0]
 
 
+_INTEGERS = {2: (0, 255), 3: (-128, 127), 4: (0, 65535), 5: (-32768, 32767), 6: (-(1 << 31), (1 << 31) - 1), 7: (-(1 << 63), (1 << 63) - 1),
+             12: (0, (1 << 32) - 1)}               # numbers of TensorProto.DataType
+
+
+def cast(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """Cast that changes no value."""
+    view, to = values[0], int(node.attributes.get("to", 0))
+    assert isinstance(view, View)
+    if to in (1, 11):                              # float32, float64
+        return view.but(integer=False)
+    edge = None if view.edge is None else ctx.b.edges[view.edge]
+    base = int(view.shift[0])
+    if not view.integer or edge is None or to not in _INTEGERS or not _INTEGERS[to][0] <= edge.lo + base <= edge.hi + base <= _INTEGERS[to][1]:
+        refuse(node, f"to = {to} of a tensor of {'integers' if view.integer else 'reals'} is not supported; supported: float32 and float64, and integers to "
+                     "types that hold them")
+    return view
+
+
 def _pooled(ctx: Context, node: OnnxNode, view: View, last: bool):
-    """Return kernel, stride and pads of a pool; ceil_mode only where it changes nothing."""
-    sizes = image(node, view, last)
+    """Return kernel, stride and pads of a pool as its edge needs them, the number of axes, and whether the edge is turned."""
+    sizes, turned = image(node, view, last)
     kernel = [int(k) for k in node.attributes.get("kernel_shape", ())]
     if len(kernel) != len(sizes):
         refuse(node, f"kernel_shape = {kernel} does not go with an input of the shape {view.shape}")
@@ -149,16 +167,15 @@ def _pooled(ctx: Context, node: OnnxNode, view: View, last: bool):
         refuse(node, f"dilations = {node.attributes['dilations']} is not supported; supported: 1")
     size, wide = (sizes if len(sizes) == 2 else (1, sizes[0])), (kernel if len(kernel) == 2 else [1, *kernel])
     if node.attributes.get("ceil_mode", 0):
+        more = []
         for n, k, s, before, after in zip(size, wide, stride, pads[:2], pads[2:], strict=True):
-            if (n + before + after - k) % s:
+            count = -(-(n + before + after - k) // s) + 1
+            count -= (count - 1) * s >= n + before              # a window that starts behind the image does not count
+            more.append(max((count - 1) * s + k - n - before, after))
+            if more[-1] != after and node.op == "AveragePool":
                 refuse(node, f"ceil_mode = 1 is not supported where it makes a window that leaves the image ({n} pixels, kernel {k}, stride {s}); use explicit pads")
-    return (wide[0], wide[1]), stride, pads, len(sizes)
-
-
-def _with_dims(ctx: Context, view: View, edge: str, axes: int, last: bool) -> View:
-    height, width, channels = ctx.b.edges[edge].shape
-    space = [(height, 0), (width, 1)][2 - axes:]
-    return view.but(edge=edge, dims=tuple([*space, (channels, 2)] if last else [(channels, 2), *space]))
+        pads = (pads[0], pads[1], more[0], more[1])
+    return (*(turn(part, turned) for part in ((wide[0], wide[1]), stride, pads)), len(sizes), turned)
 
 
 def max_pool(ctx: Context, node: OnnxNode, values: Values) -> View:
@@ -168,17 +185,17 @@ def max_pool(ctx: Context, node: OnnxNode, values: Values) -> View:
     last = "channels_last" in node.domain or node.op == "MaxPoolNHWC"
     if len([o for o in node.outputs if o]) > 1 or node.attributes.get("storage_order", 0):
         refuse(node, "indices of the largest elements are not supported")
-    kernel, stride, pads, axes = _pooled(ctx, node, view, last)
+    kernel, stride, pads, axes, turned = _pooled(ctx, node, view, last)
     view = ctx.rising(node, view)
     edge = ctx.b.add(ir.MaxPool2d(ctx.b.unique(node.name or node.outputs[0]), (ctx.edge(node, view),), kernel, stride, pads))
-    return _with_dims(ctx, view, edge, axes, last)
+    return view.but(edge=edge, dims=laid_out(ctx, edge, axes, last, turned))
 
 
 def average_pool(ctx: Context, node: OnnxNode, values: Values) -> View:
     """AveragePool: the sum of the codes, at a scale that divides."""
     view = values[0]
     assert isinstance(view, View)
-    kernel, stride, pads, axes = _pooled(ctx, node, view, False)
+    kernel, stride, pads, axes, turned = _pooled(ctx, node, view, False)
     count = kernel[0] * kernel[1]
     view = ctx.plain(node, view)
     source = ctx.edge(node, view)
@@ -188,7 +205,7 @@ def average_pool(ctx: Context, node: OnnxNode, values: Values) -> View:
                          "supported: count_include_pad = 1, or no pads")
         source, pads = _border(ctx, node, view, source, pads, Fraction(0)), (0, 0, 0, 0)
     edge = ctx.b.add(ir.AvgPool2d(ctx.b.unique(node.name or node.outputs[0]), (source,), kernel, stride, pads))
-    return _averaged(ctx, _with_dims(ctx, view, edge, axes, False), count)
+    return _averaged(ctx, view.but(edge=edge, dims=laid_out(ctx, edge, axes, False, turned)), count)
 
 
 def _averaged(ctx: Context, view: View, count: int) -> View:
@@ -198,32 +215,44 @@ def _averaged(ctx: Context, view: View, count: int) -> View:
     return made.but(error=tuple(e + (count + 2) * ULP * peak for e in view.error))
 
 
-def global_average(ctx: Context, node: OnnxNode, values: Values) -> View:
-    """GlobalAveragePool."""
+def _whole(ctx: Context, node: OnnxNode, view: View) -> View:
+    """Append the sum or the largest of the whole image; the dims are still the image's."""
+    view = ctx.rising(node, view) if "Max" in node.op else ctx.plain(node, view)
+    name, source = ctx.b.unique(node.name or node.outputs[0]), ctx.edge(node, view)
+    if "Max" not in node.op:
+        return view.but(edge=ctx.b.add(ir.GlobalAvgPool2d(name, (source,))))
+    size = ctx.b.edges[source].shape[0], ctx.b.edges[source].shape[1]
+    return view.but(edge=ctx.b.add(ir.MaxPool2d(name, (source,), size, size)))
+
+
+def global_pool(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """GlobalAveragePool, GlobalMaxPool."""
     view = values[0]
     assert isinstance(view, View)
-    sizes = image(node, view, False)
-    view = ctx.plain(node, view)
-    edge = ctx.b.add(ir.GlobalAvgPool2d(ctx.b.unique(node.name or node.outputs[0]), (ctx.edge(node, view),)))
-    return _averaged(ctx, _with_dims(ctx, view, edge, len(sizes), False), math.prod(sizes))
+    sizes, _ = image(node, view, False)
+    view = _whole(ctx, node, view)
+    assert view.edge is not None
+    made = view.but(dims=laid_out(ctx, view.edge, len(sizes), False, False))
+    return made if "Max" in node.op else _averaged(ctx, made, math.prod(sizes))
 
 
-def reduce_mean(ctx: Context, node: OnnxNode, values: Values) -> View:
-    """ReduceMean over all axes but batch and channels."""
+def reduce(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """ReduceMean and ReduceMax over all axes but batch and channels; those of 1 do not count."""
     view = values[0]
     assert isinstance(view, View)
     axes = _ints(node, values, 1, "axes")
-    rank = len(view.shape)
-    found = sorted(a % rank for a in axes) if axes else None
-    wanted = [i + 1 for i, (_, axis) in enumerate(view.dims) if axis != 2]
-    if found != wanted or rank < 3 or not any(axis == 2 for _, axis in view.dims):
-        refuse(node, f"axes = {axes} of {view.shape} is not supported; supported: height and width")
-    view = ctx.plain(node, view)
-    edge = ctx.b.add(ir.GlobalAvgPool2d(ctx.b.unique(node.name or node.outputs[0]), (ctx.edge(node, view),)))
-    channels = ctx.b.edges[edge].shape[2]
-    dims = tuple((channels, 2) if axis == 2 else (1, None) for _, axis in view.dims)
-    made = _averaged(ctx, view.but(edge=edge, dims=dims), math.prod(view.shape[i] for i in wanted))
-    return made if node.attributes.get("keepdims", 1) else _flat(ctx, node, made)
+    rank, shape = len(view.shape), view.shape
+    found = {a % rank for a in axes} if axes else set()
+    space = {i + 1 for i, (_, axis) in enumerate(view.dims) if axis != 2}
+    if not {i for i in space if shape[i] != 1} <= found <= space or not found or rank < 3 or not any(axis == 2 for _, axis in view.dims):
+        refuse(node, f"axes = {axes} of {shape} is not supported; supported: height and width")
+    view = _whole(ctx, node, view)
+    made = view.but(dims=tuple((size, 2) if axis == 2 else (1, None) for size, axis in view.dims))
+    made = made if "Max" in node.op else _averaged(ctx, made, math.prod(shape[i] for i in space))
+    if node.attributes.get("keepdims", 1):
+        return made
+    kept = tuple(d for i, d in enumerate(made.dims) if i + 1 not in found)
+    return _flat(ctx, node, made) if len(kept) == 1 else made.but(dims=kept)
 
 
 def _border(ctx: Context, node: OnnxNode, view: View, source: str, pads: tuple[int, int, int, int], value: Fraction) -> str:
@@ -274,7 +303,9 @@ def resize(ctx: Context, node: OnnxNode, values: Values) -> View:
     if a.get("mode", "nearest") != "nearest" or a.get("antialias", 0) or a.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         refuse(node, f"mode = {a.get('mode')!r} is not supported; supported: 'nearest'")
     old, new = view.shape, None
-    scales = values[1 if node.op == "Upsample" else 2] if len(values) > 1 + (node.op != "Upsample") else None
+    old_form = node.op == "Upsample" or ctx.file.opset < 11         # Resize of opset 10 is Upsample by another name
+    place = 1 if old_form else 2
+    scales = values[place] if len(values) > place else None
     sizes = values[3] if len(values) > 3 else None
     if isinstance(sizes, Const) and sizes.value.size:
         new = [int(v) for v in sizes.value.reshape(-1)]
@@ -286,8 +317,8 @@ def resize(ctx: Context, node: OnnxNode, values: Values) -> View:
         new = [int(s * f) for s, f in zip(old, factors, strict=True)]
     if a.get("axes") or len(new) != len(old) or any(n % o for n, o in zip(new, old, strict=True)):
         refuse(node, f"{old} to {new} is not supported; supported: integer factors")
-    mode, nearest = a.get("coordinate_transformation_mode", "asymmetric" if node.op == "Upsample" else "half_pixel"), a.get("nearest_mode", "round_prefer_floor")
-    if node.op == "Upsample":
+    mode, nearest = a.get("coordinate_transformation_mode", "asymmetric" if old_form else "half_pixel"), a.get("nearest_mode", "round_prefer_floor")
+    if old_form:
         nearest = "floor"
     factor = {0: 1, 1: 1}
     for (size, axis), to in zip(view.dims, new[1:], strict=True):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,14 @@ from .tflite_worker import run_micro
 __all__ = ["compare_tflite"]
 
 _BATCH = 4
+
+
+def _laid_out(details: dict[str, Any], values: np.ndarray) -> np.ndarray:
+    """Return inputs in the file's own shape; a TRANSPOSE behind its input is undone."""
+    if details["order"] is not None:
+        shape, order = details["order"]
+        values = np.ascontiguousarray(values.reshape(-1, *(shape[p] for p in order[1:])).transpose(np.argsort(order)))
+    return values.reshape(-1, *details["shape"][1:])
 
 
 def compare_tflite(imported: Imported, codes: np.ndarray, say: Callable[[str], None] = lambda text: None) -> Report:
@@ -50,7 +59,7 @@ def compare_tflite(imported: Imported, codes: np.ndarray, say: Callable[[str], N
             values = ((batch - zero).astype(np.float32) * np.float32(scale)).astype(np.float32)
         else:
             values = batch.astype(np.dtype(details["dtype"].lower()))
-        found = run_micro(details["content"], values.reshape(-1, *details["shape"][1:]), list(edges.values()))
+        found = run_micro(details["content"], _laid_out(details, values), list(edges.values()))
         ours = interp.run(graph, batch)
         for edge, tensor in edges.items():
             tallies[edge].add(ours[edge], found[tensor].astype(np.int64).reshape(ours[edge].shape))

@@ -23,13 +23,20 @@ def _edge_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (1, *shape[1:]) if len(shape) == 3 else shape[1:]
 
 
+def _same_stream(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Return whether two shapes of an edge are one line of pixels, along the width or the height."""
+    return len(a) == len(b) == 3 and a[2] == b[2] and a[0] * a[1] == b[0] * b[1] and 1 in a[:2] and 1 in b[:2]
+
+
 class _Importer:
     def __init__(self, path: Path, name: str, say: Callable[[str], None]) -> None:
         self.model = read_tflite(path)
         self.b = Builder(name)
         self.say = say
         self.edge: dict[int, str] = {}             # tensor -> edge
-        self.softmax: Tensor | None = None
+        self.softmax: Tensor | None = None         # what the function behind the output reads, where one is left out
+        self.tail: set[int] = set()                # tensors behind it
+        self.order: tuple[tuple[int, ...], tuple[int, ...]] | None = None      # shape and permutation, where a TRANSPOSE turns the input
         self.shapes: set[int] = set()
         self.grid: tuple[float, int] | None = None             # of the input, where the file takes floats
 
@@ -40,6 +47,8 @@ class _Importer:
 
     def int8(self, op: Op, t: Tensor) -> Tensor:
         """Refuse tensors that are not int8 with one scale."""
+        if t.dtype == "UINT8":
+            raise ModelError(f"{op.text}: tensor '{t.name}' has the type UINT8; supported: INT8, and UINT8 in front of the first QUANTIZE or behind the last")
         if t.dtype != "INT8":
             raise ModelError(f"{op.text}: tensor '{t.name}' has the type {t.dtype}; supported: INT8. Convert with full integer quantization")
         if t.scale.size != 1:
@@ -76,7 +85,7 @@ class _Importer:
         graph = self.b.finish(last)
         x, y = m.tensors[m.inputs[0]], self.softmax or m.tensors[m.outputs[0]]
         return Imported(graph, "tflite", tuple(self.b.notes), dict(self.b.tensors), _meaning(x), _meaning(y),
-                        {"content": m.content, "dtype": x.dtype, "shape": x.shape, "grid": self.grid,
+                        {"content": m.content, "dtype": x.dtype, "shape": x.shape, "grid": self.grid, "order": self.order,
                          "names": {t.index: t.name.split(";")[0] or f"tensor {t.index}" for t in m.tensors}})
 
     def needed(self) -> set[int]:
@@ -101,12 +110,15 @@ class _Importer:
 
     def operator(self, op: Op) -> None:
         rule = _RULES.get(op.kind)
-        if op.kind in _SHAPES and all(i < 0 or self.model.tensors[i].data is not None or i in self.shapes or i in self.edge for i in op.inputs):
+        if op.kind in _SHAPES and all(i < 0 or self.model.tensors[i].data is not None or i in (self.edge if op.kind == "SHAPE" else self.shapes)
+                                      for i in op.inputs):
             self.shapes.update(op.outputs)
             return
         if op.kind == "TOPK_V2":
             raise ModelError(f"{op.text} is not supported: TensorFlow Lite Micro, which says here what is exact, has no kernel for it; take ARG_MAX, "
                              "or end in what it ranks")
+        if op.kind in _SHAPES:
+            raise ModelError(f"{op.text} of the network's data is not supported; supported: of shapes")
         if rule is None:
             raise ModelError(f"{op.text} is not supported; supported: {', '.join(sorted({*_RULES, *_SHAPES}))}")
         if len(op.outputs) != 1 or "BuiltinOptions2" in op.options:
@@ -118,11 +130,11 @@ class _Importer:
             raise FormatError(f"{op.text} lacks its options ({error})") from None
         self.edge[out.index] = edge
         shape = self.b.edges[edge].shape
-        if shape != _edge_shape(out.shape) or out.shape[:1] != (1,):
+        if shape != _edge_shape(out.shape) and not _same_stream(shape, _edge_shape(out.shape)) or out.shape[:1] != (1,):
             if math.prod(out.shape) == math.prod(shape) and op.kind not in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS"):
                 return                             # a fully connected layer that keeps axes of 1
             raise FormatError(f"{op.text}: the file says that its result has the shape {out.shape}, but it has {(1, *shape)}")
-        if out is not self.softmax and op.kind not in ("SOFTMAX", "DEQUANTIZE"):
+        if out is not self.softmax and op.kind != "DEQUANTIZE" and out.index not in self.tail:
             self.b.tensors[edge] = out.index
 
 
@@ -147,10 +159,11 @@ def _conv(self: _Importer, op: Op, out: Tensor, name: str) -> str:
 def _fully_connected(self: _Importer, op: Op, out: Tensor, name: str) -> str:
     x = self.int8(op, self.tensor(op, op.inputs[0]))
     source = self.source(op, 0)
-    w = self.tensor(op, op.inputs[1])
-    if len(self.b.edges[source].shape) != 1:
-        if len(w.shape) != 2 or math.prod(self.b.edges[source].shape) != w.shape[1]:
-            raise ModelError(f"{op.text} works on {self.b.edges[source].shape} pixel by pixel, which is not supported; use a 1x1 CONV_2D")
+    w, shape = self.tensor(op, op.inputs[1]), self.b.edges[source].shape
+    pixelwise = len(w.shape) == 2 and math.prod(shape) != w.shape[1] == shape[-1]
+    if pixelwise and out.shape != (*x.shape[:-1], w.shape[0]):
+        raise ModelError(f"{op.text} makes {out.shape} of {x.shape}, which puts pixels into the batch; supported: keep_num_dims = True, or a 1x1 CONV_2D")
+    if len(shape) != 1 and not pixelwise:
         source = self.b.add(ir.Flatten(self.b.unique(f"{name}.flat"), (source,)))
     bias = self.model.tensors[op.inputs[2]] if len(op.inputs) > 2 and op.inputs[2] >= 0 else None
     return layers.fully_connected(self.b, name, op, source, x, w, bias, self.int8(op, out))
@@ -181,10 +194,32 @@ def _max_pool(self: _Importer, op: Op, out: Tensor, name: str) -> str:
     x = self.tensor(op, op.inputs[0])
     _same_scale(self, op, x, out)
     source, o = self.source(op, 0), op.options
+    size, turned = layers.image(self.b, source, x)
     kernel, stride = (o["FilterHeight"], o["FilterWidth"]), (o["StrideH"], o["StrideW"])
-    height, width = self.b.edges[source].shape[:2]
-    self.b.add(ir.MaxPool2d(name, (source,), kernel, stride, layers.padding(op, (height, width), kernel, stride)))
+    pads = layers.padding(op, size, kernel, stride)
+    self.b.add(ir.MaxPool2d(name, (source,), layers.turn(kernel, turned), layers.turn(stride, turned), layers.turn(pads, turned)))
     return _clamped(self, op, out, name)
+
+
+def _reduce_max(self: _Importer, op: Op, out: Tensor, name: str) -> str:
+    x = self.tensor(op, op.inputs[0])
+    _same_scale(self, op, x, out)
+    source = self.source(op, 0)
+    _whole_image(self, op, x)
+    size = self.b.edges[source].shape[0], self.b.edges[source].shape[1]
+    return _squeezed(self, out, name, self.b.add(ir.MaxPool2d(name, (source,), size, size)))
+
+
+def _whole_image(self: _Importer, op: Op, x: Tensor) -> None:
+    """Refuse axes that leave some of the image; those of 1 do not count."""
+    axes, rank = self.tensor(op, op.inputs[1]), len(x.shape)
+    found = {int(a) % rank for a in axes.data.reshape(-1)} if axes.data is not None and rank else set()
+    if rank not in (3, 4) or not {a for a in range(1, rank - 1) if x.shape[a] != 1} <= found <= set(range(1, rank - 1)) or not found:
+        raise ModelError(f"{op.text}: axes {sorted(found)} of {x.shape} are not supported; supported: height and width")
+
+
+def _squeezed(self: _Importer, out: Tensor, name: str, edge: str) -> str:
+    return edge if len(_edge_shape(out.shape)) == 3 else self.b.add(ir.Flatten(self.b.unique(f"{name}.flat"), (edge,)))
 
 
 def _clamped(self: _Importer, op: Op, out: Tensor, name: str) -> str:
@@ -195,18 +230,17 @@ def _clamped(self: _Importer, op: Op, out: Tensor, name: str) -> str:
 
 def _mean(self: _Importer, op: Op, out: Tensor, name: str) -> str:
     x = self.int8(op, self.tensor(op, op.inputs[0]))
-    axes = self.tensor(op, op.inputs[1])
-    rank = len(x.shape)
-    found = sorted({int(a) % rank for a in axes.data.reshape(-1)}) if axes.data is not None and rank else None
-    if rank not in (3, 4) or found != list(range(1, rank - 1)):
-        raise ModelError(f"{op.text}: axes {found} of {x.shape} are not supported; supported: height and width")
-    edge = layers.mean(self.b, name, op, self.source(op, 0), x, self.int8(op, out))
-    return edge if op.options["KeepDims"] else self.b.add(ir.Flatten(self.b.unique(f"{name}.flat"), (edge,)))
+    _whole_image(self, op, x)
+    return _squeezed(self, out, name, layers.mean(self.b, name, op, self.source(op, 0), x, self.int8(op, out)))
 
 
 def _quantize(self: _Importer, op: Op, out: Tensor, name: str) -> str:
     x = self.tensor(op, op.inputs[0])
-    self.int8(op, out)
+    if x.index in self.tail:
+        return _behind(self, op, out)
+    last = out.dtype == "UINT8" and out.index == self.model.outputs[0] and out.scale.size == 1
+    if not last:
+        self.int8(op, out)
     if x.dtype == "FLOAT32" and x.index == self.model.inputs[0] and not self.edge:
         self.b.note(f"The input is taken behind {op.text}: {_meaning(out)}")
         self.b.tensors["input"] = out.index
@@ -215,11 +249,15 @@ def _quantize(self: _Importer, op: Op, out: Tensor, name: str) -> str:
     if x.dtype not in ("INT8", "UINT8") or x.scale.size != 1:
         raise ModelError(f"{op.text} from {x.dtype} with {x.scale.size} scales is not supported; supported: INT8 or UINT8 with one scale")
     factor = np.array([float(x.scale[0]) / float(out.scale[0])])
-    return layers.rescale(self.b, name, self.source(op, 0), op, factor, int(out.zero[0]), -128, 127, -int(x.zero[0]))
+    lo, hi = (0, 255) if last else (-128, 127)
+    return layers.rescale(self.b, name, self.source(op, 0), op, factor, int(out.zero[0]), lo, hi, -int(x.zero[0]))
 
 
 def _dequantize(self: _Importer, op: Op, out: Tensor, name: str) -> str:
-    x = self.int8(op, self.tensor(op, op.inputs[0]))
+    x = self.tensor(op, op.inputs[0])
+    if x.index in self.tail:
+        return _behind(self, op, out)
+    self.int8(op, x)
     if out.index != self.model.outputs[0]:
         raise ModelError(f"{op.text} in the middle of a network is not supported; supported: as the last operator")
     self.softmax = self.softmax or x
@@ -227,12 +265,26 @@ def _dequantize(self: _Importer, op: Op, out: Tensor, name: str) -> str:
     return self.source(op, 0)
 
 
+def _behind(self: _Importer, op: Op, out: Tensor) -> str:
+    """Leave out an operator behind one that is left out."""
+    self.tail.add(out.index)
+    self.b.note(f"{op.text} is left out, as it follows what is")
+    return self.source(op, 0)
+
+
 def _softmax(self: _Importer, op: Op, out: Tensor, name: str) -> str:
     x = self.int8(op, self.tensor(op, op.inputs[0]))
-    followers = [o for o in self.model.ops if out.index in o.inputs and o.kind != "DEQUANTIZE"]
-    if followers:
-        raise ModelError(f"{op.text} in the middle of a network is not supported; supported: as the last operator")
+    behind = {out.index}
+    for other in self.model.ops[op.index + 1:]:
+        if behind & set(other.inputs):
+            if other.kind not in ("QUANTIZE", "DEQUANTIZE"):
+                raise ModelError(f"{op.text} in the middle of a network is not supported; supported: as the last operator")
+            behind |= set(other.outputs)
     source, self.softmax = self.source(op, 0), x
+    self.tail.add(out.index)
+    if op.kind == "LOGISTIC":
+        self.b.note(f"{op.text} is left out: the output is its input, {_meaning(x)}. It rises with its input: positive inputs are above a half")
+        return source
     classes = self.b.edges[source].shape[-1]
     sure = 256 * (1 - math.exp(-float(op.options["Beta"]) * float(x.scale[0]))) > classes
     self.b.note(f"{op.text} is left out: the output is its input, {_meaning(x)}. The largest value stays the largest"
@@ -255,18 +307,39 @@ def _reshape(self: _Importer, op: Op, out: Tensor, name: str) -> str:
     _same_scale(self, op, x, out)
     source = self.source(op, 0)
     old, new = self.b.edges[source].shape, _edge_shape(out.shape)
-    if old == new:
+    if old == new or _same_stream(old, new):
         return source
     if math.prod(old) != math.prod(new) or out.shape[:1] != (1,):
         raise ModelError(f"{op.text}: {x.shape} to {out.shape} changes the batch")
     if len(new) == 1:
         return self.b.add(ir.Flatten(name, (source,)))
     node = self.b.nodes[source]
+    if isinstance(node, ir.Flatten) and (self.b.edges[node.inputs[0]].shape == new or _same_stream(self.b.edges[node.inputs[0]].shape, new)):
+        return node.inputs[0]
     if self.b.private(source, ir.Input) and len(new) == 3:
         self.b.replace_node(replace(node, shape=new))          # type: ignore[call-arg]
         self.b.note(f"The input has the shape {new}, which {op.text} gives it")
         return source
     raise ModelError(f"{op.text}: {x.shape} to {out.shape} is not supported; supported: flattening, and any shape right behind the input")
+
+
+def _transpose(self: _Importer, op: Op, out: Tensor, name: str) -> str:
+    x, perm = self.int8(op, self.tensor(op, op.inputs[0])), self.tensor(op, op.inputs[1]).data
+    _same_scale(self, op, x, out)
+    source, rank = self.source(op, 0), len(x.shape)
+    order = [] if perm is None else [int(p) for p in perm.reshape(-1)]
+    if sorted(order) != list(range(rank)) or out.shape != tuple(x.shape[p] for p in order):
+        raise FormatError(f"{op.text}: the permutation {order} does not go with {x.shape} to {out.shape}")
+    wide = [p for p in order if x.shape[p] != 1]
+    if order[0] == 0 and wide == sorted(wide) and _edge_shape(out.shape)[-1] == self.b.edges[source].shape[-1]:
+        return source                              # only axes of 1 move
+    node = self.b.nodes[source]
+    if order[0] == 0 and self.order is None and self.b.private(source, ir.Input):
+        self.b.replace_node(replace(node, shape=_edge_shape(out.shape)))       # type: ignore[call-arg]
+        self.order = x.shape, tuple(order)
+        self.b.note(f"The input has the shape {_edge_shape(out.shape)}, which {op.text} gives it: the file's axes {order[1:]}")
+        return source
+    raise ModelError(f"{op.text}: the permutation {order} of {x.shape} is not supported; supported: right behind the input, and axes of 1")
 
 
 def _pad(self: _Importer, op: Op, out: Tensor, name: str) -> str:
@@ -281,7 +354,9 @@ def _pad(self: _Importer, op: Op, out: Tensor, name: str) -> str:
     if pads is None or pads.shape != (len(x.shape), 2) or (pads < 0).any() or len(x.shape) not in (3, 4) or pads[0].any() or pads[-1].any():
         raise ModelError(f"{op.text}: paddings {None if pads is None else pads.tolist()} are not supported; supported: constants for height and width")
     rows = pads[1] if len(x.shape) == 4 else (0, 0)
-    return self.b.add(ir.Pad(name, (self.source(op, 0),), (int(rows[0]), int(pads[-2][0]), int(rows[1]), int(pads[-2][1])), value))
+    source = self.source(op, 0)
+    border = int(rows[0]), int(pads[-2][0]), int(rows[1]), int(pads[-2][1])
+    return self.b.add(ir.Pad(name, (source,), layers.turn(border, layers.image(self.b, source, x)[1]), value))
 
 
 def _concat(self: _Importer, op: Op, out: Tensor, name: str) -> str:
@@ -301,10 +376,11 @@ def _resize(self: _Importer, op: Op, out: Tensor, name: str) -> str:
     source = self.source(op, 0)
     if op.options["AlignCorners"]:
         raise ModelError(f"{op.text}: align_corners = True is not supported; supported: False")
-    old, new = self.b.edges[source].shape, _edge_shape(out.shape)
+    old, new = _edge_shape(x.shape), _edge_shape(out.shape)
     if len(out.shape) != 4 or new[0] % old[0] or new[1] % old[1] or new[2] != old[2]:
         raise ModelError(f"{op.text}: {x.shape} to {out.shape} is not supported; supported: integer factors")
-    return self.b.add(ir.Upsample(name, (source,), (new[0] // old[0], new[1] // old[1])))
+    factor = layers.turn((new[0] // old[0], new[1] // old[1]), layers.image(self.b, source, x)[1])
+    return self.b.add(ir.Upsample(name, (source,), factor))
 
 
 def _argmax(self: _Importer, op: Op, out: Tensor, name: str) -> str:
@@ -319,8 +395,8 @@ def _argmax(self: _Importer, op: Op, out: Tensor, name: str) -> str:
 
 _RULES: dict[str, Callable[[_Importer, Op, Tensor, str], str]] = {
     "CONV_2D": _conv, "DEPTHWISE_CONV_2D": _conv, "FULLY_CONNECTED": _fully_connected, "ADD": _add, "AVERAGE_POOL_2D": _average,
-    "MAX_POOL_2D": _max_pool, "MEAN": _mean, "QUANTIZE": _quantize, "DEQUANTIZE": _dequantize, "SOFTMAX": _softmax, "RELU": _relu,
-    "RELU6": _relu, "RESHAPE": _reshape, "SQUEEZE": _reshape, "EXPAND_DIMS": _reshape, "PAD": _pad, "PADV2": _pad,
+    "MAX_POOL_2D": _max_pool, "MEAN": _mean, "REDUCE_MAX": _reduce_max, "QUANTIZE": _quantize, "DEQUANTIZE": _dequantize, "SOFTMAX": _softmax, "LOGISTIC": _softmax, "RELU": _relu,
+    "RELU6": _relu, "RESHAPE": _reshape, "SQUEEZE": _reshape, "EXPAND_DIMS": _reshape, "TRANSPOSE": _transpose, "PAD": _pad, "PADV2": _pad,
     "CONCATENATION": _concat, "RESIZE_NEAREST_NEIGHBOR": _resize, "ARG_MAX": _argmax,
 }
 

@@ -4,6 +4,7 @@ Edges carry the file's raw codes, zero point included: zero points go into biase
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from .builder import Builder, weight_format
 from .tflite_file import Op, Tensor
 from .tflite_math import activation_range, mean_multiplier, multiply, quantize_multiplier, quantize_multipliers
 
-__all__ = ["conv", "fully_connected", "add", "average", "mean", "rescale", "activation", "padding"]
+__all__ = ["conv", "fully_connected", "add", "average", "mean", "rescale", "activation", "padding", "image", "turn"]
 
 _ACTIVATIONS = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6")
 _INT32 = 1 << 31
@@ -29,6 +30,17 @@ def activation(op: Op) -> str:
         raise ModelError(f"{op.text}: fused_activation_function = {({4: 'TANH', 5: 'SIGN_BIT'}.get(number, number))} is not supported; "
                          f"supported: {', '.join(_ACTIVATIONS)}")
     return _ACTIVATIONS[number]
+
+
+def image(b: Builder, source: str, x: Tensor) -> tuple[tuple[int, int], bool]:
+    """Return height and width of a tensor, and whether its edge, a line of pixels, lies along the other axis."""
+    height, width = (1, *x.shape)[-3:-1] if len(x.shape) == 3 else x.shape[1:3]
+    return (height, width), b.edges[source].shape[:2] != (height, width)
+
+
+def turn(pairs: tuple[int, ...], turned: bool) -> Any:
+    """Return (vertical, horizontal) or (top, left, bottom, right) of a tensor as its edge needs them."""
+    return tuple(pairs[i ^ 1] for i in range(len(pairs))) if turned else pairs
 
 
 def padding(op: Op, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int],
@@ -102,7 +114,8 @@ def _format(weight: np.ndarray) -> FixedPoint:
 
 def conv(b: Builder, name: str, op: Op, source: str, x: Tensor, w: Tensor, bias: Tensor | None, out: Tensor) -> str:
     """CONV_2D (with groups) and DEPTHWISE_CONV_2D."""
-    height, width, channels = b.edges[source].shape
+    size, turned = image(b, source, x)
+    channels = b.edges[source].shape[-1]
     depthwise = op.kind == "DEPTHWISE_CONV_2D"
     if len(w.shape) != 4 or (depthwise and w.shape[0] != 1):
         raise ModelError(f"{op.text}: weights of the shape {w.shape} are not supported")
@@ -122,15 +135,17 @@ def conv(b: Builder, name: str, op: Op, source: str, x: Tensor, w: Tensor, bias:
         groups = channels // w.shape[3]
     o = op.options
     stride, dilation = (o["StrideH"], o["StrideW"]), (o["DilationHFactor"], o["DilationWFactor"])
-    pads = padding(op, (height, width), weight.shape[1:3], stride, dilation)
+    pads = padding(op, size, weight.shape[1:3], stride, dilation)
     zero = int(x.zero[0])
     total = _bias(op, bias, outputs) - zero * weight.reshape(outputs, -1).sum(axis=1)
-    b.add(ir.Conv2d(name, (source,), weight, total, _format(weight), stride, pads, dilation, groups, zero))
+    weight = weight.swapaxes(1, 2) if turned else weight
+    b.add(ir.Conv2d(name, (source,), weight, total, _format(weight), turn(stride, turned), turn(pads, turned), turn(dilation, turned),
+                    groups, zero))
     return rescale(b, f"{name}.act", name, op, _factors(x, scales, out), int(out.zero[0]), *_clamp(op, out))
 
 
 def fully_connected(b: Builder, name: str, op: Op, source: str, x: Tensor, w: Tensor, bias: Tensor | None, out: Tensor) -> str:
-    """FULLY_CONNECTED on a flat edge; a zero point of per-tensor weights counts."""
+    """FULLY_CONNECTED on a flat edge, or of each pixel of another; a zero point of per-tensor weights counts."""
     if op.options.get("WeightsFormat", 0):
         raise ModelError(f"{op.text}: weights_format = {op.options['WeightsFormat']} is not supported; supported: DEFAULT (0)")
     if len(w.shape) != 2:
@@ -142,7 +157,10 @@ def fully_connected(b: Builder, name: str, op: Op, source: str, x: Tensor, w: Te
     assert w.data is not None
     weight = w.data.astype(np.int64) - int(w.zero[0])
     zero = int(x.zero[0])
-    b.add(ir.Linear(name, (source,), weight, _bias(op, bias, outputs) - zero * weight.sum(axis=1), _format(weight)))
+    total = _bias(op, bias, outputs) - zero * weight.sum(axis=1)
+    flat = len(b.edges[source].shape) == 1
+    b.add(ir.Linear(name, (source,), weight, total, _format(weight)) if flat else
+          ir.Conv2d(name, (source,), weight[:, None, None, :], total, _format(weight)))
     factors = _factors(x, scales[:1] if w.scale.size == 1 else scales, out)
     return rescale(b, f"{name}.act", name, op, factors, int(out.zero[0]), *_clamp(op, out))
 
@@ -186,17 +204,17 @@ def _divide(count: int) -> Callable[[np.ndarray], np.ndarray]:
 
 def average(b: Builder, name: str, op: Op, source: str, x: Tensor, out: Tensor) -> str:
     """AVERAGE_POOL_2D: the mean of the raw codes, half away from zero; windows that overlap the border are refused."""
-    height, width, _ = b.edges[source].shape
+    size, turned = image(b, source, x)
     o = op.options
     kernel, stride = (o["FilterHeight"], o["FilterWidth"]), (o["StrideH"], o["StrideW"])
-    pads = padding(op, (height, width), kernel, stride)
+    pads = padding(op, size, kernel, stride)
     if any(pads):
         raise ModelError(f"{op.text}: padding = SAME makes windows of different sizes at the border (pads {pads}), which is not supported; "
                          "supported: windows that lie inside the image")
-    if kernel == (height, width):
+    if kernel == size:
         b.add(ir.GlobalAvgPool2d(name, (source,)))
     else:
-        b.add(ir.AvgPool2d(name, (source,), kernel, stride))
+        b.add(ir.AvgPool2d(name, (source,), turn(kernel, turned), turn(stride, turned)))
     lo, hi = _clamp(op, out)
     low, high = b.ranges(name)
     table = threshold_table(_divide(kernel[0] * kernel[1]), low[:1], high[:1], lo, hi)

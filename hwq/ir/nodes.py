@@ -91,7 +91,7 @@ class Conv2d(Node):
     weight_format : Format
         Format of the ROM words.
     stride, dilation : (int, int)
-        Vertical, horizontal.
+        Vertical, horizontal. A dilation along an axis where the kernel has one tap says nothing, and becomes 1.
     pads : (top, left, bottom, right)
         Pixels.
     pad_value : int
@@ -108,6 +108,12 @@ class Conv2d(Node):
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     pad_value: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weight.ndim == 4:
+            down, right = (1 if taps == 1 and step > 1 else step for taps, step in zip(self.weight.shape[1:3], self.dilation, strict=True))
+            object.__setattr__(self, "dilation", (down, right))
 
 
 @dataclass(frozen=True, eq=False)

@@ -127,7 +127,7 @@ class Layer:
     @property
     def wires(self) -> bool:
         """Whether the layer can be wired: its weights as adders behind a shift window."""
-        once = self.weight.shape[1:3] == (1, 1) and all(getattr(self.main, key, (1, 1)) == (1, 1) for key in ("stride", "dilation"))
+        once = self.weight.shape[1:3] == (1, 1) and getattr(self.main, "stride", (1, 1)) == (1, 1)
         return self.shifts or (self.groups == 1 and once)
 
     def styles(self, technology: Technology) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ class QuantizedModel(nn.Module):
     input_spec : InputSpec
         The input codes.
     input_shape : tuple of int
-        (c, h, w) or (features,).
+        (c, h, w), of 1-D networks (c, 1, length), or (features,).
     float_weights : bool
         In training mode, compute with the float weights instead of their levels; false by default.
     scales_fixed : bool
@@ -83,13 +83,17 @@ class QuantizedModel(nn.Module):
                 norm.eval()
         return self
 
-    def _check(self, x: torch.Tensor) -> None:
+    def _checked(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the input, a line as an image of height 1."""
+        if x.ndim == 3 and len(self.input_shape) == 3 and self.input_shape[1] == 1:
+            x = x.unsqueeze(2)
         if tuple(x.shape[1:]) != self.input_shape:
             raise ModelError(f"Input must have the shape (n, {', '.join(map(str, self.input_shape))}), not {tuple(x.shape)}")
+        return x
 
     def steps(self, x: torch.Tensor) -> Iterator[tuple[Stage, Step]]:
         """Yield every integer edge in order, from reals ``x`` as torch is fed; float64, channels first."""
-        self._check(x)
+        x = self._checked(x)
         values = _Values(self, (self.input_spec.codes(x), self.input_spec.grid))
         for stage in self:
             for step in stage.steps(*values.take(stage)):
@@ -102,7 +106,7 @@ class QuantizedModel(nn.Module):
             with torch.no_grad():
                 *_, (_, (_, codes, grid)) = self.steps(x)
             return codes * 2.0 ** -grid.frac_bits / grid.divide
-        self._check(x)
+        x = self._checked(x)
         train_grid: Grid | None = self.input_spec.grid
         values = _Values(self, (x, train_grid))
         for stage in self:

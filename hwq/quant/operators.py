@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from ..errors import ModelError
+from .lines import wide
 
 __all__ = ["Found", "SUPPORTED", "layer", "function", "refuse"]
 
-SUPPORTED = ("Conv2d, Linear, BatchNorm1d/2d behind them, ReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d(1) or mean over (2, 3), "
-             "additions, concatenations along the channels, ZeroPad2d, Upsample (nearest), Flatten, Dropout, Identity, and the "
-             "functions relu, max_pool2d, avg_pool2d, adaptive_avg_pool2d, add, cat, pad, interpolate, flatten, view, reshape, dropout")
+SUPPORTED = ("Conv1d/2d, Linear, BatchNorm1d/2d behind them, ReLU, MaxPool1d/2d, AvgPool1d/2d, AdaptiveAvgPool1d/2d(1) or mean over the image, "
+             "additions, concatenations along the channels, ZeroPad1d/2d, Upsample (nearest), Flatten, Dropout, Identity, and the "
+             "functions relu, max_pool1d/2d, avg_pool1d/2d, adaptive_avg_pool1d/2d, add, cat, pad, interpolate, flatten, view, reshape, squeeze, dropout")
 
 Shape = tuple[int, ...]
 Pads = tuple[int, int, int, int]
@@ -79,7 +80,7 @@ def _avg_pool(name: str, kernel_size: Any, stride: Any = None, padding: Any = 0,
 
 
 def _adaptive(name: str, size: Any) -> Found:
-    if size not in (1, (1, 1), [1, 1]):
+    if size not in (1, (1,), [1], (1, 1), [1, 1]):
         refuse(name, "output_size", size, "1 (global average)")
     return Found("gap")
 
@@ -104,7 +105,7 @@ def _upsample(name: str, shape: Shape, out: Shape, mode: str) -> Found:
 
 
 def layer(name: str, module: nn.Module, shape: Shape, out: Shape) -> Found:
-    """Return what a layer is; ``shape`` and ``out`` are those of its input and output, without the batch.
+    """Return what a layer is; ``shape`` and ``out`` are those of its input and output, without the batch; 1-D ones are `widened`.
 
     Raises
     ------
@@ -136,10 +137,10 @@ def layer(name: str, module: nn.Module, shape: Shape, out: Shape) -> Found:
     if kind in (nn.Upsample, nn.UpsamplingNearest2d):
         return _upsample(name, shape, out, str(module.mode))
     if kind is nn.Flatten:
-        if module.start_dim != 1 or module.end_dim not in (-1, len(shape)):
+        if module.start_dim != 1 or len(out) != 1:
             refuse(name, "start_dim, end_dim", (module.start_dim, module.end_dim), "1, -1")
         return Found("flatten")
-    if isinstance(module, nn.Dropout | nn.Dropout2d | nn.Identity):
+    if isinstance(module, nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Identity):
         return Found("")
     raise ModelError(f"Node '{name}': layer {kind.__name__} is not supported; supported: {SUPPORTED}")
 
@@ -152,9 +153,10 @@ def _given(node: fx.Node, *names: str) -> dict[str, Any]:
 
 def _mean(name: str, node: fx.Node, shape: Shape) -> Found:
     given = _given(node, "dim", "keepdim")
-    axes = given.get("dim")
-    if len(shape) != 3 or not isinstance(axes, tuple | list) or sorted(a % 4 for a in axes) != [2, 3]:
-        refuse(name, "dim", axes, "(2, 3), the whole image")
+    axes, rank = given.get("dim"), len(shape) + 1
+    places = [axes] if isinstance(axes, int) else axes
+    if rank not in (3, 4) or not isinstance(places, tuple | list) or sorted(a % rank for a in places) != list(range(2, rank)):
+        refuse(name, "dim", axes, "(2, 3), the whole image, or 2, the whole line")
     if given.get("dtype") is not None:
         refuse(name, "dtype", given["dtype"], "None")
     return Found("gap" if given.get("keepdim") else "gap+flatten")
@@ -171,6 +173,22 @@ def _flatten(name: str, node: fx.Node, shape: Shape, out: Shape) -> Found:
     if out != (size,):
         refuse(name, f"shape behind {_called(node)}", out, f"({size},): all but the batch in one axis")
     return Found("flatten")
+
+
+def _squeeze(name: str, node: fx.Node, shape: Shape, out: Shape) -> Found:
+    if wide(out) == wide(shape):
+        return Found("")
+    if len(shape) < 2 or out != shape[:1] or any(size != 1 for size in shape[1:]):
+        refuse(name, "shape behind squeeze", out, "the channels alone, of one pixel")
+    return Found("flatten")
+
+
+def _lined(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a 1-D window as those of a 2-D one of height 1."""
+    def one(value: Any) -> int:
+        return int(value[0] if isinstance(value, tuple | list) else value)
+    ends = {"kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1}
+    return {key: (ends[key], one(value)) if key in ends and value not in (None, (), []) else value for key, value in given.items()}
 
 
 def _add(name: str, node: fx.Node, shape: Shape, out: Shape) -> Found:
@@ -193,7 +211,8 @@ def _concat(name: str, node: fx.Node, shape: Shape, out: Shape) -> Found:
 
 def _called(node: fx.Node) -> str:
     target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
-    return "max_pool2d" if target in ("boolean_dispatch", "_max_pool2d", "fn") and node.name.startswith("max_pool2d") else target
+    windows = [name for name in ("max_pool1d", "max_pool2d") if node.name.startswith(name)]
+    return windows[0] if windows and target in ("boolean_dispatch", "_max_pool1d", "_max_pool2d", "fn") else target
 
 
 _FUNCTIONS: list[tuple[tuple[Any, ...], Callable[[str, fx.Node, Shape, Shape], Found]]] = [
@@ -202,13 +221,18 @@ _FUNCTIONS: list[tuple[tuple[Any, ...], Callable[[str, fx.Node, Shape, Shape], F
         name, **_given(node, "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"))),
     ((F.avg_pool2d,), lambda name, node, shape, out: _avg_pool(
         name, **_given(node, "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"))),
-    ((F.adaptive_avg_pool2d,), lambda name, node, shape, out: _adaptive(name, _given(node, "output_size").get("output_size"))),
+    ((F.max_pool1d, torch.max_pool1d), lambda name, node, shape, out: _max_pool(
+        name, **_lined(_given(node, "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")))),
+    ((F.avg_pool1d, torch.avg_pool1d), lambda name, node, shape, out: _avg_pool(
+        name, **_lined(_given(node, "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")))),
+    ((F.adaptive_avg_pool2d, F.adaptive_avg_pool1d, torch.adaptive_avg_pool1d), lambda name, node, shape, out: _adaptive(name, _given(node, "output_size").get("output_size"))),
     ((torch.mean, "mean"), lambda name, node, shape, out: _mean(name, node, shape)),
     ((torch.flatten, "flatten", "view", "reshape", torch.reshape), _flatten),
-    ((F.dropout, F.dropout2d, "contiguous"), lambda name, node, shape, out: Found("")),
+    ((torch.squeeze, "squeeze", torch.unsqueeze, "unsqueeze"), _squeeze),
+    ((F.dropout, F.dropout1d, F.dropout2d, "contiguous"), lambda name, node, shape, out: Found("")),
     ((F.pad,), lambda name, node, shape, out: _pad(name, **_given(node, "pad", "mode", "value"))),
     ((F.interpolate, F.upsample), lambda name, node, shape, out: _upsample(
-        name, shape, out, _given(node, "size", "scale_factor", "mode").get("mode", "nearest"))),
+        name, wide(shape), wide(out), _given(node, "size", "scale_factor", "mode").get("mode", "nearest"))),
     ((operator.add, operator.iadd, torch.add, "add", "add_"), _add),
     ((torch.cat, torch.concat, torch.concatenate), _concat),
 ]

@@ -13,6 +13,7 @@ from .activations import ActivationQuantizer
 from .drafts import Draft, drafts_of
 from .inputs import InputSpec
 from .joins import Add, Concat, Quantize, Relu
+from .lines import wide
 from .model import QuantizedModel
 from .patterns import assign
 from .stages import Stage, Weighted, batchnorm_line
@@ -55,8 +56,8 @@ def prepare(model: nn.Module, example_input: torch.Tensor, weights: Mapping[str,
     ----------
     model : nn.Module
         From one input to one output, of the layers and functions that `hwq.quant.operators` lists.
-    example_input : tensor (n, c, h, w) or (n, features)
-        For shapes only.
+    example_input : tensor (n, c, h, w), (n, c, length) or (n, features)
+        For shapes only. A 1-D network becomes one of height 1; the result takes inputs with and without that axis.
     weights : dict of pattern to spec, or one spec
         ``{"conv1": "dfp:b=8", "*": "po2:b=4"}``: exact names first, then patterns in order. Formats: see `hwq.formats`;
         scales that are left open follow the rules of `hwq.quant.weights`.
@@ -80,8 +81,8 @@ def prepare(model: nn.Module, example_input: torch.Tensor, weights: Mapping[str,
         raise ModelError(f"batchnorm must be 'fold' or 'keep', not {batchnorm!r}")
     if not isinstance(mult_bits, int) or not 2 <= mult_bits <= 24:
         raise ModelError(f"mult_bits must be an integer of 2..24, not {mult_bits!r}")
-    if example_input.ndim not in (2, 4):
-        raise ModelError(f"Example input must be (n, channels, height, width) or (n, features), not {tuple(example_input.shape)}")
+    if example_input.ndim not in (2, 3, 4):
+        raise ModelError(f"Example input must be (n, channels, height, width), (n, channels, length) or (n, features), not {tuple(example_input.shape)}")
     drafts = drafts_of(trace(model, example_input))
     layers = [draft.name for draft in drafts if draft.kind in ("conv", "linear")]
     weight_specs = assign(layers, weights, "weights")
@@ -95,7 +96,7 @@ def prepare(model: nn.Module, example_input: torch.Tensor, weights: Mapping[str,
             stages.append(_weighted(draft, sources, weight, quantizer, batchnorm, mult_bits))
         else:
             stages.append(_plain(draft, sources, quantizer, mult_bits))
-    prepared = QuantizedModel(stages, input or InputSpec(), tuple(example_input.shape[1:]))
+    prepared = QuantizedModel(stages, input or InputSpec(), wide(tuple(example_input.shape[1:])))
     return prepared.to(next(model.parameters()).device).train(model.training)
 
 

@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from ..errors import ModelError
+from .lines import wide, widened
 from .operators import Found, function, layer, refuse
 
 __all__ = ["Op", "trace"]
@@ -34,7 +35,7 @@ class Op:
     sources : tuple of int
         Places in the list of the operators that it reads; -1: the network's input.
     shape_in, shape_out : tuple of int
-        Without the batch; the first source's.
+        Without the batch, and at least (channels, 1, length); the first source's.
     """
 
     found: Found
@@ -65,7 +66,7 @@ def trace(model: nn.Module, example: torch.Tensor) -> list[Op]:
     ----------
     model : nn.Module
         Supported layers and functions, from one input to one output. Its mode is kept.
-    example : tensor (n, c, h, w) or (n, features)
+    example : tensor (n, c, h, w), (n, c, length) or (n, features)
         Any input; only its shape matters.
 
     Raises
@@ -185,7 +186,8 @@ class _Reader:
         module = None
         if node.op == "call_module":
             name, module = str(node.target), self.modules[str(node.target)]
-            found = layer(name, module, shape, out)
+            module = widened(module, shape)
+            found = layer(name, module, wide(shape), wide(out))
             if name in self.seen:
                 if found.kind in ("conv", "linear", "bn"):
                     raise ModelError(f"Layer '{name}' is used twice; supported: once each, for layers with weights")
@@ -199,6 +201,7 @@ class _Reader:
         if found.kind == "add" and shapes != [out, out]:
             refuse(name, "shapes of the operands", tuple(shapes), "two of one shape: nothing is broadcast")
         places = [self.place[source] for source in sources]
+        shape, out = wide(shape), wide(out)
         if found.kind == "gap+flatten":
             places = [self._append(Found("gap"), name, module, places, shape, (shape[0], 1, 1))]
             found, name, shape, module = Found("flatten"), self._name(f"{name}.flatten"), (shape[0], 1, 1), None

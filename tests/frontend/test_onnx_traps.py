@@ -77,8 +77,8 @@ class Net:
     def bn(self, channels, **attributes):
         return self.add("BatchNormalization", self.f32(channels), self.f32(channels), self.f32(channels), self.f32(channels, lo=0.1, hi=2.0), **attributes)
 
-    def bytes(self, output=None, shape=None, external=False, kind=TensorProto.FLOAT, version=2):
-        x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape or self.shape)
+    def bytes(self, output=None, shape=None, external=False, kind=TensorProto.FLOAT, version=2, input_kind=TensorProto.FLOAT):
+        x = helper.make_tensor_value_info("x", input_kind, shape or self.shape)
         y = helper.make_tensor_value_info(output or self.last, kind, None)
         graph = helper.make_graph(self.nodes, "g", [x], [y], self.constants)
         if external:
@@ -98,6 +98,13 @@ def start(**kw):
 
 def end(net, scale=0.11, zero=np.int8(-5)):
     return net.qdq(scale, zero).bytes()
+
+
+def normalized(shape=(1, 3, 6, 5), flatten=False):
+    """The images' mean and deviation a channel, in front of the quantizer."""
+    net, wide = Net(shape=shape), [3 if size == 3 else 1 for size in shape]
+    net.add("Sub", np.array([.485, .456, .406], np.float32).reshape(wide)).add("Div", np.array([.229, -.224, .225], np.float32).reshape(wide))
+    return (net.add("Flatten") if flatten else net).qdq(0.02)
 
 
 def flat(features=20, **kw):
@@ -315,7 +322,9 @@ TRAPS = {
     "concat_rows": (concat(2), "channels"),
     "max_pool": (pool("MaxPool", strides=[2, 2]), EXACT),
     "max_pool_pads": (pool("MaxPool", (3, 3), pads=[1, 1, 1, 1], strides=[2, 2]), EXACT),
-    "max_pool_ceil_mode": (pool("MaxPool", (2, 2), strides=[2, 2], ceil_mode=1), "ceil_mode = 1"),
+    "max_pool_ceil_mode": (pool("MaxPool", (2, 2), strides=[2, 2], ceil_mode=1), EXACT),
+    "max_pool_ceil_mode_with_pads": (pool("MaxPool", (3, 3), strides=[2, 2], pads=[1, 1, 0, 0], ceil_mode=1), EXACT),
+    "average_pool_ceil_mode": (pool("AveragePool", (2, 2), strides=[2, 2], ceil_mode=1), "ceil_mode = 1"),
     "max_pool_ceil_mode_without_effect": (pool("MaxPool", (3, 2), strides=[2, 2], ceil_mode=1), EXACT),
     "max_pool_dilations": (pool("MaxPool", dilations=[2, 2]), "dilations"),
     "max_pool_storage_order": (pool("MaxPool", storage_order=1), "indices"),
@@ -341,10 +350,26 @@ TRAPS = {
     "unused_nodes": (unused(), EXACT),
     "constants_folded": (folded(), EXACT),
     "weights_computed_off_the_grid": (computed_weights(), "floating point without a quantizer"),
-    "sigmoid": (end(start().add("Sigmoid")), "operator Sigmoid"),
+    "input_normalized": (end(normalized().conv(channels=3)), EXACT),
+    "input_normalized_channels_last": (end(normalized((1, 6, 5, 3)).add("Transpose", perm=[0, 3, 1, 2]).conv(channels=3)), EXACT),
+    "input_normalized_and_flattened": (end((lambda t: t.add("MatMul", t.weights(90, 6, axis=1)))(normalized(flatten=True))), EXACT),
+    "uint8_input": (start().bytes(input_kind=TensorProto.UINT8), "must be of float32, not of the type UINT8"),
+    "reshape_allowzero": (end(start(opset=14).add("Reshape", np.array([1, -1], np.int64), allowzero=1)), EXACT),
+    "reshape_allowzero_of_a_zero": (end(start(opset=14).add("Reshape", np.array([0, -1], np.int64), allowzero=1)), "none of it 0 where allowzero = 1"),
+    "sigmoid_last": (end(start().add("Sigmoid")), EXACT),
+    "sigmoid_in_the_middle": (end(start().add("Sigmoid").qdq().conv()), "in the middle of a network, before Conv"),
+    "cast_to_float": (end(start().add("Cast", to=TensorProto.FLOAT)), EXACT),
+    "cast_to_float16": (end(start().add("Cast", to=TensorProto.FLOAT16)), "to = 10 of a tensor of reals"),
+    "cast_of_reals_to_integers": (end(start().add("Cast", to=TensorProto.INT32)), "to = 6 of a tensor of reals"),
+    "global_max_pool": (end(start().add("GlobalMaxPool")), EXACT),
+    "reduce_max": (end(start().add("ReduceMax", axes=[2, 3], keepdims=0)), EXACT),
+    "reduce_max_of_the_channels": (end(start().add("ReduceMax", axes=[1])), "axes = "),
     "softmax_last": ((lambda t: t.add("MatMul", t.weights(20, 6, axis=1)).qdq(0.1).add("Softmax", axis=1).bytes())(flat().qdq()), EXACT),
-    "softmax_in_the_middle": (end(flat().qdq().add("Softmax", axis=1)), "in the middle"),
+    "softmax_in_the_middle": (end((lambda t: t.add("MatMul", t.weights(20, 6, axis=1)))(flat().qdq().add("Softmax", axis=1).qdq(1 / 128))), "in the middle"),
     "argmax_last": ((lambda t: t.add("MatMul", t.weights(20, 6, axis=1)).qdq(0.1).add("ArgMax", axis=1).bytes(kind=TensorProto.INT64))(flat().qdq()), EXACT),
+    "softmax_quantized": (flat().qdq().add("Softmax", axis=1).qdq(1 / 256, np.uint8(0)).bytes(), EXACT),
+    "argmax_behind_quantized_softmax": (flat().qdq().add("Softmax", axis=1).qdq(1 / 256, np.uint8(0)).add("ArgMax", axis=1).bytes(kind=TensorProto.INT64),
+                                        "in the middle of a network, before ArgMax"),
     "argmax_behind_softmax": ((lambda t: t.add("MatMul", t.weights(20, 6, axis=1)).qdq(0.1).add("Softmax", axis=1).add("ArgMax", axis=1)
                                .bytes(kind=TensorProto.INT64))(flat().qdq()), EXACT),
     "top_k": (top_k(), EXACT),

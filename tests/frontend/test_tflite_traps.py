@@ -102,13 +102,13 @@ def unused_output():
     return w.write([x], [y])
 
 
-def softmax(middle=False):
+def softmax(behind=""):
     w = Writer()
     x, y = w.tensor((1, 12), np.int8, 0.2, 4), w.tensor((1, 12), np.int8, 1 / 256, -128)
     w.op("SOFTMAX", (x,), (y,), "SoftmaxOptions", Beta=1.0)
-    if middle:
-        z = w.tensor((1, 12), np.int8, 0.2, 4)
-        w.op("QUANTIZE", (y,), (z,), "QuantizeOptions")
+    if behind:
+        z = w.tensor((1, 12), np.int8, 1 / 256 if behind == "RELU" else 0.02, -128)
+        w.op(behind, (y,), (z,), "QuantizeOptions" if behind == "QUANTIZE" else None)
         return w.write([x], [z])
     return w.write([x], [y])
 
@@ -119,6 +119,14 @@ def top_k():
     values, places = w.tensor((1, 3), np.int8, 0.2, 4), w.tensor((1, 3), np.int32, (), ())
     w.op("TOPK_V2", (x, w.const(np.array(3, np.int32))), (values, places), "TopKV2Options")
     return w.write([x], [places])
+
+
+def uint8_in_the_middle():
+    w = Writer()
+    x, y, z = w.tensor((1, 12), np.int8, 0.2, 4), w.tensor((1, 12), np.uint8, 0.2, 132), w.tensor((1, 12), np.int8, 0.2, 4)
+    w.op("QUANTIZE", (x,), (y,), "QuantizeOptions")
+    w.op("QUANTIZE", (y,), (z,), "QuantizeOptions")
+    return w.write([x], [z])
 
 
 def float_ends():
@@ -181,7 +189,7 @@ TRAPS = {
     "dense_relu_no_bias": (dense(act=1, bias=False), EXACT),
     "dense_shuffled_weights": (dense(fmt=1), "weights_format = 1"),
     "dense_of_an_image": (dense(inputs=24, shape=(1, 2, 3, 4)), EXACT),
-    "dense_pixel_by_pixel": (dense(inputs=4, shape=(1, 2, 3, 4)), "pixel by pixel"),
+    "dense_pixel_by_pixel": (dense(inputs=4, shape=(1, 2, 3, 4)), "puts pixels into the batch"),
     # pools
     "max_pool": (pool("MAX_POOL_2D"), EXACT),
     "max_pool_overlapping": (pool("MAX_POOL_2D", kernel=(3, 3), same=True), EXACT),
@@ -231,9 +239,21 @@ TRAPS = {
     "shared_weights": (shared_weights(), EXACT),
     "unused_output": (unused_output(), EXACT),
     "softmax_last": (softmax(), EXACT),
-    "softmax_in_the_middle": (softmax(True), "in the middle"),
+    "softmax_in_the_middle": (softmax("RELU"), "in the middle"),
     "float_ends": (float_ends(), EXACT),
-    "logistic": (unary("LOGISTIC"), "LOGISTIC.*is not supported; supported: ADD"),
+    "softmax_quantized_once_more": (softmax("QUANTIZE"), EXACT),
+    "logistic_last": (unary("LOGISTIC", scale=(0.05, 1 / 256), zero=(3, -128)), EXACT),
+    "tanh_alone": (unary("TANH"), "TANH.*is not supported; supported: ADD"),
+    "uint8_output": (unary("QUANTIZE", "QuantizeOptions", zero=(3, 131), out_dtype=np.uint8), EXACT),
+    "uint8_in_the_middle": (uint8_in_the_middle(), "UINT8; supported: INT8, and UINT8 in front of"),
+    "transpose_of_axes_of_1": (unary("TRANSPOSE", "TransposeOptions", shape=(1, 6, 1, 4), out=(1, 1, 6, 4), constants=[np.array([0, 2, 1, 3], np.int32)]), EXACT),
+    "transpose_of_the_input": (unary("TRANSPOSE", "TransposeOptions", shape=(1, 4, 6, 5), out=(1, 6, 5, 4), constants=[np.array([0, 2, 3, 1], np.int32)]), EXACT),
+    "transpose_of_the_batch": (unary("TRANSPOSE", "TransposeOptions", shape=(1, 6, 5, 4), out=(6, 1, 5, 4), constants=[np.array([1, 0, 2, 3], np.int32)]),
+                               "the permutation"),
+    "slice_of_data": (unary("STRIDED_SLICE", "StridedSliceOptions", out=(1, 6, 3, 4), constants=[np.array(v, np.int32) for v in (
+        [0, 0, 0, 0], [1, 6, 3, 4], [1, 1, 1, 1])]), "STRIDED_SLICE.* of the network's data"),
+    "reduce_max": (unary("REDUCE_MAX", "ReducerOptions", out=(1, 1, 1, 4), constants=[np.array([1, 2], np.int32)], KeepDims=True), EXACT),
+    "reduce_max_of_the_height": (unary("REDUCE_MAX", "ReducerOptions", out=(1, 1, 6, 4), constants=[np.array([1], np.int32)], KeepDims=True), "axes"),
     "top_k": (top_k(), "TOPK_V2.*is not supported: TensorFlow Lite Micro.*has no kernel for it; take ARG_MAX"),
     "custom": (unary("CUSTOM"), "custom operator 'mine'"),
     "transpose_conv": (unary("TRANSPOSE_CONV", "TransposeConvOptions"), "TRANSPOSE_CONV"),
@@ -263,7 +283,8 @@ def test_refused_or_exact(name, tmp_path):
     run(imported.graph, codes)
     pytest.importorskip("tflite_micro", reason="imports; the package tflite-micro is not installed, so nothing is compared")
     report = compare_tflite(imported, codes)
-    assert report.rows or name in ("softmax_last", "sequence", "reshape_of_the_input")
+    assert report.rows or name in ("softmax_last", "softmax_quantized_once_more", "logistic_last", "sequence", "reshape_of_the_input", "transpose_of_axes_of_1",
+                                   "transpose_of_the_input")
     report.require_equal()
 
 

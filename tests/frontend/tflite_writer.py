@@ -77,6 +77,8 @@ class Writer:
             codes.append(tflite.OperatorCodeEnd(b))
             options = None
             if table:
+                fields = {key: vector(value, getattr(tflite, f"{table}Start{key}Vector"), b.PrependInt32) if isinstance(value, list) else value
+                          for key, value in fields.items()}
                 getattr(tflite, f"{table}Start")(b)
                 for key, value in fields.items():
                     getattr(tflite, f"{table}Add{key}")(b, value)
