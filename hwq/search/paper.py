@@ -110,7 +110,7 @@ PLANS: dict[tuple[str, str], Plan] = {
     ("tiny", "synthetic"): _TINY,
     ("small", "fashion-mnist"): Plan(_FASHION, Phase(epochs=15, batch=128, lr=0.1, flip=True), replace(_SMALL, lr=0.01, flip=True),
                                      trial_epochs=1, scaling_tune=replace(_SMALL, epochs=10, lr=0.03, weight_decay=1e-5, calibrate_until=4, flip=True, teacher_weight=0.9), scaling_rate=0.25, scaling_batchnorm="keep",
-                                     scaling_slack=1.0, scaling_search=15_000, scaling_confirm=10_000),
+                                     scaling_slack=2.0, scaling_search=15_000, scaling_confirm=10_000),
     ("small", "mnist"): Plan(_FASHION, Phase(epochs=10, batch=128, lr=0.1), _SMALL),
     **{("small", name): Plan(_allcnn(width, classes), Phase(epochs=15, batch=128, lr=0.1, flip=True, shift=4), replace(_SMALL, epochs=3, lr=0.005, flip=True, shift=4),
                              search=10_000, trained=(2, 3), trial_epochs=1, batchnorm="keep") for name, width, classes in (("cifar-10", "0.125", 10), ("cifar-100", "0.25", 100),
