@@ -21,6 +21,8 @@ _MAX_LANES = 256
 _GENERIC_LANES = 16
 # Words of a ROM up to which its words may be shared out between block RAM and logic: deeper ones take too much logic a bit.
 _SHALLOW = 64
+# Share of the outputs that may be computed in vain, where the outputs side by side do not divide them.
+_WASTE = 8
 # Signed digits of the weights up to which a layer is offered wired unasked, and its adders are searched for.
 WIRED_DIGITS = 400
 
@@ -45,6 +47,12 @@ def divisors(value: int) -> list[int]:
 def _lanes(pe: int, words: int) -> int:
     """Return the least requantizer lanes that keep up with ``pe`` results every ``words`` cycles."""
     return next(d for d in divisors(pe) if d * words >= pe)
+
+
+def _sides(outputs: int, groups: int) -> list[int]:
+    """Return numbers of outputs side by side: those that divide them, and where there is one group, others that waste little."""
+    spare = outputs // _WASTE if groups == 1 else 0
+    return [pe for pe in range(1, outputs + 1) if -outputs % pe <= spare and (outputs % pe == 0 or pe < outputs)]
 
 
 def _split(depth: int, width: int, technology: Technology) -> list[int]:
@@ -86,17 +94,21 @@ def options_of(layer: Layer, device: Device, fixed: Wish | None) -> list[Option]
         return _wired_options(layer, device)
     if fixed:
         pe, simd = fixed
-        if not (1 <= pe <= outputs and outputs % pe == 0):
-            raise ModelError(f"Layer '{layer.name}': pe must divide the {outputs} outputs, not {pe}")
+        if pe not in _sides(outputs, layer.groups):
+            spare = f", or compute at most {outputs // _WASTE} in vain" if layer.groups == 1 and outputs >= _WASTE else ""
+            raise ModelError(f"Layer '{layer.name}': pe must divide the {outputs} outputs{spare}, not {pe}")
         if channels % max(simd, 1) == 0 and simd >= 1:
             choices = [(pe, simd, "memory")]
-        elif layer.shifts and simd == taps * channels:
+        elif layer.shifts and simd == taps * channels and outputs % pe == 0:
             choices = [(pe, simd, "shift")]
         else:
             raise ModelError(f"Layer '{layer.name}': simd must divide the {channels} input channels (memory window)"
                              + (f" or be {taps * channels} (shift window)" if layer.shifts else "") + f", not {simd}")
     else:
-        for pe in divisors(outputs):
+        for pe in _sides(outputs, layer.groups):
+            if outputs % pe:
+                choices += [(pe, simd, "memory") for simd in divisors(channels) if pe * simd <= limit]
+                continue
             if each % pe == 0:
                 choices += [(pe, simd, "memory") for simd in divisors(channels) if pe * simd <= limit]
             elif pe % each == 0 and layer.groups % (pe // each) == 0 and pe * channels <= limit:
@@ -106,11 +118,14 @@ def options_of(layer: Layer, device: Device, fixed: Wish | None) -> list[Option]
     options = []
     for pe, simd, source in choices:
         words = taps * channels // simd if source == "memory" else 1
-        depth, width = outputs // pe * words, pe * simd * layer.weight_format.width
+        depth, width = -(-outputs // pe) * words, pe * simd * layer.weight_format.width
+        lanes = _lanes(pe, words)
+        if outputs % lanes:
+            continue
         roms = [(True, 0), (False, 0)] if depth <= 256 else [(True, 0)]
         for block_rom, logic_bits in roms + [(True, bits) for bits in _split(depth, width, device.technology)]:
             for style in layer.styles(device.technology):
-                fold = Folding(pe, simd, source, _lanes(pe, words), block_rom, style, logic_bits=logic_bits)
+                fold = Folding(pe, simd, source, lanes, block_rom, style, logic_bits=logic_bits)
                 stage = layer.stage(fold, (simd * max(1, pe // each) if source == "memory" else channels,), device.technology)
                 options.append(Option(fold, stage.cycles, stage.cost))                 # type: ignore[union-attr]
     return options
