@@ -120,12 +120,12 @@ def test_lanes_are_exact_after_synthesis(tmp_path):
 
 @pytest.mark.skipif(not have("verilator", "c++"), reason="Verilator or a C++ compiler is missing")
 def test_product_pairs_are_exact_after_synthesis(tmp_path):
-    """Products of eight bits and of four, unsigned and signed codes, an odd number of them."""
+    """Products of eight bits and of four, unsigned and signed codes, an odd number of them, for eight outputs of which three stand side by side."""
     rng = np.random.default_rng(3)
     graph = Graph((Input("in", (), shape=(4, 4, 1), lo=0, hi=255),
                    Conv2d("a", ("in",), weight=rng.integers(-128, 128, (4, 3, 3, 1)), bias=np.zeros(4), weight_format=FixedPoint(8, 0), pads=(1,) * 4),
                    Requantize("qa", ("a",), offset=np.array([9000]), shift=13, lo=-8, hi=7),
-                   Conv2d("b", ("qa",), weight=rng.integers(-8, 8, (3, 3, 3, 4)), bias=np.zeros(3), weight_format=FixedPoint(4, 0)),
+                   Conv2d("b", ("qa",), weight=rng.integers(-8, 8, (8, 3, 3, 4)), bias=np.zeros(8), weight_format=FixedPoint(4, 0)),
                    Output("out", ("b",))))
     x = rng.integers(0, 256, (20, 4, 4, 1))
     plan, report = check_netlist(graph, x, tmp_path, "ice40up", folds={"a": (4, 1), "b": (3, 1)})
