@@ -68,6 +68,9 @@ CHECKED = {
                                  block_rom=False),
     "wired linear": dict(fmt=_D[3], pe=10, simd=24, outputs=10, channels=24, kernel=1, size=1, source="shift", style="wired",
                          block_rom=False),
+    "8 bit dsp 8x1 pooled": dict(fmt=_D[8], pe=8, simd=1, outputs=8, channels=1, x_high=255, style="dsp", pads=1, pool=2, block_rom=False, size=14),
+    "4 bit dsp 4x4": dict(fmt=_D[4], pe=4, simd=4, outputs=16, channels=16, style="dsp"),
+    "4 bit 3x4 of 16": dict(fmt=_D[4], pe=3, simd=4, outputs=16, channels=8, pool=2, pads=1),
     "shift window 2 bit": dict(fmt=_D[2], pe=2, simd=9, outputs=8, channels=1, source="shift", pads=1, x_high=255,
                                block_rom=False),
 }

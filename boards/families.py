@@ -15,8 +15,8 @@ class Family:
         ``--target`` on the command line.
     synth : str
         Yosys command; ``{device}`` stands for the device's name there.
-    finish : str
-        Yosys commands behind it.
+    prepare, finish : str
+        Yosys commands before and behind it.
     dsp, no_dsp : str
         Its option that allows multiplier blocks, and the one that forbids them.
     library : str
@@ -39,6 +39,7 @@ class Family:
 
     name: str
     synth: str
+    prepare: str
     finish: str
     dsp: str
     no_dsp: str
@@ -74,8 +75,15 @@ techmap -map %carries @ends
 chtype -set SB_CARRY t:$__last_carry
 opt_clean"""
 
+# Yosys' ice40_dsp (0.70) takes each SB_MAC16 for one that it has made itself, and sets its mode anew: 16x16, no registers.
+# So those of the core bear another name meanwhile.
+_HIDE = """read_verilog -lib +/ice40/cells_sim.v
+rename SB_MAC16 product_pair_block
+chtype -set product_pair_block t:SB_MAC16"""
+_SHOW = "chtype -set SB_MAC16 t:product_pair_block"
+
 ICE40 = Family(
-    "ice40", "synth_ice40 -device {device}", _CARRIES, "-dsp", "", "+/ice40/cells_sim.v", "nextpnr-ice40", "icepack", "pcf", "asc", "--asc",
+    "ice40", "synth_ice40 -device {device}", _HIDE, f"{_SHOW}\n{_CARRIES}", "-dsp", "", "+/ice40/cells_sim.v", "nextpnr-ice40", "icepack", "pcf", "asc", "--asc",
     unpinned=(), pack_words="{source} {result}",
     used={"lc": "ICESTORM_LC", "ebr": "ICESTORM_RAM", "spram": "ICESTORM_SPRAM", "dsp": "ICESTORM_DSP"},
     cells={"SB_LUT4": "lut", "SB_CARRY": "carry", "SB_RAM40_4K": "ebr", "SB_SPRAM256KA": "spram", "SB_MAC16": "dsp",
@@ -83,7 +91,7 @@ ICE40 = Family(
     max_mhz=275.0)
 # One CCU2C takes two of the look-up tables.
 ECP5 = Family(
-    "ecp5", "synth_ecp5", "", "", "-nodsp", "+/lattice/cells_sim_ecp5.v +/lattice/cells_bb_ecp5.v", "nextpnr-ecp5", "ecppack", "lpf", "config",
+    "ecp5", "synth_ecp5", "", "", "", "-nodsp", "+/lattice/cells_sim_ecp5.v +/lattice/cells_bb_ecp5.v", "nextpnr-ecp5", "ecppack", "lpf", "config",
     "--textcfg", unpinned=("--lpf-allow-unconstrained",), pack_words="--compress --input {source} --bit {result}",
     used={"lc": "TRELLIS_COMB", "ff": "TRELLIS_FF", "ebr": "DP16KD", "dsp": "MULT18X18D"},
     cells={"LUT4": "lut", "CCU2C": "carry", "TRELLIS_FF": "ff", "DP16KD": "ebr", "MULT18X18D": "dsp", "TRELLIS_DPR16X4": "lutram"},

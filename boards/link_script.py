@@ -17,8 +17,9 @@ __all__ = ["synthesis_lines", "synthesize_core_lines", "synthesize_top_lines", "
 
 def synthesis_lines(device: Device, top: str, options: str = "") -> list[str]:
     """Return the Yosys lines that synthesise the module ``top``."""
-    words = [device.family.synth.format(device=device.yosys_device), options, f"-top {top}"]
-    return [" ".join(word for word in words if word), *device.family.finish.splitlines()]
+    family = device.family
+    words = [family.synth.format(device=device.yosys_device), options, f"-top {top}"]
+    return [*family.prepare.splitlines(), " ".join(word for word in words if word), *family.finish.splitlines()]
 
 
 def synthesize_core_lines(device: Device, source: str = "accel.il", result: str = "accel.syn.il",

@@ -68,12 +68,15 @@ class Technology:
         configuration's reset at no particular edge of the clock; some cycles later all have.
     dsp_min_width : int
         Least width of a product, in bits, that synthesis maps onto a multiplier block (0: none).
+    dsp_pairs : bool
+        A multiplier block takes two products of narrow factors (`hwq.rtl.product_pair.ProductPair`).
     """
 
     name: str
     block_shapes: tuple[tuple[int, int], ...] = ()
     startup_cycles: int = 0
     dsp_min_width: int = 0
+    dsp_pairs: bool = False
 
     @property
     def block_bits(self) -> int:
@@ -90,7 +93,7 @@ class Technology:
 _EBR = ((256, 16), (512, 8), (1024, 4), (2048, 2))
 GENERIC = Technology("generic")
 ICE40 = Technology("ice40", _EBR, startup_cycles=1023)
-ICE40UP = Technology("ice40up", _EBR, startup_cycles=1023, dsp_min_width=11)
+ICE40UP = Technology("ice40up", _EBR, startup_cycles=1023, dsp_min_width=11, dsp_pairs=True)
 # MULT18X18D; Yosys 0.70 maps a product of 9 bits on. Every ninth bit is lost in shapes narrower than 9.
 ECP5 = Technology("ecp5", ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)), startup_cycles=255, dsp_min_width=9)
 

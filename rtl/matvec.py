@@ -12,11 +12,12 @@ from .common import Block, Cost, Technology, check, check_int, lanes_layout, pac
 from .lanes import Term, recode, register_sum, sum_cells
 from .loops import Sweep
 from .memory import make_rom, rom_cells
+from .product_pair import ProductPair
 from .ring import window_layout
 
 __all__ = ["MatVec", "STYLES", "rom_width", "rom_depth", "shared_layout"]
 
-# lut: digits in look-up tables (`hwq.rtl.lanes`); dsp: products for multiplier blocks.
+# lut: digits in look-up tables (`hwq.rtl.lanes`); dsp: products for multiplier blocks, two a block where they can be.
 STYLES = ("lut", "dsp")
 
 
@@ -131,7 +132,7 @@ class MatVec(Block):
     def _stages(self) -> int:
         """Registers from the codes to the sum of a word's products."""
         if self.style == "dsp":
-            return 1 + _levels(self.simd)
+            return (ProductPair.latency if self.pairs else 1) + _levels(self.simd)
         return (self._recoded.stages + _levels(self.simd) + _levels(len(self._recoded.leaves))
                 + (self._recoded.x_sum != 0 and not self.shares))
 
@@ -156,11 +157,24 @@ class MatVec(Block):
         depth, width = self.rom
         return self.technology.blocks(width - self.logic_bits, depth)
 
+    @staticmethod
+    def dsps(products: int, x_width: int, w_width: int, technology: Technology) -> int:
+        """Return the multiplier blocks that so many products take in style ``dsp``, 0 if synthesis makes them of logic."""
+        if technology.dsp_pairs and max(x_width, w_width) <= ProductPair.WIDEST:
+            return -(-products // 2)
+        least = technology.dsp_min_width
+        return products if least and x_width + w_width >= least else 0
+
+    @property
+    def pairs(self) -> bool:
+        """Whether products share multiplier blocks."""
+        return (self.style == "dsp" and self.technology.dsp_pairs
+                and max(self.x_shape.width, self.weight_format.width) <= ProductPair.WIDEST)
+
     @property
     def uses_dsp(self) -> bool:
-        """Whether synthesis maps the products onto multiplier blocks."""
-        least = self.technology.dsp_min_width
-        return self.style == "dsp" and bool(least) and self.x_shape.width + self.weight_format.width >= least
+        """Whether the products are made in multiplier blocks."""
+        return self.style == "dsp" and self.dsps(1, self.x_shape.width, self.weight_format.width, self.technology) > 0
 
     @property
     def cost(self) -> Cost:
@@ -172,7 +186,7 @@ class MatVec(Block):
             product = 0 if self.uses_dsp else (x + 2) * w * 1.35
             adders = self.pe * (self.simd - 1) * (x + w + _levels(self.simd) / 2)
             return Cost(lc=25 + rom_lc + x * self.simd * self.parts + lanes * product + adders + self.pe * acc,
-                        ebr=self.rom_blocks, dsp=lanes * self.uses_dsp)
+                        ebr=self.rom_blocks, dsp=self.dsps(lanes, x, w, self.technology))
         recoded, each, terms = self._recoded, 0.0, []
         for leaf in recoded.leaves:
             cells, term = sum_cells([((1 << x + leaf.reach) - 1, 0)] * self.simd)
@@ -293,19 +307,9 @@ class MatVec(Block):
         return sums + [share.value for share in shared if self.shares]
 
     def _by_products(self, m: Module, en, data) -> list:
-        """Return the sums of each word's products, multiplied as synthesis likes."""
-        x = [self.i.p.x[s] for s in range(self.parts * self.simd)]
-        low, high = self.weight_format.range
-        ends = [a * b for a in self.x_range for b in (low, high)]
-        product_shape = Shape(*width_of(min(0, *ends), max(0, *ends)))
+        """Return the sums of each word's products, multiplied in multiplier blocks or as synthesis likes."""
         result = []
-        for p in range(self.pe):
-            sums = []
-            for s in range(self.simd):
-                product = Signal(product_shape, name=f"product{p}_{s}", reset_less=True)
-                with m.If(en):
-                    m.d.sync += product.eq(x[self._part(p) * self.simd + s] * self._code(data, p, s).as_signed())
-                sums.append(product)
+        for p, sums in enumerate(self._products(m, en, data)):
             level = 0
             while len(sums) > 1:
                 pairs = []
@@ -318,3 +322,27 @@ class MatVec(Block):
                 sums, level = pairs, level + 1
             result.append(sums[0])
         return result
+
+    def _products(self, m: Module, en, data) -> list[list]:
+        """Return the registered products of a word: for each of ``pe`` outputs, those of ``simd`` codes."""
+        lanes = [(p, s) for p in range(self.pe) for s in range(self.simd)]
+        factors = [(self.i.p.x[self._part(p) * self.simd + s], self._code(data, p, s).as_signed()) for p, s in lanes]
+        if self.pairs:
+            products = []
+            for k in range(0, len(lanes), 2):
+                m.submodules[f"products{k // 2}"] = pair = ProductPair(self.x_shape, Shape(self.weight_format.width, True))
+                m.d.comb += pair.en.eq(en)
+                for lane, (x, weight) in enumerate(factors[k:k + 2]):
+                    m.d.comb += [pair.a[lane].eq(x), pair.b[lane].eq(weight)]
+                    products.append(pair.p[lane][:self._product_shape.width].as_signed())
+        else:
+            products = [Signal(self._product_shape, name=f"product{p}_{s}", reset_less=True) for p, s in lanes]
+            with m.If(en):
+                m.d.sync += [product.eq(x * weight) for product, (x, weight) in zip(products, factors, strict=True)]
+        return [products[p * self.simd:][:self.simd] for p in range(self.pe)]
+
+    @property
+    def _product_shape(self) -> Shape:
+        """Shape that holds every product; signed, as weights are."""
+        ends = [a * b for a in self.x_range for b in self.weight_format.range]
+        return Shape(*width_of(min(0, *ends), max(0, *ends)))

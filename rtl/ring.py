@@ -94,7 +94,7 @@ class Ring(Block):
     @property
     def cost(self) -> Cost:
         """Logic cells of the counters and addresses; the ring's blocks."""
-        return Cost(lc=52 + 5 * self.depth.bit_length() + 10 * self._extra_loops,
+        return Cost(lc=66 + 5 * self.depth.bit_length() + 10 * self._extra_loops,
                     ebr=self.technology.blocks(self.shape.width * self.lanes, self.depth))
 
     @property
@@ -115,15 +115,25 @@ class Ring(Block):
         margin = Signal(signed(max(self.depth, self.span, *self._moves).bit_length() + 2), init=-self.span)
         after = Signal.like(margin, init=0)
         active, step, done, wrote = Signal(), Signal(), Signal(), Signal()
-        moved = Signal.like(margin, init=0)              # not done: nothing is freed
+        move, moved = Signal.like(margin, init=0), Signal.like(margin, init=0)
         m.d.comb += [step.eq(active & (self.o.ready | ~self.o.valid)), done.eq(step & loops.last[2]),
                      wrote.eq(self.i.valid & self.i.ready), loops.en.eq(step)]
-        with m.If(done):
-            m.d.comb += moved.eq(Mux(loops.last[0], -self._moves[2], Mux(loops.last[1], -self._moves[1], -self._moves[0])))
-        m.d.comb += after.eq((Cat(wrote, margin).as_signed() + Cat(wrote, moved).as_signed()) >> 1)     # one carry chain
+        m.d.comb += move.eq(Mux(loops.last[0], -self._moves[2], Mux(loops.last[1], -self._moves[1], -self._moves[0])))
+        with m.If(done):                                 # otherwise nothing is freed
+            m.d.comb += moved.eq(move)
+
+        def plus(freed):                                 # one carry chain
+            return (Cat(wrote, margin).as_signed() + Cat(wrote, freed).as_signed()) >> 1
+
+        m.d.comb += after.eq(plus(moved))
         m.d.sync += margin.eq(after)
-        with m.If(done | ~active):
-            m.d.sync += active.eq(after >= 0)
+        # Whether the next block may begin is found out beside `done`, which comes late.
+        next_there, there = Signal(), Signal()
+        m.d.comb += [next_there.eq(plus(move) >= 0), there.eq((margin >= 0) | (wrote & margin.all()))]
+        with m.If(done):
+            m.d.sync += active.eq(next_there)
+        with m.Elif(~active):
+            m.d.sync += active.eq(there)
 
         # One cycle stale: there is one word more than it says.
         room = self._room_of(self.depth)

@@ -5,7 +5,10 @@ import re
 from amaranth.back import rtlil
 from amaranth.hdl import Elaboratable
 
-__all__ = ["rtlil_text", "without_brackets"]
+__all__ = ["TEXT", "rtlil_text", "without_brackets"]
+
+# The platform that blocks see when text is made of them, None in Amaranth's simulator: those with a cell of their own tell by it.
+TEXT = object()
 
 _PLACE = re.compile(r"(?<=[^\s\[])\[(\d+)\]")
 _NAME = re.compile(r"\\[^\s\[]+(?:\[\d+\])+")
@@ -22,4 +25,4 @@ def without_brackets(text: str) -> str:
 
 def rtlil_text(block: Elaboratable, name: str) -> str:
     """Return the block and all in it as RTLIL with the top module ``name``; the same tree gives the same text."""
-    return without_brackets(rtlil.convert(block, name=name, emit_src=False))
+    return without_brackets(rtlil.convert(block, name=name, platform=TEXT, emit_src=False))

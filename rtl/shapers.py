@@ -126,6 +126,20 @@ class WidthConverter(Block):
         return m
 
 
+def _within(m: Module, loops: LoopNest, name: str, level: int, count: int, low: int, size: int) -> Signal:
+    """Return whether the index of a loop of ``count`` lies in ``low .. low + size - 1``: a register, so that no comparator stands in the stream's way."""
+    index, inside = Signal(range(count), name=name), Signal(init=low == 0, name=f"{name}_inside")
+    with m.If(loops.en & loops.last[level + 1]):
+        m.d.sync += index.eq(Mux(loops.last[level], 0, index + 1))
+        with m.If(loops.last[level]):
+            m.d.sync += inside.eq(low == 0)
+        with m.Elif(index == low + size - 1):
+            m.d.sync += inside.eq(0)
+        with m.Elif(index == low - 1):
+            m.d.sync += inside.eq(1)
+    return inside
+
+
 class Padder(Block):
     """Put a border around every image of the stream, in raster order.
 
@@ -192,13 +206,8 @@ class Padder(Block):
         top, left, bottom, right = self.pads
         rows, cols = self.height + top + bottom, self.width + left + right
         m.submodules.loops = loops = LoopNest([rows, cols, self.words])
-        y, x = Signal(range(rows)), Signal(range(cols))
-        with m.If(loops.en & loops.last[2]):
-            m.d.sync += x.eq(Mux(loops.last[1], 0, x + 1))
-            with m.If(loops.last[1]):
-                m.d.sync += y.eq(Mux(loops.last[0], 0, y + 1))
         inside = Signal()
-        m.d.comb += inside.eq((y >= top) & (y < top + self.height) & (x >= left) & (x < left + self.width))
+        m.d.comb += inside.eq(_within(m, loops, "row", 0, rows, top, self.height) & _within(m, loops, "col", 1, cols, left, self.width))
         m.d.comb += [self.o.valid.eq(self.i.valid | ~inside), self.i.ready.eq(self.o.ready & inside),
                      loops.en.eq(self.o.valid & self.o.ready)]
         for lane in range(self.lanes):
@@ -248,13 +257,8 @@ class Cropper(Block):
     def elaborate(self, platform):
         m = Module()
         m.submodules.loops = loops = LoopNest([self.height, self.width, self.words])
-        y, x = Signal(range(self.height)), Signal(range(self.width))
-        with m.If(loops.en & loops.last[2]):
-            m.d.sync += x.eq(Mux(loops.last[1], 0, x + 1))
-            with m.If(loops.last[1]):
-                m.d.sync += y.eq(Mux(loops.last[0], 0, y + 1))
         inside = Signal()
-        m.d.comb += inside.eq((y < self.keep[0]) & (x < self.keep[1]))
+        m.d.comb += inside.eq(_within(m, loops, "row", 0, self.height, 0, self.keep[0]) & _within(m, loops, "col", 1, self.width, 0, self.keep[1]))
         m.d.comb += [self.o.valid.eq(self.i.valid & inside), self.i.ready.eq(self.o.ready | ~inside),
                      self.o.payload.eq(self.i.payload), loops.en.eq(self.i.valid & self.i.ready)]
         return m

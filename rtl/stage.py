@@ -1,7 +1,7 @@
 """Stages: the chains of blocks that layers become. A stage takes and gives one stream in raster order."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import gcd
 from typing import TypeVar
@@ -41,7 +41,8 @@ class Folding:
     Attributes
     ----------
     pe, simd : int
-        Outputs side by side, products a sum and cycle.
+        Outputs side by side, products a sum and cycle. Of a memory window and one group, ``pe`` need not divide the outputs:
+        the last one is computed again to fill up, and left out.
     source : str
         ``"memory"`` or ``"shift"`` window.
     lanes : int
@@ -81,6 +82,11 @@ class Requant:
     hi: int
     half_even: bool = False
     thresholds: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+
+    def repeated(self, rows: np.ndarray) -> "Requant":
+        """Return the parameters of the channels ``rows``; what all channels share stays."""
+        return replace(self, **{name: each[rows] for name in ("mult", "offset", "offset_neg", "thresholds")
+                                if len(each := getattr(self, name)) > 1})
 
     def block(self, in_range: tuple[int, int], channels: int, lanes: int, order: tuple[int, int, int],
               technology: Technology, too_much: np.ndarray | None = None, ranges: np.ndarray | None = None) -> Requantizer | Thresholder:
@@ -165,11 +171,17 @@ class ConvStage(Chain):
                  stride: tuple[int, int] = (1, 1), dilation: tuple[int, int] = (1, 1), groups: int = 1,
                  pads: tuple[int, int, int, int] = (0, 0, 0, 0), pad_value: int = 0, bias: np.ndarray | None = None, requant: Requant,
                  pool: tuple[int, int] = (1, 1), in_lanes: int = 1, fold: Folding, technology: Technology):
-        outputs, kh, kw, per_group = weight.shape
+        wanted, kh, kw, per_group = weight.shape
         channels = per_group * groups
         check_int("Pe", fold.pe)
         check_int("Simd", fold.simd)
-        check(outputs % fold.pe == 0, f"Pe must divide the {outputs} outputs, not {fold.pe!r}")
+        spare = -wanted % fold.pe                        # computed, and left out
+        check(spare == 0 or (groups == 1 and fold.source == "memory" and fold.pe < wanted and wanted % fold.lanes == 0),
+              f"Pe must divide the {wanted} outputs, not {fold.pe!r}")
+        if spare:
+            rows = np.minimum(np.arange(wanted + spare), wanted - 1)
+            weight, requant, bias = weight[rows], requant.repeated(rows), None if bias is None else bias[rows]
+        outputs = wanted + spare
         check(fold.pe % fold.lanes == 0, f"Requantizer lanes must divide pe = {fold.pe}, not {fold.lanes!r}")
         check(fold.source in ("memory", "shift"), f"Window source must be 'memory' or 'shift', not {fold.source!r}")
         parts = groups_at_once(fold.pe, outputs, groups)
@@ -225,15 +237,18 @@ class ConvStage(Chain):
         elif fold.pe > fold.lanes:
             blocks.append(("serializer", Serializer(shape_of(*in_range), fold.pe, fold.lanes, relaxed=self._relaxed)))
         blocks.append(("requantizer", self.requantizer))
+        self.out_shape, self.out_lanes, self.fold = self.requantizer.out_shape, fold.lanes, fold
+        if pool != (1, 1) or not self._relaxed or fold.pe == fold.lanes:     # else the serializer cuts what the next stage's ready reaches
+            blocks.append(("buffer", StreamBuffer(self.out_shape, fold.lanes)))
         out_range = (requant.lo, requant.hi)
         if repeat > 1:
             blocks.append(("pool", Reduce("max", out_range, lanes=fold.lanes, counts=(repeat, order[2]), over=(True, False),
                                           technology=technology)))
         elif pool != (1, 1):
             blocks += pool_blocks("max", out_range, fold.lanes, self.window.rows, self.window.cols, outputs, pool, technology)
-        self.out_shape, self.out_lanes, self.fold = self.requantizer.out_shape, fold.lanes, fold
-        if pool != (1, 1) or not self._relaxed or fold.pe == fold.lanes:     # else the serializer cuts what the next stage's ready reaches
-            blocks.append(("buffer", StreamBuffer(self.out_shape, fold.lanes)))
+        self._kept = [k < wanted // fold.lanes for k in range(outputs // fold.lanes)]
+        if spare:
+            blocks.append(("spare", Cropper(self.out_shape, fold.lanes, height=1, width=len(self._kept), words=1, keep=(1, sum(self._kept)))))
         super().__init__(blocks)
 
     @property
@@ -265,6 +280,7 @@ class ConvStage(Chain):
         actors: list[Actor] = []
         if isinstance(self.window, MemoryWindow):
             w = self.window
+            after = after if all(self._kept) else Filter(after, self._kept, 0)
             repeat = w.pool[0] * w.pool[1]               # of a pooled block, only the maxima leave the stage
             actors = [RingActor(after, inside, starts=w.starts, span=w.span, capacity=w.capacity, groups=w.sends,
                                 group_cycles=repeat * max(w.words, beats if repeat > 1 else 1), beats=beats,

@@ -97,7 +97,8 @@ class Build:
         if level not in LEVELS:
             raise FormatError(f"Level must be one of {', '.join(LEVELS)}, not {level!r}")
         if level == "rtl":
-            return [self.file(_FILES[level])]
+            verilog = self.file(_FILES[level])
+            return [verilog, ice40_cells()] if "SB_MAC16" in verilog.read_text() else [verilog]
         netlist = self.file(_FILES[level], "only builds for a device have one (hwq build --target ice40 or ecp5)")
         return [netlist, _ECP5_CELLS if self.target == "ecp5" else ice40_cells()]
 

@@ -8,7 +8,7 @@ import pytest
 from amaranth.sim import Simulator
 
 from hwq.errors import FitError, FormatError, ModelError
-from hwq.formats import FixedPoint, PowerOfTwo
+from hwq.formats import Bipolar, FixedPoint, PowerOfTwo
 from hwq.interp import run
 from hwq.ir import (
     ArgMax,
@@ -151,6 +151,23 @@ def test_random_networks_of_all_operators_are_exact(seed):
     core, beats, want = prepare(seed, device_name="up5k" if seed % 2 else "generic", make=random_network)
     stall = [(0, 0), (0.5, 0.5), (0, 0.7), (0.6, 0)][seed % 4]
     assert drive(core, beats, 3, stall=stall, seed=seed) == [(values, 0) for values in want]
+
+
+@pytest.mark.parametrize("seed, requant, pooled", [(1, "shared", True), (2, "scaled", False), (3, "thresholds", True)])
+def test_outputs_that_pe_does_not_divide(seed, requant, pooled):
+    """The last output fills up and is left out again; weights without a zero, parameters a channel, a linear layer."""
+    rng = np.random.default_rng(seed)
+    quantize = {"shared": dict(offset=np.array([40]), shift=3, lo=0, hi=15),
+                "scaled": dict(mult=rng.integers(1, 7, 8), offset=rng.integers(0, 400, 8), shift=5, lo=0, hi=15),
+                "thresholds": dict(thresholds=np.sort(rng.integers(-60, 60, (8, 3)), axis=1), lo=0, hi=3)}[requant]
+    nodes = [Conv2d("c", ("in",), weight=rng.choice([-1, 1], (8, 3, 3, 2)), bias=rng.integers(-40, 40, 8), weight_format=Bipolar(), pads=(1,) * 4),
+             Requantize("q", ("c",), **quantize), *([MaxPool2d("p", ("q",))] if pooled else [])]
+    graph = chain(*nodes, Flatten("flat", (nodes[-1].name,)),
+                  Linear("fc", ("flat",), weight=rng.integers(-8, 8, (15, 72 if pooled else 288)), bias=rng.integers(-40, 40, 15),
+                         weight_format=FixedPoint(4, 0)))
+    core, beats, want = prepare(seed, ["c=3,2"] if pooled else ["c=3,1", "fc=4,8"], make=lambda seed: graph)
+    assert dict(core.stages)["c"].matvec.outputs == 9
+    assert drive(core, beats, 3, stall=(0.4, 0.4), seed=seed) == [(values, 0) for values in want]
 
 
 @pytest.mark.slow

@@ -58,9 +58,12 @@ def diagnose(log: str, plan: Plan, hz: int, seeds: int, error: ToolError) -> Hwq
     if over:
         found = ", ".join(f"{used} of {there} {_NAMES.get(name, name)}" for name, (used, there) in over.items())
         return FitError(f"The design does not fit {plan.device.name} after synthesis: it takes {found}. {_advice(plan, set(over))}")
-    reached = re.findall(r"Max frequency for clock\s+'[^']*':\s+([\d.]+) MHz \(FAIL", log)
-    if reached:
-        slowest = min(float(value) for value in reached)
+    # The placer's estimate comes first, what routing reached last.
+    reached = {clock: (float(value), verdict) for clock, value, verdict in
+               re.findall(r"Max frequency for clock\s+'([^']*)':\s+([\d.]+) MHz \((PASS|FAIL)", log)}
+    failed = [value for value, verdict in reached.values() if verdict == "FAIL"]
+    if failed:
+        slowest = min(failed)
         return ClockError(f"The clock of {hz / 1e6:g} MHz is not reached: {slowest:g} MHz. Type --freq {int(slowest)}"
                           + ("" if seeds > 1 else ", or --seeds 8 to try several placements") + ".", slowest * 1e6)
     return error

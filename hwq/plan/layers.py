@@ -10,6 +10,7 @@ from hwq.rtl.accelerator import CORE_NAMES
 from hwq.rtl.border import Border
 from hwq.rtl.common import Technology
 from hwq.rtl.joins import AddStage, ConcatStage, Joining, JoinStage
+from hwq.rtl.matvec import MatVec
 from hwq.rtl.pooling import GlobalPoolStage, PoolStage
 from hwq.rtl.ranking import RankStage
 from hwq.rtl.reshape import PadStage, UpsampleStage
@@ -137,8 +138,7 @@ class Layer:
         assert fmt is not None
         products = isinstance(fmt, FixedPoint) and fmt.signed
         x_width = width_of(self.x.lo, self.x.hi)[0]
-        wide = bool(technology.dsp_min_width) and x_width + fmt.width >= technology.dsp_min_width
-        return ("lut", "dsp") if products and wide else ("lut",)
+        return ("lut", "dsp") if products and MatVec.dsps(1, x_width, fmt.width, technology) else ("lut",)
 
     def stage(self, fold: Folding | Joining, in_lanes: Sequence[int], technology: Technology) -> Stage:
         """Return the layer's block tree; cheap: nothing is elaborated."""

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hwq.rtl.common import Cost, Technology
+from hwq.rtl.matvec import MatVec
 from hwq.rtl.stage import Folding
 from hwq.rtl.wired import wired_size
 
+from ..arith import width_of
 from ..errors import ModelError
 from .devices import Device
 from .layers import Layer
@@ -21,6 +23,8 @@ _MAX_LANES = 256
 _GENERIC_LANES = 16
 # Words of a ROM up to which its words may be shared out between block RAM and logic: deeper ones take too much logic a bit.
 _SHALLOW = 64
+# Share of the outputs that may be computed in vain, where the outputs side by side do not divide them.
+_WASTE = 8
 # Signed digits of the weights up to which a layer is offered wired unasked, and its adders are searched for.
 WIRED_DIGITS = 400
 
@@ -45,6 +49,16 @@ def divisors(value: int) -> list[int]:
 def _lanes(pe: int, words: int) -> int:
     """Return the least requantizer lanes that keep up with ``pe`` results every ``words`` cycles."""
     return next(d for d in divisors(pe) if d * words >= pe)
+
+
+def _spare(outputs: int, groups: int) -> int:
+    """Return how many outputs may be computed in vain to fill up those side by side."""
+    return outputs // _WASTE if groups == 1 else 0
+
+
+def _sides(outputs: int, groups: int) -> list[int]:
+    """Return numbers of outputs side by side: the least for each number of turns, if it divides the outputs or wastes little."""
+    return sorted({pe for turns in range(1, outputs + 1) if -outputs % (pe := -(-outputs // turns)) <= _spare(outputs, groups)})
 
 
 def _split(depth: int, width: int, technology: Technology) -> list[int]:
@@ -86,31 +100,41 @@ def options_of(layer: Layer, device: Device, fixed: Wish | None) -> list[Option]
         return _wired_options(layer, device)
     if fixed:
         pe, simd = fixed
-        if not (1 <= pe <= outputs and outputs % pe == 0):
-            raise ModelError(f"Layer '{layer.name}': pe must divide the {outputs} outputs, not {pe}")
+        spare = _spare(outputs, layer.groups)
+        if not (1 <= pe <= outputs and -outputs % pe <= spare):
+            more = f", or compute at most {spare} in vain" if spare else ""
+            raise ModelError(f"Layer '{layer.name}': pe must divide the {outputs} outputs{more}, not {pe}")
         if channels % max(simd, 1) == 0 and simd >= 1:
             choices = [(pe, simd, "memory")]
-        elif layer.shifts and simd == taps * channels:
+        elif layer.shifts and simd == taps * channels and outputs % pe == 0:
             choices = [(pe, simd, "shift")]
         else:
             raise ModelError(f"Layer '{layer.name}': simd must divide the {channels} input channels (memory window)"
                              + (f" or be {taps * channels} (shift window)" if layer.shifts else "") + f", not {simd}")
     else:
-        for pe in divisors(outputs):
+        for pe in _sides(outputs, layer.groups):
+            if outputs % pe:
+                choices += [(pe, simd, "memory") for simd in divisors(channels) if pe * simd <= limit]
+                continue
             if each % pe == 0:
                 choices += [(pe, simd, "memory") for simd in divisors(channels) if pe * simd <= limit]
             elif pe % each == 0 and layer.groups % (pe // each) == 0 and pe * channels <= limit:
                 choices.append((pe, channels, "memory"))             # several whole groups at once
             if layer.shifts and channels <= 4 and pe * taps * channels <= limit:
                 choices.append((pe, taps * channels, "shift"))
-    options = []
+    options, x_width = [], width_of(layer.x.lo, layer.x.hi)[0]
     for pe, simd, source in choices:
         words = taps * channels // simd if source == "memory" else 1
-        depth, width = outputs // pe * words, pe * simd * layer.weight_format.width
+        depth, width = -(-outputs // pe) * words, pe * simd * layer.weight_format.width
+        lanes = _lanes(pe, words)
+        if outputs % lanes:
+            continue
         roms = [(True, 0), (False, 0)] if depth <= 256 else [(True, 0)]
         for block_rom, logic_bits in roms + [(True, bits) for bits in _split(depth, width, device.technology)]:
             for style in layer.styles(device.technology):
-                fold = Folding(pe, simd, source, _lanes(pe, words), block_rom, style, logic_bits=logic_bits)
+                if style == "dsp" and device.dsp < MatVec.dsps(pe * simd, x_width, layer.weight_format.width, device.technology):
+                    continue
+                fold = Folding(pe, simd, source, lanes, block_rom, style, logic_bits=logic_bits)
                 stage = layer.stage(fold, (simd * max(1, pe // each) if source == "memory" else channels,), device.technology)
                 options.append(Option(fold, stage.cycles, stage.cost))                 # type: ignore[union-attr]
     return options

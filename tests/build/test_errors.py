@@ -168,6 +168,8 @@ _TABLE = "Info: Device utilisation:\nInfo: \t         ICESTORM_LC:    {lc}/   52
      "after synthesis: it takes 6001 of 5280 logic cells. Type --fold (net_conv|fc)=[0-9]+,[0-9]+: .*--board hx8k"),
     (_TABLE.format(lc=5200, p=98, ram=12) + "ERROR: Unable to find legal placement for all cells\n", "it takes 5200 of 5280 logic cells"),
     (_TABLE.format(lc=900, p=17, ram=33) + "ERROR: Unable to place cell\n", "it takes 33 of 30 block RAMs. Most weights are in '.*fewer bits"),
+    ("Info: Max frequency for clock 'clk': 31.42 MHz (FAIL at 48.00 MHz)\nERROR: Max frequency for clock 'clk': 42.51 MHz (FAIL at 48.00 MHz)\n",
+     "clock of 48 MHz is not reached: 42.51 MHz. Type --freq 42"),
     ("ERROR: Max frequency for clock 'clk_$glb_clk': 31.42 MHz (FAIL at 48.00 MHz)\n", "clock of 48 MHz is not reached: 31.42 MHz. Type --freq 31, or --seeds 8"),
     ("ERROR: package does not have a pin named '99' (on line 3)\n", "The package of up5k has no pin '99'. Correct the .pcf file\\.$"),
     ("ERROR: something else\n", "nextpnr failed"),

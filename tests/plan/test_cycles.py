@@ -72,6 +72,8 @@ SHAPES = {
                                                *conv("b", "p", RNG, 4, 4)), {"a": (2, 9), "b": (1, 1)}),
     "equal rates": (network((8, 8, 2), *conv("a", "in", RNG, 4, 2, pads=(1, 1, 1, 1)), *conv("b", "a_q", RNG, 4, 4, pads=(1, 1, 1, 1)),
                             *conv("c", "b_q", RNG, 4, 4, pads=(1, 1, 1, 1))), {"a": (2, 1), "b": (2, 2), "c": (2, 2)}),
+    "outputs that pe does not divide": (network((8, 8, 2), *conv("a", "in", RNG, 8, 2, pads=(1, 1, 1, 1)), MaxPool2d("p", ("a_q",)),
+                                                *conv("b", "p", RNG, 16, 8)), {"a": (3, 2), "b": (6, 4)}),
     "slow last": (network((8, 8, 2), *conv("a", "in", RNG, 4, 2), *conv("b", "a_q", RNG, 8, 4)), {"a": (4, 2), "b": (1, 1)}),
     "pool of its own, mean, linear": (network((8, 8, 2), MaxPool2d("p", ("in",)), *conv("a", "p", RNG, 4, 2, pads=(1, 1, 1, 1)),
                                               GlobalAvgPool2d("g", ("a_q",)),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hwq.errors import ModelError
 from hwq.formats import Bipolar, FixedPoint, PowerOfTwo
-from hwq.rtl.common import GENERIC, ICE40
+from hwq.rtl.common import GENERIC, ICE40, ICE40UP
 from hwq.rtl.deduct import Deduct
 from hwq.rtl.frames import FlagQueue
 from hwq.rtl.loops import LoopNest, Sweep
@@ -211,12 +211,12 @@ def words_of(fmt, rng, shape):
 @pytest.mark.parametrize("fmt, style", STYLED, ids=lambda v: getattr(v, "text", v))
 @pytest.mark.parametrize("fold", [(6, 1, 1, 1, 1), (4, 5, 3, 2, 1), (4, 2, 4, 4, 2), (6, 3, 5, 2, 4), (3, 1, 2, 3, 1)])
 @pytest.mark.parametrize("stall", STALLS[::3])
-def test_matvec(fmt, style, fold, stall):
+def test_matvec(fmt, style, fold, stall, technology=ICE40):
     outputs, words, simd, pe, repeat = fold
     rng = np.random.default_rng(1)
     weight = words_of(fmt, rng, (outputs, words, simd))
     x_range = (0, 15) if outputs != 3 else (-7, 6)
-    dut = MatVec(weight, fmt, x_range, pe=pe, repeat=repeat, style=style, technology=ICE40)
+    dut = MatVec(weight, fmt, x_range, pe=pe, repeat=repeat, style=style, technology=technology)
     assert dut.rom == (dut.groups * words, pe * simd * fmt.width)
     windows = 3 * dut.groups * repeat
     x = rng.integers(x_range[0], x_range[1] + 1, (windows * words, simd))
@@ -229,6 +229,17 @@ def test_matvec(fmt, style, fold, stall):
     if stall == (0.0, 0.0):
         assert cycles[0] == words - 1 + dut.latency + 1  # the ROM reads ahead, once after reset
         assert cycles[-1] - cycles[0] == (windows - 1) * words
+
+
+@pytest.mark.parametrize("width", (3, 4, 8))
+@pytest.mark.parametrize("fold", [(6, 1, 1, 1, 1), (4, 5, 3, 2, 1), (3, 1, 3, 1, 1)])
+def test_matvec_of_product_pairs(width, fold):
+    outputs, _, simd, pe, _ = fold
+    test_matvec(FixedPoint(width, 0), "dsp", fold, (0.6, 0.6), ICE40UP)
+    dut = MatVec(np.ones((outputs, 1, simd), np.int64), FixedPoint(width, 0), (0, 255), pe=pe, style="dsp", technology=ICE40UP)
+    assert dut.cost.dsp == -(-pe * simd // 2)
+    wide = MatVec(np.ones((outputs, 1, simd), np.int64), FixedPoint(width, 0), (0, 256), pe=pe, style="dsp", technology=ICE40UP)
+    assert wide.cost.dsp == pe * simd
 
 
 @pytest.mark.parametrize("fmt", [f for f in FORMATS if isinstance(f, FixedPoint) and f.width > 2], ids=lambda f: f.text)

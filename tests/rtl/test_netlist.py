@@ -25,8 +25,8 @@ from ..plan.test_joins import NETWORKS
 # A layer of each, one after the other; pe and simd; the last layer's sums are the results.
 LAYERS = [(FixedPoint(4, 0), 2, 2), (FixedPoint(2, 0, narrow=True), 2, 4), (FixedPoint(3, 0), 4, 2), (PowerOfTwo(3, 0), 2, 2),
           (PowerOfTwo(4, 0), 1, 4), (Bipolar(), 4, 4), (FixedPoint(5, 0), 2, 2), (FixedPoint(8, 0), 1, 2)]
-# Part that is planned for, and a cell that every netlist of its has.
-SYNTHESIS = {"ice40": ("hx8k", "SB_CARRY"), "ecp5": ("ecp5-85f", "CCU2C")}
+# Target, part that is planned for, and a cell that every netlist of its has.
+SYNTHESIS = {"ice40": ("ice40", "hx8k", "SB_CARRY"), "ice40up": ("ice40", "up5k", "SB_MAC16"), "ecp5": ("ecp5", "ecp5-85f", "CCU2C")}
 
 
 def network():
@@ -92,17 +92,19 @@ def mixed():
 
 def check_netlist(graph, x, folder, target="ice40", **wishes):
     """Synthesise the network, compare its results of the codes, and return the plan and the report."""
-    part, cell = SYNTHESIS[target]
+    target, part, cell = SYNTHESIS[target]
     ready = apply_passes(graph)
     plan = make_plan(ready, device(part), **wishes)
     manifest = emit_core(graph, plan, lower(ready, plan), folder, target=target)
-    lines = [*synthesis_lines(find_device(part), "accel"), "write_verilog -noattr netlist.v"]
+    family = find_device(part).family
+    lines = [*synthesis_lines(find_device(part), "accel", family.dsp if device(part).dsp else family.no_dsp), "write_verilog -noattr netlist.v"]
     run_yosys(SYNTH_PRELUDE + "\n".join(lines) + "\n", folder / "synth.log", folder)
     (folder / "manifest.json").write_text(json.dumps(manifest | {"files": {}}))
     assert len(np.unique(run_batches(graph, x).reshape(len(x), -1), axis=0)) > len(x) // 2    # results that tell frames apart
     write_vectors(graph, folder / "vectors", x, manifest)
-    report = verify(folder, level="netlist", stalls=1)
-    assert report.identical == len(x)
+    for level in ("rtl", "netlist") if cell == "SB_MAC16" else ("netlist",):     # where the cell stands in both
+        report = verify(folder, level=level, stalls=1)
+        assert report.identical == len(x)
     assert cell in (folder / "netlist.v").read_text()
     return plan, report
 
@@ -114,6 +116,21 @@ def test_lanes_are_exact_after_synthesis(tmp_path):
     folds = {f"c{k}": (pe, simd) for k, (_, pe, simd) in enumerate(LAYERS)}
     plan, _ = check_netlist(network(), x, tmp_path, folds={**folds, "w": "wired", "fc": "wired"})
     assert [p.fold.style for p in plan.layers if p.fold] == ["lut"] * len(LAYERS) + ["wired"] * 2
+
+
+@pytest.mark.skipif(not have("verilator", "c++"), reason="Verilator or a C++ compiler is missing")
+def test_product_pairs_are_exact_after_synthesis(tmp_path):
+    """Products of eight bits and of four, unsigned and signed codes, an odd number of them, for eight outputs of which three stand side by side."""
+    rng = np.random.default_rng(3)
+    graph = Graph((Input("in", (), shape=(4, 4, 1), lo=0, hi=255),
+                   Conv2d("a", ("in",), weight=rng.integers(-128, 128, (4, 3, 3, 1)), bias=np.zeros(4), weight_format=FixedPoint(8, 0), pads=(1,) * 4),
+                   Requantize("qa", ("a",), offset=np.array([9000]), shift=13, lo=-8, hi=7),
+                   Conv2d("b", ("qa",), weight=rng.integers(-8, 8, (8, 3, 3, 4)), bias=np.zeros(8), weight_format=FixedPoint(4, 0)),
+                   Output("out", ("b",))))
+    x = rng.integers(0, 256, (20, 4, 4, 1))
+    plan, report = check_netlist(graph, x, tmp_path, "ice40up", folds={"a": (4, 1), "b": (3, 1)})
+    assert [p.fold.style for p in plan.layers] == ["dsp", "dsp"] and plan.cost.dsp == 4
+    assert (tmp_path / "netlist.v").read_text().count("SB_MAC16") == 4 and report.cycles_per_frame == plan.cycles
 
 
 @pytest.mark.slow
@@ -139,7 +156,7 @@ def test_operators_are_exact_after_synthesis(tmp_path):
 
 
 @pytest.mark.skipif(not have("verilator", "c++"), reason="Verilator or a C++ compiler is missing")
-@pytest.mark.parametrize("target", SYNTHESIS)
+@pytest.mark.parametrize("target", ["ice40", "ecp5"])
 def test_the_largest_are_exact_after_synthesis(target, tmp_path):
     """With equal sums in most frames: the lower place comes first."""
     rng = np.random.default_rng(9)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(shutil.which("iverilog") is None, reason="needs 
 WIDTHS = (1, 2, 4, 9, 18)
 
 
-def simulate(folder, verilog, words, bits):
+def simulate(folder, verilog, words, bits, cells=CELLS):
     """Run module ``dut`` (clk, in, out) a word of ``in`` a cycle; return ``out`` before each rising edge, as integers."""
     ins, outs = bits
     (folder / "in.hex").write_text("".join(f"{word:x}\n" for word in words))
@@ -38,7 +38,7 @@ module tb;
   end
 endmodule
 """)
-    subprocess.run(["iverilog", "-g2005", "-o", "tb", "-s", "tb", "tb.v", CELLS], cwd=folder, check=True, capture_output=True, text=True)
+    subprocess.run(["iverilog", "-g2005", "-o", "tb", "-s", "tb", "-DNO_ICE40_DEFAULT_ASSIGNMENTS", "tb.v", cells], cwd=folder, check=True, capture_output=True, text=True)
     done = subprocess.run(["vvp", "-n", "tb"], cwd=folder, check=True, capture_output=True, text=True, timeout=60)
     return [int(line, 16) for line in done.stdout.split() if not line.startswith("$")]
 
