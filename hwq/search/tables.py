@@ -54,10 +54,12 @@ def read_rows(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
 
 
 def _scaled(experiment: Experiment) -> list[dict[str, Any]]:
-    """One row a kind of format and rule: means over the seeds."""
+    """One row a kind of format and rule, and a set of given widths: means over the seeds."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in experiment.scaling:
+        groups.setdefault((row["format"], row["rule"], str(row["bits"]) if row["rule"] == "given" else ""), []).append(row)
     rows = []
-    for kind, rule in dict.fromkeys((row["format"], row["rule"]) for row in experiment.scaling):
-        group = [row for row in experiment.scaling if (row["format"], row["rule"]) == (kind, rule)]
+    for (kind, rule, _), group in groups.items():
         rows.append({"format": kind, "rule": rule, "seeds": len(group), "met": all(row["met"] for row in group),
                      "mean_bits": mean_interval([row["mean_bits"] for row in group]), "ratio": mean_interval([row["ratio"] for row in group]),
                      "ratio_everything": mean_interval([row["ratio_everything"] for row in group]),

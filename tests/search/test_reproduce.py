@@ -78,6 +78,8 @@ def test_given_widths_are_judged_by_every_seed(done):
     for one in again["scaling"][-2:]:
         assert one["test_drop"][0] == pytest.approx(100 * (one["reference"]["test"] - one["accuracy"]["test"]))
         assert one["ratio"] == pytest.approx(32 / one["mean_bits"]) and 8 < one["ratio"] < 16
+    other = json.loads(hwq(*words, "given", "--bits", "4,4,4,4,4"))           # other widths have a row of their own
+    assert other["scaled"][:-1] == again["scaled"] and other["scaled"][-1]["ratio"][0] == 8 and other["scaled"][-1]["seeds"] == 2
     with pytest.raises(ModelError, match="5 layers with weights .*and 2 widths"):
         hwq(*words, "given", "--bits", "4,4")
     for wrong in (("given",), ("table", "--bits", "4,4,4,4,4"), ("given", "--bits", "4,x")):
