@@ -11,6 +11,7 @@ from ..errors import FormatError, HwqError, ModelError
 from . import onnx_linear as linear
 from . import onnx_quant as quant
 from . import onnx_shapes as shapes
+from . import onnx_windows as windows
 from .builder import MAX_ELEMENTS, Imported
 from .onnx_context import Context, InputGrid, LayoutError, refuse
 from .onnx_file import OnnxFile, OnnxNode, evaluate, read_onnx
@@ -31,13 +32,13 @@ _RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
     "BatchNormalization": (linear.batch_norm, ("epsilon", "momentum", "training_mode", "spatial")),
     "Add": (linear.arithmetic, ()), "Sub": (linear.arithmetic, ()), "Mul": (linear.arithmetic, ()), "Div": (linear.arithmetic, ()),
     "Neg": (linear.negate, ()), "Relu": (linear.relu, ()), "Clip": (linear.clip, ("min", "max")),
-    "MaxPool": (shapes.max_pool, (*_WINDOW, "ceil_mode", "storage_order")),
-    "AveragePool": (shapes.average_pool, (*_WINDOW, "ceil_mode", "count_include_pad")), "GlobalAveragePool": (shapes.global_pool, ()),
-    "GlobalMaxPool": (shapes.global_pool, ()), "ReduceMean": (shapes.reduce, ("axes", "keepdims", "noop_with_empty_axes")),
-    "ReduceMax": (shapes.reduce, ("axes", "keepdims", "noop_with_empty_axes")), "Pad": (shapes.pad, ("mode", "pads", "value")),
-    "Resize": (shapes.resize, ("mode", "nearest_mode", "coordinate_transformation_mode", "antialias", "axes", "keep_aspect_ratio_policy",
+    "MaxPool": (windows.max_pool, (*_WINDOW, "ceil_mode", "storage_order")),
+    "AveragePool": (windows.average_pool, (*_WINDOW, "ceil_mode", "count_include_pad")), "GlobalAveragePool": (windows.global_pool, ()),
+    "GlobalMaxPool": (windows.global_pool, ()), "ReduceMean": (windows.reduce, ("axes", "keepdims", "noop_with_empty_axes")),
+    "ReduceMax": (windows.reduce, ("axes", "keepdims", "noop_with_empty_axes")), "Pad": (windows.pad, ("mode", "pads", "value")),
+    "Resize": (windows.resize, ("mode", "nearest_mode", "coordinate_transformation_mode", "antialias", "axes", "keep_aspect_ratio_policy",
                                "cubic_coeff_a", "exclude_outside", "extrapolation_value")),
-    "Upsample": (shapes.resize, ("mode", "scales")), "Concat": (shapes.concat, ("axis",)), "ArgMax": (shapes.argmax, ("axis", "keepdims", "select_last_index")),
+    "Upsample": (windows.resize, ("mode", "scales")), "Concat": (shapes.concat, ("axis",)), "ArgMax": (shapes.argmax, ("axis", "keepdims", "select_last_index")),
     "TopK": (shapes.top_k, ("axis", "k", "largest", "sorted")),
     "Reshape": (shapes.reshape, ("allowzero",)), "Flatten": (shapes.reshape, ("axis",)), "Transpose": (shapes.transpose, ("perm",)),
     "Squeeze": (shapes.squeeze, ("axes",)), "Unsqueeze": (shapes.unsqueeze, ("axes",)), "Identity": (shapes.same, ()),
@@ -50,7 +51,7 @@ _QUANT_RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
     "Quant": (quant.int_quant, ("signed", "narrow", "rounding_mode")), "IntQuant": (quant.int_quant, ("signed", "narrow", "rounding_mode")),
     "BipolarQuant": (quant.bipolar_quant, ()), "Trunc": (quant.trunc, ("rounding_mode", "signed", "narrow")),
     "MultiThreshold": (quant.multi_threshold, ("out_scale", "out_bias", "out_dtype", "data_layout")),
-    "MaxPoolNHWC": (shapes.max_pool, (*_WINDOW, "ceil_mode")),
+    "MaxPoolNHWC": (windows.max_pool, (*_WINDOW, "ceil_mode")),
 }
 _LAST_RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
     key: (_RULES[key][0], (*_RULES[key][1], "data_format")) for key in ("Conv", "MaxPool", "BatchNormalization")}

@@ -38,7 +38,7 @@ def test_smallest_that_is_fast_enough(model):
     assert slower["total"]["lc"] < fastest["total"]["lc"]
     assert slower["next_step"]["cycles"] < slower["total"]["cycles"]
     row = slower["layers"][0]
-    assert row["rom"] == [8 // row["pe"] * 36 // row["simd"], row["pe"] * row["simd"] * 4] and row["style"] == "lut"
+    assert row["rom"] == [8 // row["pe"] * 36 // row["simd"], row["pe"] * row["simd"] * 4] and row["style"] == "dsp"     # half a block a product
 
 
 def test_table(model):
