@@ -237,15 +237,15 @@ class ConvStage(Chain):
         elif fold.pe > fold.lanes:
             blocks.append(("serializer", Serializer(shape_of(*in_range), fold.pe, fold.lanes, relaxed=self._relaxed)))
         blocks.append(("requantizer", self.requantizer))
-        self.out_shape, self.out_lanes, self.fold = self.requantizer.out_shape, fold.lanes, fold
-        if pool != (1, 1) or not self._relaxed or fold.pe == fold.lanes:     # else the serializer cuts what the next stage's ready reaches
-            blocks.append(("buffer", StreamBuffer(self.out_shape, fold.lanes)))
         out_range = (requant.lo, requant.hi)
         if repeat > 1:
             blocks.append(("pool", Reduce("max", out_range, lanes=fold.lanes, counts=(repeat, order[2]), over=(True, False),
                                           technology=technology)))
         elif pool != (1, 1):
             blocks += pool_blocks("max", out_range, fold.lanes, self.window.rows, self.window.cols, outputs, pool, technology)
+        self.out_shape, self.out_lanes, self.fold = self.requantizer.out_shape, fold.lanes, fold
+        if pool != (1, 1) or not self._relaxed or fold.pe == fold.lanes:     # else the serializer cuts what the next stage's ready reaches
+            blocks.append(("buffer", StreamBuffer(self.out_shape, fold.lanes)))
         self._kept = [k < wanted // fold.lanes for k in range(outputs // fold.lanes)]
         if spare:
             blocks.append(("spare", Cropper(self.out_shape, fold.lanes, height=1, width=len(self._kept), words=1, keep=(1, sum(self._kept)))))

@@ -190,17 +190,21 @@ class Planner:
 
         Fewer than the foldings allow are bisected away. From there on a plan may fail for its rings: they need more blocks
         (more cycles help), or no depth keeps the cycles because a border holds up the stage before it (then others may do).
-        So it gallops to the first success and looks between it and the last failure.
+        So it gallops to the first success and looks between it and the last failure; where it meets none, it asks the rest one by one.
         """
         first = lo = bisect_left(self.targets, True, key=self._may_fit)
-        hi, found = len(self.targets) - 1, None
+        hi, found, failed = len(self.targets) - 1, None, set[int]()
         while lo <= hi:
             at = (lo + hi) // 2 if found else min(lo + max(1, lo - first) - 1, hi)
             candidate = self.best(self.targets[at])
+            failed.add(at)
             if candidate is None:
                 lo = at + 1
             else:
                 found, hi = candidate, at - 1
+        if found is None:                                # what it galloped over
+            plans = (self.best(self.targets[at]) for at in range(first, len(self.targets)) if at not in failed)
+            found = next((plan for plan in plans if plan is not None), None)
         return found
 
     def plan(self, max_cycles: int | None = None) -> Plan:

@@ -1,6 +1,8 @@
 # amaranth: UnusedElaboratable=no
 """The plan's cycles are those of the hardware: counted in Amaranth's simulator, source and sink never waiting."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
@@ -9,7 +11,9 @@ from hwq.formats import FixedPoint
 from hwq.ir import ArgMax, Conv2d, Flatten, GlobalAvgPool2d, Graph, Input, Linear, MaxPool2d, Output, Requantize
 from hwq.lower import lower
 from hwq.passes import apply_passes
-from hwq.plan import device, make_plan
+from hwq.plan import Planner, device, make_plan
+from hwq.plan.settle import relax
+from hwq.rtl.stage import Folding
 
 from ..networks import random_network
 from ..test_accelerator import random_graph
@@ -89,6 +93,21 @@ SHAPES = {
 def test_cycles_by_shape(name, target):
     graph, folds = SHAPES[name]
     check(graph, target, folds)
+
+
+@pytest.mark.parametrize("pe", [1, 2])
+def test_shallow_rings_take_no_more_cycles_than_promised(pe):
+    """A result that waits in front of a full ring must not hold up the pooling that makes the next."""
+    rng = np.random.default_rng(1)
+    ready = apply_passes(network((8, 8, 1), *conv("a", "in", rng, 8, 1, 1), MaxPool2d("p", ("a_q",)), *conv("b", "p", rng, 8, 8, pads=(1, 1, 1, 1)),
+                                 MaxPool2d("q", ("b_q",)), *conv("c", "q", rng, 8, 8, 1)))
+    planner = Planner(ready, device("up5k"))
+    folds = {layer.name: Folding(pe, 1, "memory", 1, True, "lut") for layer in planner.layers if layer.folds}
+    rings = {p.layer.name: p.stage(planner.device.technology).ring for p in planner.assemble(folds).layers if p.layer.folds}
+    folds = {name: replace(fold, depth=rings[name].min_depth) for name, fold in folds.items()}
+    plan = relax(planner.assemble(folds), lambda more: planner.assemble({**folds, **more}))
+    found = steady(lower(ready, plan), 6, 20 * plan.cycles)
+    assert max(p.cycles for p in plan.layers) < found[-1] <= plan.cycles
 
 
 @pytest.mark.parametrize("seed", range(20, 32))

@@ -29,3 +29,14 @@ def test_choice_is_the_best_there_is(seed):
         total = sum((o.cost for o in chosen), Cost())
         assert total.lc == min(fitting) and total.ebr <= ebr and total.dsp <= dsp
     assert sum(o.cost.lc for o in choose(layers, None, 0)) == min(s.lc for s in sums)
+
+
+def test_targets_that_galloping_skips_are_asked_at_last(monkeypatch):
+    from hwq.plan.planner import Planner
+    planner = object.__new__(Planner)
+    planner.targets = list(range(40, 80))
+    for good in range(40, 80):
+        asked = []
+        monkeypatch.setattr(planner, "_may_fit", lambda target: target >= 43)
+        monkeypatch.setattr(planner, "best", lambda target, good=good, asked=asked: asked.append(target) or (target if target == good else None))
+        assert planner.fastest() == (good if good >= 43 else None) and len(asked) == len(set(asked))
