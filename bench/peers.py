@@ -9,6 +9,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,11 @@ from .networks import networks
 
 __all__ = ["DESIGNS", "PEERS", "design", "check", "rows", "table"]
 
-# network, part, foldings, what is measured; part generic: synthesised for iCE40 and packed, however large.
+# network, part, foldings, what is measured; part generic: synthesised for iCE40 and packed, however large. Without DSP: as if the
+# part had no multiplier blocks.
 DESIGNS: list[tuple[str, str, dict[str, Wish], str]] = [
     ("N1", "up5k", {}, "core"),
-    ("N2", "up5k", {"conv": (4, 4)}, "stage"), ("N2", "up5k", {"conv": (2, 8)}, "stage"), ("N2", "up5k", {"conv": (4, 4)}, "core"),
+    ("N2", "up5k", {"conv": (4, 4)}, "stage"), ("N2", "up5k", {"conv": (4, 4)}, "stage without DSP"), ("N2", "up5k", {"conv": (2, 8)}, "stage"), ("N2", "up5k", {"conv": (4, 4)}, "core"),
     ("N2", "up5k", {"conv": (2, 8)}, "core"), ("N2", "hx8k", {"conv": (4, 4)}, "stage"), ("N2", "hx8k", {}, "core"),
     ("N2", "generic", {"conv": "wired"}, "stage"),
     ("N3", "hx8k", {}, "core"), ("N3", "up5k", {}, "core"),
@@ -59,9 +61,10 @@ PEERS: list[dict[str, Any]] = [
 def design(graph: Graph, part: str, folds: dict[str, Wish], what: str, place: bool = True) -> dict[str, Any]:
     """Plan, lower, synthesise, pack and place; return figures and plan."""
     ready = apply_passes(graph)
-    plan = make_plan(ready, device(part), folds=folds, reserve=Cost())
+    on = device(part)
+    plan = make_plan(ready, replace(on, dsp=0) if what.endswith("without DSP") else on, folds=folds, reserve=Cost())
     block, cycles = lower(ready, plan), plan.cycles
-    if what == "stage":
+    if what.startswith("stage"):
         (planned,) = plan.layers
         fold, cycles = planned.fold, planned.cycles
         assert isinstance(fold, Folding)
