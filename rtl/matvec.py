@@ -40,6 +40,11 @@ def _levels(count: int) -> int:
     return (count - 1).bit_length()
 
 
+def _paired(x_width: int, w_width: int, technology: Technology) -> bool:
+    """Return whether two products of such factors share a multiplier block."""
+    return technology.dsp_pairs and max(x_width, w_width) <= ProductPair.WIDEST
+
+
 class MatVec(Block):
     """Sum of products of each window with the weights of ``pe`` outputs at a time, without bias.
 
@@ -160,7 +165,7 @@ class MatVec(Block):
     @staticmethod
     def dsps(products: int, x_width: int, w_width: int, technology: Technology) -> int:
         """Return the multiplier blocks that so many products take in style ``dsp``, 0 if synthesis makes them of logic."""
-        if technology.dsp_pairs and max(x_width, w_width) <= ProductPair.WIDEST:
+        if _paired(x_width, w_width, technology):
             return -(-products // 2)
         least = technology.dsp_min_width
         return products if least and x_width + w_width >= least else 0
@@ -168,8 +173,7 @@ class MatVec(Block):
     @property
     def pairs(self) -> bool:
         """Whether products share multiplier blocks."""
-        return (self.style == "dsp" and self.technology.dsp_pairs
-                and max(self.x_shape.width, self.weight_format.width) <= ProductPair.WIDEST)
+        return self.style == "dsp" and _paired(self.x_shape.width, self.weight_format.width, self.technology)
 
     @property
     def uses_dsp(self) -> bool:

@@ -14,7 +14,7 @@ from ..formats import MAX_WIDTH, FixedPoint
 from ..ir.infer import channel_ranges, infer
 from ..passes.exact_scale import exact_scales, threshold_table
 
-__all__ = ["Builder", "Imported", "MAX_ELEMENTS", "weight_format"]
+__all__ = ["Builder", "Imported", "MAX_ELEMENTS", "weight_format", "turn"]
 
 _MAX_THRESHOLDS = 1 << 17
 MAX_ELEMENTS = 1 << 26
@@ -55,6 +55,11 @@ def weight_format(codes: np.ndarray, least: int = 2) -> FixedPoint | None:
     top = max(int(codes.max(initial=0)), -int(codes.min(initial=0)) - 1)
     width = max(least, top.bit_length() + 1)
     return FixedPoint(width, 0) if width <= MAX_WIDTH else None
+
+
+def turn(pairs: tuple[int, ...], turned: bool) -> Any:
+    """Return (vertical, horizontal) or (top, left, bottom, right) of a tensor as its edge needs them."""
+    return tuple(pairs[i ^ 1] for i in range(len(pairs))) if turned else pairs
 
 
 def _shared(values: np.ndarray) -> np.ndarray:

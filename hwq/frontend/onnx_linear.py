@@ -4,20 +4,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
 from .. import ir
 from ..errors import ModelError
 from ..formats import Bipolar, Format
-from .builder import weight_format
+from .builder import turn, weight_format
 from .onnx_context import Context, LayoutError, frac_bits, refuse
 from .onnx_file import OnnxNode
 from .onnx_values import ULP, Const, View
 from .rounding import sqrt_fraction
 
-__all__ = ["conv", "matmul", "gemm", "batch_norm", "arithmetic", "negate", "relu", "clip", "window", "image", "laid_out", "turn"]
+__all__ = ["conv", "matmul", "gemm", "batch_norm", "arithmetic", "negate", "relu", "clip", "window", "image", "laid_out"]
 
 Values = Sequence["Const | View | None"]
 
@@ -37,11 +36,6 @@ def image(node: OnnxNode, view: View, channels_last: bool) -> tuple[tuple[int, .
             len(wide) == 2 and any(found != want for found, want in wide):
         raise LayoutError(f"{node.text}: the channels of its input {view.shape} are not axis {len(view.dims) if channels_last else 1}")
     return tuple(size for size, _ in space), any(found != want for found, want in wide)
-
-
-def turn(pairs: tuple[int, ...], turned: bool) -> Any:
-    """Return (vertical, horizontal) or (top, left, bottom, right) of a tensor as its edge needs them."""
-    return tuple(pairs[i ^ 1] for i in range(len(pairs))) if turned else pairs
 
 
 def laid_out(ctx: Context, edge: str, axes: int, channels_last: bool, turned: bool) -> tuple[tuple[int, int], ...]:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from .. import ir
+from .builder import turn
 from .onnx_context import Context, LayoutError, refuse
 from .onnx_file import OnnxNode
-from .onnx_linear import image, laid_out, turn, window
+from .onnx_linear import image, laid_out, window
 from .onnx_shapes import flat, ints
 from .onnx_values import ULP, Const, View
 

@@ -4,7 +4,6 @@ Edges carry the file's raw codes, zero point included: zero points go into biase
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -13,11 +12,11 @@ from ..errors import ModelError
 from ..formats import FixedPoint
 from ..passes.exact_plane import exact_plane
 from ..passes.exact_scale import exact_line, threshold_table
-from .builder import Builder, weight_format
+from .builder import Builder, turn, weight_format
 from .tflite_file import Op, Tensor
 from .tflite_math import activation_range, mean_multiplier, multiply, quantize_multiplier, quantize_multipliers
 
-__all__ = ["conv", "fully_connected", "add", "average", "mean", "rescale", "activation", "padding", "image", "turn"]
+__all__ = ["conv", "fully_connected", "add", "average", "mean", "rescale", "activation", "padding", "image"]
 
 _ACTIVATIONS = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6")
 _INT32 = 1 << 31
@@ -36,11 +35,6 @@ def image(b: Builder, source: str, x: Tensor) -> tuple[tuple[int, int], bool]:
     """Return height and width of a tensor, and whether its edge, a line of pixels, lies along the other axis."""
     height, width = (1, *x.shape)[-3:-1] if len(x.shape) == 3 else x.shape[1:3]
     return (height, width), b.edges[source].shape[:2] != (height, width)
-
-
-def turn(pairs: tuple[int, ...], turned: bool) -> Any:
-    """Return (vertical, horizontal) or (top, left, bottom, right) of a tensor as its edge needs them."""
-    return tuple(pairs[i ^ 1] for i in range(len(pairs))) if turned else pairs
 
 
 def padding(op: Op, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int],

@@ -8,6 +8,7 @@ import numpy as np
 from .. import ir
 from ..errors import FormatError, ModelError
 from . import tflite_layers as layers
+from .builder import turn
 from .tflite_context import Importer, Rule, edge_shape, meaning, same_stream
 from .tflite_file import Op, Tensor
 
@@ -61,7 +62,7 @@ def _max_pool(self: Importer, op: Op, out: Tensor, name: str) -> str:
     size, turned = layers.image(self.b, source, x)
     kernel, stride = (o["FilterHeight"], o["FilterWidth"]), (o["StrideH"], o["StrideW"])
     pads = layers.padding(op, size, kernel, stride)
-    self.b.add(ir.MaxPool2d(name, (source,), layers.turn(kernel, turned), layers.turn(stride, turned), layers.turn(pads, turned)))
+    self.b.add(ir.MaxPool2d(name, (source,), turn(kernel, turned), turn(stride, turned), turn(pads, turned)))
     return _clamped(self, op, out, name)
 
 
@@ -220,7 +221,7 @@ def _pad(self: Importer, op: Op, out: Tensor, name: str) -> str:
     rows = pads[1] if len(x.shape) == 4 else (0, 0)
     source = self.source(op, 0)
     border = int(rows[0]), int(pads[-2][0]), int(rows[1]), int(pads[-2][1])
-    return self.b.add(ir.Pad(name, (source,), layers.turn(border, layers.image(self.b, source, x)[1]), value))
+    return self.b.add(ir.Pad(name, (source,), turn(border, layers.image(self.b, source, x)[1]), value))
 
 
 def _concat(self: Importer, op: Op, out: Tensor, name: str) -> str:
@@ -243,7 +244,7 @@ def _resize(self: Importer, op: Op, out: Tensor, name: str) -> str:
     old, new = edge_shape(x.shape), edge_shape(out.shape)
     if len(out.shape) != 4 or new[0] % old[0] or new[1] % old[1] or new[2] != old[2]:
         raise ModelError(f"{op.text}: {x.shape} to {out.shape} is not supported; supported: integer factors")
-    factor = layers.turn((new[0] // old[0], new[1] // old[1]), layers.image(self.b, source, x)[1])
+    factor = turn((new[0] // old[0], new[1] // old[1]), layers.image(self.b, source, x)[1])
     return self.b.add(ir.Upsample(name, (source,), factor))
 
 

@@ -113,14 +113,11 @@ def options_of(layer: Layer, device: Device, fixed: Wish | None) -> list[Option]
                              + (f" or be {taps * channels} (shift window)" if layer.shifts else "") + f", not {simd}")
     else:
         for pe in _sides(outputs, layer.groups):
-            if outputs % pe:
-                choices += [(pe, simd, "memory") for simd in divisors(channels) if pe * simd <= limit]
-                continue
-            if each % pe == 0:
+            if each % pe == 0 or outputs % pe:
                 choices += [(pe, simd, "memory") for simd in divisors(channels) if pe * simd <= limit]
             elif pe % each == 0 and layer.groups % (pe // each) == 0 and pe * channels <= limit:
                 choices.append((pe, channels, "memory"))             # several whole groups at once
-            if layer.shifts and channels <= 4 and pe * taps * channels <= limit:
+            if layer.shifts and outputs % pe == 0 and channels <= 4 and pe * taps * channels <= limit:
                 choices.append((pe, taps * channels, "shift"))
     options, x_width = [], width_of(layer.x.lo, layer.x.hi)[0]
     for pe, simd, source in choices:

@@ -193,17 +193,17 @@ class Planner:
         So it gallops to the first success and looks between it and the last failure; where it meets none, it asks the rest one by one.
         """
         first = lo = bisect_left(self.targets, True, key=self._may_fit)
-        hi, found, failed = len(self.targets) - 1, None, set[int]()
+        hi, found, asked = len(self.targets) - 1, None, set[int]()
         while lo <= hi:
             at = (lo + hi) // 2 if found else min(lo + max(1, lo - first) - 1, hi)
             candidate = self.best(self.targets[at])
-            failed.add(at)
+            asked.add(at)
             if candidate is None:
                 lo = at + 1
             else:
                 found, hi = candidate, at - 1
         if found is None:                                # what it galloped over
-            plans = (self.best(self.targets[at]) for at in range(first, len(self.targets)) if at not in failed)
+            plans = (self.best(self.targets[at]) for at in range(first, len(self.targets)) if at not in asked)
             found = next((plan for plan in plans if plan is not None), None)
         return found
 

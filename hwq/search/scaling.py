@@ -140,8 +140,9 @@ class _Search:
         for bits, size in reversed(found.way):
             if size < least and bits != found.way[0][0]:
                 continue
-            score = known.get(tuple(bits.items())) or self.evaluate(found.accepted[0], [bits], "full")[0]
-            if admissible(score, self.reference, self.options.allowed / 100) or tuple(bits.items()) in known:
+            accepted = known.get(tuple(bits.items()))
+            score = accepted or self.evaluate(found.accepted[0], [bits], "full")[0]
+            if accepted or admissible(score, self.reference, self.options.allowed / 100):
                 tried.append(self._confirmed(score, tried))
                 if tried[-1].confirmed:
                     return tried[-1]

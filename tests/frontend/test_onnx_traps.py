@@ -8,13 +8,13 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from hwq.errors import HwqError  # noqa: E402
 from hwq.frontend.importer import compare_source, import_file  # noqa: E402
 from hwq.frontend.onnx_check import encode_floats, random_floats  # noqa: E402
 from hwq.frontend.onnx_context import InputGrid  # noqa: E402
 from hwq.interp import run  # noqa: E402
 
-EXACT = None
+from .expected import EXACT, imported_or_refused  # noqa: E402
+
 QONNX = "qonnx.custom_op.general"
 
 
@@ -433,14 +433,9 @@ TRAPS = {
 
 @pytest.mark.parametrize("name", TRAPS)
 def test_refused_or_exact(name, tmp_path):
-    content, expected = TRAPS[name]
-    path = tmp_path / "trap.onnx"
-    path.write_bytes(content)
-    if expected is not EXACT:
-        with pytest.raises(HwqError, match=expected):
-            import_file(path)
+    imported = imported_or_refused(tmp_path / "trap.onnx", *TRAPS[name])
+    if imported is None:
         return
-    imported = import_file(path)
     x = random_floats(imported, 5, seed=3)
     run(imported.graph, encode_floats(imported, x))
     custom = any(node.domain for node in imported.details["file"].nodes)
