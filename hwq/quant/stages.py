@@ -120,6 +120,16 @@ class Weighted(Stage):
             return F.conv2d(x, weight, bias, self.stride, (top, left), self.dilation, self.groups)
         return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, self.stride, 0, self.dilation, self.groups)
 
+    def _exact(self, codes: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, bound: float) -> torch.Tensor:
+        """Return the sums of integers (float64), none of which, in whatever order, exceeds ``bound`` on its way.
+
+        Below 2**24 float32 is as exact and five times as fast; but only by oneDNN's direct convolution, which torch takes for
+        16 images and more: other kernels (Winograd, TF32) multiply something else than the integers.
+        """
+        if bound >= 1 << 24 or not self.is_conv or codes.device.type != "cpu" or len(codes) < 16 or not torch.backends.mkldnn.is_available():
+            return self._apply_layer(codes, weight, bias)
+        return self._apply_layer(codes.float(), weight.float(), bias.float()).double()
+
     def forward(self, x: torch.Tensor, grid: Grid | None, float_weights: bool = False) -> torch.Tensor:
         """Train-time result; ``grid`` is the input's, None while it is not calibrated (the bias then stays real)."""
         weight = self.weight if float_weights else self.quantizer(self.weight)      # first: a learned scale moves here, the bias follows it
@@ -186,7 +196,7 @@ class Weighted(Stage):
         sums = self._sums(grid)
         bound = float(sums.largest)
         require_exact(bound, self.name)
-        acc = self._apply_layer(codes, self.weight_codes(), self.bias_codes(grid))
+        acc = self._exact(codes, self.weight_codes(), self.bias_codes(grid), bound)
         yield "", acc, sums
         requant = self.requant(grid)
         if requant is not None:

@@ -244,3 +244,20 @@ def test_sums_beyond_float64_are_refused():
     model = prepare(net, torch.zeros(1, 4), "dfp:b=16,fl=14", activations="dfp:b=8,fl=60")
     with pytest.raises(ModelError, match="exact below 2.*53"):
         model.eval()(torch.full((1, 4), 0.5))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2 ** 32 - 1), st.sampled_from([1, 3, 5]), st.sampled_from([1, 2]), st.integers(1, 24), st.integers(2, 14),
+       st.booleans(), st.sampled_from([15, 16, 33]), st.booleans())
+def test_sums_of_many_images_are_integers(seed, kernel, stride, channels, width, grouped, count, last):
+    """Many images take a faster kernel where sums stay below 2**24; largest codes of one sign come closest to it."""
+    torch.manual_seed(seed)
+    conv = nn.Conv2d(channels, 2 * channels, kernel, stride, padding=kernel // 2, groups=channels if grouped else 1)
+    with torch.no_grad():
+        conv.weight.uniform_(-1, 1 if seed % 2 else -0.9)
+    net = prepare(nn.Sequential(conv), torch.zeros(1, channels, 9, 7), f"dfp:b={width},fl={width - 1}")
+    x = torch.randint(0 if seed % 3 else 240, 256, (count, channels, 9, 7)) / 256
+    stage, (_, sums, _) = next(iter(net.eval().steps(x.contiguous(memory_format=torch.channels_last) if last else x)))
+    weight, bias = stage.weight_codes(), stage.bias_codes(net.input_spec.grid)
+    assert sums.dtype == torch.float64
+    assert torch.equal(sums, F.conv2d(x.double() * 256, weight, bias, stride, kernel // 2, groups=conv.groups))
