@@ -17,11 +17,11 @@ from hwq.boards.uart import uart_divisor
 from hwq.rtl.common import Cost
 
 from ..emit import SYNTH_PRELUDE, Manifest, emit_core, vector_codes, write_bench, write_vectors
-from ..errors import FitError, FormatError
+from ..errors import FormatError
 from ..ir.graph import Graph
 from ..lower import lower
 from ..passes import apply_passes
-from ..plan import SHELL, Plan, device, fewer_bits, make_plan, parse_fold
+from ..plan import SHELL, Plan, device, hinting, make_plan, parse_fold
 from ..toolchain import find, run_yosys, versions
 from .diagnose import ClockError
 from .html import write_html
@@ -101,13 +101,25 @@ def _choose(target: str | None, board: str | None, device_name: str | None, pcf:
     return _Choice(chosen, part, hz, read_pcf(pcf) if pcf is not None else None, baud, tuple(range(first, first + (seeds or 1))), raises)
 
 
+def _cycles_for(fps: float, choice: _Choice, max_cycles: int | None) -> int:
+    """Return the cycles a frame that make ``fps`` frames a second at the least clock the build may end with."""
+    if max_cycles is not None:
+        raise FormatError("--fps and --cycles exclude each other: frames a second are cycles at a clock")
+    if choice.part is None:
+        raise FormatError("--fps needs a clock, which --target verilog has none of: give --cycles")
+    hz = made_hz(choice.board, choice.hz) if choice.board else choice.hz
+    if not 0 < fps <= hz:
+        raise FormatError(f"--fps must lie above 0 and below the clock, {hz / 1e6:g} MHz, not {fps:g}")
+    return int(hz / fps)
+
+
 def _patience(plan: Plan) -> int:
     """Cycles after which a test bench may call it a deadlock: a frame through all stages, stalled at both ends."""
     return 4 * sum(planned.cycles for planned in plan.layers) + plan.device.technology.startup_cycles + 1000
 
 
 def build(graph: Graph, output: str | Path, *, target: str | None = None, board: str | None = None, device_name: str | None = None,
-          pcf: str | Path | None = None, folds: Iterable[str] = (), max_cycles: int | None = None, freq_mhz: float | None = None,
+          pcf: str | Path | None = None, folds: Iterable[str] = (), max_cycles: int | None = None, fps: float | None = None, freq_mhz: float | None = None,
           baud: int | None = None, seed: int | None = None, seeds: int | None = None, say: Callable[[str], None] = lambda text: None) -> Report:
     """Build a network and return the report, which also stands in ``output/report.json``.
 
@@ -127,6 +139,8 @@ def build(graph: Graph, output: str | Path, *, target: str | None = None, board:
     folds : texts ``layer=pe,simd`` or ``layer=wired``
     max_cycles : int, optional
         Cycles a frame that are fast enough: the smallest design that keeps to them. Not given: the fastest that fits.
+    fps : float, optional
+        Frames a second that are enough, instead of ``max_cycles``: at ``freq_mhz``, or at the clock that place and route start from.
     freq_mhz : float, optional
         Clock of the core. Not given: as fast as place and route reach, by the board's PLL; 24 MHz on a bare device.
     baud : int, optional
@@ -144,6 +158,8 @@ def build(graph: Graph, output: str | Path, *, target: str | None = None, board:
     if max_cycles is not None and max_cycles < 1:
         raise FormatError(f"--cycles must be at least 1, not {max_cycles}")
     choice = _choose(target, board, device_name, pcf, freq_mhz, baud, seed, seeds)
+    if fps is not None:
+        max_cycles = _cycles_for(fps, choice, max_cycles)
     for tool in choice.tools:                            # a missing tool is known before any work
         find(tool)
     with output_folder(Path(output)) as work:
@@ -154,22 +170,15 @@ def build(graph: Graph, output: str | Path, *, target: str | None = None, board:
         planned_for = device(choice.part.name if choice.part else "generic")
         ready = apply_passes(graph)
         wanted = parse_fold(folds)
-        try:
+        with hinting(graph, planned_for, f" Or leave out --fold for {', '.join(wanted)}: the automatic choice may fit." if wanted else ""):
             plan = make_plan(ready, planned_for, folds=wanted, reserve=SHELL if choice.part else Cost(), max_cycles=max_cycles)
-        except FitError as error:
-            hint = f" Or leave out --fold for {', '.join(wanted)}: the automatic choice may fit." if wanted else ""
-            raise FitError(f"{error}{hint} {fewer_bits(graph, planned_for)}") from None
         core = lower(ready, plan)
         say("emit RTLIL and Verilog")
         manifest = emit_core(graph, plan, core, work, target=choice.part.family.name if choice.part else "verilog")
         write_vectors(graph, work / "vectors", vector_codes(graph, _VECTORS), manifest)
         write_bench(manifest, work, frames=_VECTORS, patience=_patience(plan))
-        try:
+        with hinting(graph, planned_for):
             placed = _place(manifest, work, choice, plan, say) if choice.part else None
-        except ClockError:
-            raise
-        except FitError as error:
-            raise FitError(f"{error} {fewer_bits(graph, planned_for)}") from None
         say("report")
         report = make_report(graph, plan, manifest, placed, work, versions(choice.tools),
                              board=choice.board.name if choice.board else None, baud=choice.baud)

@@ -18,6 +18,8 @@ def command(model: Annotated[Path, typer.Argument(help="A .hwq file.")],
             fold: Annotated[list[str] | None, typer.Option(help="layer=pe,simd, or layer=wired; may be repeated.")] = None,
             cycles: Annotated[int | None, typer.Option(help="Cycles a frame that are fast enough: the smallest design that keeps to them; "
                                                        "not given: the fastest that fits.")] = None,
+            fps: Annotated[float | None, typer.Option(help="Frames a second that are enough, instead of --cycles; at --freq, or at the clock "
+                                                      "that place and route start from (12 or 24 MHz).")] = None,
             freq: Annotated[float | None, typer.Option(help="Clock of the core in MHz; not given: as fast as it gets.")] = None,
             baud: Annotated[int | None, typer.Option(help="Of the board's serial link (1000000).")] = None,
             seed: Annotated[int | None, typer.Option(help="First seed of place and route (1).")] = None,
@@ -33,7 +35,7 @@ def command(model: Annotated[Path, typer.Argument(help="A .hwq file.")],
     from ..build import build, summary
     with progress("build") as say:
         report = build(graph, output, target=target, board=board, device_name=device, pcf=pcf, folds=fold or [], max_cycles=cycles,
-                       freq_mhz=freq, baud=baud, seed=seed, seeds=seeds, say=say)
+                       fps=fps, freq_mhz=freq, baud=baud, seed=seed, seeds=seeds, say=say)
     if as_json:
         typer.echo(json.dumps(report, indent=1))
         return

@@ -49,10 +49,10 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
     from hwq.boards.registry import find_board
     from hwq.rtl.common import Cost
 
-    from ..errors import FitError, FormatError, ModelError
+    from ..errors import FormatError, ModelError
     from ..ir import load
     from ..passes import apply_passes
-    from ..plan import SHELL, Planner, fewer_bits, least_depths, parse_fold
+    from ..plan import SHELL, Planner, fewer_bits, hinting, least_depths, parse_fold
     from ..plan import device as find_device
     from . import progress
 
@@ -68,11 +68,9 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
     chosen = find_device(device or find_board(board or "icebreaker").device.name)
     reserve = SHELL if chosen.lc else Cost()
     with progress("plan"):
-        try:
+        with hinting(graph, chosen):
             planner = Planner(graph, chosen, folds=parse_fold(fold), reserve=reserve)
             plan = planner.plan(None if fps is None else int(mhz * 1e6 / fps))
-        except FitError as error:
-            raise FitError(f"{error} {fewer_bits(graph, chosen)}") from None
         faster = planner.next_step(plan) if chosen.lc and not fold else None
     rows = [_row(planned, chosen.technology) for planned in plan.layers]
     for name, least in least_depths(plan).items():       # what keeps a join from standing still; its buffers keep its pace

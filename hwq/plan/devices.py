@@ -1,13 +1,15 @@
 """What the devices hold. Block shapes and primitives live in `hwq.rtl.common.Technology`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from hwq.rtl.common import ECP5, GENERIC, ICE40, ICE40UP, Cost, Technology
 
-from ..errors import FormatError
+from ..errors import FitError, FormatError
 from ..ir.graph import Graph
 
-__all__ = ["Device", "DEVICES", "device", "SHELL", "fewer_bits"]
+__all__ = ["Device", "DEVICES", "device", "SHELL", "fewer_bits", "hinting"]
 
 # What the board shell (UART link, identify, CRC) takes; measured, see docs/benchmarks.md.
 SHELL = Cost(lc=420, ebr=0, dsp=0)
@@ -69,3 +71,14 @@ def fewer_bits(graph: Graph, device: Device) -> str:
     """Return what to type so that a network that does not fit gets fewer bits a weight."""
     return (f"hwq search {graph.factory or 'PACKAGE.MODULE:FUNCTION'} --cost {device.name} -o search, with the --data and --config of its "
             "training, looks for the bits that make it fit.")
+
+
+@contextmanager
+def hinting(graph: Graph, device: Device, more: str = "") -> Iterator[None]:
+    """Add ``more`` and `fewer_bits` to a `FitError` from inside; its subclasses, which fewer bits do not help, pass."""
+    try:
+        yield
+    except FitError as error:
+        if type(error) is not FitError:
+            raise
+        raise FitError(f"{error}{more} {fewer_bits(graph, device)}") from None

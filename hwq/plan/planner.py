@@ -216,7 +216,7 @@ class Planner:
             found = self.fastest()
         if max_cycles is not None and (found is None or found.cycles > max_cycles):
             raise FitError(f"Nothing that fits {self.device.name} takes at most {max_cycles} cycles a frame; "
-                           + (f"the fastest plan takes {found.cycles}" if found else "not even the smallest plan fits"))
+                           + (f"the fastest plan takes {found.cycles}." if found else "not even the smallest plan fits."))
         return tighten(self.tuned(found or _least(self.layers, self.options, self.device, self.reserve)))
 
     def next_step(self, plan: Plan) -> Plan | None:
