@@ -35,7 +35,7 @@ __all__ = ["DESIGNS", "PEERS", "design", "check", "rows", "table"]
 DESIGNS: list[tuple[str, str, dict[str, Wish], str]] = [
     ("N1", "up5k", {}, "core"),
     ("N2", "up5k", {"conv": (4, 4)}, "stage"), ("N2", "up5k", {"conv": (4, 4)}, "stage without DSP"), ("N2", "up5k", {"conv": (2, 8)}, "stage"), ("N2", "up5k", {"conv": (4, 4)}, "core"),
-    ("N2", "up5k", {"conv": (2, 8)}, "core"), ("N2", "hx8k", {"conv": (4, 4)}, "stage"), ("N2", "hx8k", {}, "core"),
+    ("N2", "up5k", {"conv": (2, 8)}, "core"), ("N2", "hx8k", {"conv": (4, 4)}, "stage"), ("N2", "hx8k", {"conv": (16, 16)}, "stage"), ("N2", "hx8k", {}, "core"),
     ("N2", "generic", {"conv": "wired"}, "stage"),
     ("N3", "hx8k", {}, "core"), ("N3", "up5k", {}, "core"),
     ("N4", "up5k", {"conv": (4, 4)}, "stage"),
@@ -62,6 +62,8 @@ def design(graph: Graph, part: str, folds: dict[str, Wish], what: str, place: bo
     """Plan, lower, synthesise, pack and place; return figures and plan."""
     ready = apply_passes(graph)
     on = device(part)
+    if what.startswith("stage"):                         # alone on its part, it may fill it
+        on = replace(on, usable=1.0)
     plan = make_plan(ready, replace(on, dsp=0) if what.endswith("without DSP") else on, folds=folds, reserve=Cost())
     block, cycles = lower(ready, plan), plan.cycles
     if what.startswith("stage"):

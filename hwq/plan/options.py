@@ -23,6 +23,8 @@ _MAX_LANES = 256
 _GENERIC_LANES = 16
 # Words of a ROM up to which its words may be shared out between block RAM and logic: deeper ones take too much logic a bit.
 _SHALLOW = 64
+# In how many parts, at most: of every folding that is tried, and of one that is given.
+_SPLITS_TRIED, _SPLITS = 8, 64
 # Share of the outputs that may be computed in vain, where the outputs side by side do not divide them.
 _WASTE = 8
 # Signed digits of the weights up to which a layer is offered wired unasked, and its adders are searched for.
@@ -61,13 +63,13 @@ def _sides(outputs: int, groups: int) -> list[int]:
     return sorted({pe for turns in range(1, outputs + 1) if -outputs % (pe := -(-outputs // turns)) <= _spare(outputs, groups)})
 
 
-def _split(depth: int, width: int, technology: Technology) -> list[int]:
-    """Return numbers of bits of a shallow ROM's words that might lie in logic where not all its blocks are to be had."""
+def _split(depth: int, width: int, technology: Technology, steps: int) -> list[int]:
+    """Return up to ``steps - 1`` numbers of bits of a shallow ROM's words that might lie in logic where not all its blocks are to be had."""
     unit = max((bits for _, bits in technology.block_shapes), default=0)
     if not unit or depth > _SHALLOW:
         return []
     blocks = -(-width // unit)
-    return [width - unit * kept for kept in sorted({blocks * k // 8 for k in range(1, 8)} - {0})]
+    return [width - unit * kept for kept in sorted({blocks * k // steps for k in range(1, steps)} - {0})]
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def options_of(layer: Layer, device: Device, fixed: Wish | None) -> list[Option]
         if outputs % lanes:
             continue
         roms = [(True, 0), (False, 0)] if depth <= 256 else [(True, 0)]
-        for block_rom, logic_bits in roms + [(True, bits) for bits in _split(depth, width, device.technology)]:
+        for block_rom, logic_bits in roms + [(True, bits) for bits in _split(depth, width, device.technology, _SPLITS if fixed else _SPLITS_TRIED)]:
             for style in layer.styles(device.technology):
                 if style == "dsp" and device.dsp < MatVec.dsps(pe * simd, x_width, layer.weight_format.width, device.technology):
                     continue
