@@ -34,8 +34,9 @@ __all__ = ["DESIGNS", "PEERS", "design", "check", "rows", "table"]
 # part had no multiplier blocks.
 DESIGNS: list[tuple[str, str, dict[str, Wish], str]] = [
     ("N1", "up5k", {}, "core"),
-    ("N2", "up5k", {"conv": (4, 4)}, "stage"), ("N2", "up5k", {"conv": (4, 4)}, "stage without DSP"), ("N2", "up5k", {"conv": (2, 8)}, "stage"), ("N2", "up5k", {"conv": (4, 4)}, "core"),
-    ("N2", "up5k", {"conv": (2, 8)}, "core"), ("N2", "hx8k", {"conv": (4, 4)}, "stage"), ("N2", "hx8k", {"conv": (16, 16)}, "stage"), ("N2", "hx8k", {}, "core"),
+    ("N2", "up5k", {"conv": (4, 4)}, "stage"), ("N2", "up5k", {"conv": (4, 4)}, "stage without DSP"), ("N2", "up5k", {"conv": (2, 8)}, "stage"),
+    ("N2", "up5k", {"conv": (4, 4)}, "core"), ("N2", "up5k", {"conv": (2, 8)}, "core"),
+    ("N2", "hx8k", {"conv": (4, 4)}, "stage"), ("N2", "hx8k", {"conv": (16, 16)}, "stage"), ("N2", "hx8k", {}, "core"),
     ("N2", "generic", {"conv": "wired"}, "stage"),
     ("N3", "hx8k", {}, "core"), ("N3", "up5k", {}, "core"),
     ("N4", "up5k", {"conv": (4, 4)}, "stage"),

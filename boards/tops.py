@@ -136,7 +136,8 @@ def board_files(board: Board, freq_hz: float, **shell) -> tuple[str, str, int]:
         content = plan.files[name]
         return content.decode() if isinstance(content, bytes) else content
 
-    return without_brackets(text("top.il")) + "\n" + accel_blackbox(shell["in_bytes"], shell["out_bytes"]), text(f"top.{board.device.family.pins}") + "\n", top.hz
+    rtlil = without_brackets(text("top.il")) + "\n" + accel_blackbox(shell["in_bytes"], shell["out_bytes"])
+    return rtlil, text(f"top.{board.device.family.pins}") + "\n", top.hz
 
 
 def device_files(**shell) -> str:

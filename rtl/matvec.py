@@ -208,7 +208,10 @@ class MatVec(Block):
         return Cost(lc=control + rom_lc + self.pe * each + shared, ebr=self.rom_blocks)
 
     def model(self, x: np.ndarray) -> np.ndarray:
-        """Return words (n, parts * simd) in `i`'s order as sums (windows, pe) in `o`'s order, ``too_much`` included; if ``shares``, (windows, pe + 1), the share last."""
+        """Return words (n, parts * simd) in `i`'s order as sums (windows, pe) in `o`'s order, ``too_much`` included.
+
+        If ``shares``: (windows, pe + 1), the share last.
+        """
         windows = x.reshape(-1, self.words, self.parts, self.simd).astype(np.int64)
         group = np.arange(len(windows)) // self.repeat % self.groups
         weight = self.weight.reshape(self.groups, self.parts, self.pe // self.parts, self.words, self.simd)[group]

@@ -127,7 +127,10 @@ class WidthConverter(Block):
 
 
 def _within(m: Module, loops: LoopNest, name: str, level: int, count: int, low: int, size: int) -> Signal:
-    """Return whether the index of a loop of ``count`` lies in ``low .. low + size - 1``: a register, so that no comparator stands in the stream's way."""
+    """Return whether the index of a loop of ``count`` lies in ``low .. low + size - 1``.
+
+    A register, so that no comparator stands in the stream's way.
+    """
     index, inside = Signal(range(count), name=name), Signal(init=low == 0, name=f"{name}_inside")
     with m.If(loops.en & loops.last[level + 1]):
         m.d.sync += index.eq(Mux(loops.last[level], 0, index + 1))

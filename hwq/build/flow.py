@@ -119,8 +119,9 @@ def _patience(plan: Plan) -> int:
 
 
 def build(graph: Graph, output: str | Path, *, target: str | None = None, board: str | None = None, device_name: str | None = None,
-          pcf: str | Path | None = None, folds: Iterable[str] = (), max_cycles: int | None = None, fps: float | None = None, freq_mhz: float | None = None,
-          baud: int | None = None, seed: int | None = None, seeds: int | None = None, say: Callable[[str], None] = lambda text: None) -> Report:
+          pcf: str | Path | None = None, folds: Iterable[str] = (), max_cycles: int | None = None, fps: float | None = None,
+          freq_mhz: float | None = None, baud: int | None = None, seed: int | None = None, seeds: int | None = None,
+          say: Callable[[str], None] = lambda text: None) -> Report:
     """Build a network and return the report, which also stands in ``output/report.json``.
 
     Parameters

@@ -24,7 +24,10 @@ _HASHED = {"core": "accel.il", "verilog": "accel.v", "netlist": "netlist.v", "bi
 
 
 class LayerRow(TypedDict, total=False):
-    """One layer. From ``pe`` on: layers with weights; ``rom_block_weights``: their bits in block RAM; ``cells``: of the synthesised core, by cell name; builds for a device."""
+    """One layer. From ``pe`` on: layers with weights; ``rom_block_weights``: their bits in block RAM.
+
+    ``cells``: of the synthesised core, by cell name; builds for a device.
+    """
 
     name: str
     op: str

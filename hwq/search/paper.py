@@ -99,6 +99,7 @@ _TINY = Plan("hwq.models.fashion:network(channels=(3, 4, 5, 6), classes=4)", Pha
              rates=(0.5, 1.0), qr=(1e-4, 1e-3), wqr=(1e-4, 1e-3), trial_epochs=1, least=4, scaling_batchnorm="keep")
 _SMALL = Phase(epochs=5, batch=128, lr=0.02, weight_decay=1e-4, calibrate_until=2)
 _FULL = Phase(epochs=40, batch=128, lr=0.01, weight_decay=1e-4, calibrate_until=10, flip=True, shift=5)
+_SCALED_FASHION = replace(_SMALL, epochs=10, lr=0.03, weight_decay=1e-5, calibrate_until=4, flip=True, teacher_weight=0.9)
 
 
 def _allcnn(width: str, classes: int) -> str:
@@ -109,17 +110,19 @@ def _allcnn(width: str, classes: int) -> str:
 PLANS: dict[tuple[str, str], Plan] = {
     ("tiny", "synthetic"): _TINY,
     ("small", "fashion-mnist"): Plan(_FASHION, Phase(epochs=15, batch=128, lr=0.1, flip=True), replace(_SMALL, lr=0.01, flip=True),
-                                     trial_epochs=1, scaling_tune=replace(_SMALL, epochs=10, lr=0.03, weight_decay=1e-5, calibrate_until=4, flip=True, teacher_weight=0.9), scaling_rate=0.25, scaling_batchnorm="keep",
+                                     trial_epochs=1, scaling_tune=_SCALED_FASHION, scaling_rate=0.25, scaling_batchnorm="keep",
                                      scaling_slack=2.0, scaling_search=15_000, scaling_confirm=10_000),
     ("small", "mnist"): Plan(_FASHION, Phase(epochs=10, batch=128, lr=0.1), _SMALL),
-    **{("small", name): Plan(_allcnn(width, classes), Phase(epochs=15, batch=128, lr=0.1, flip=True, shift=4), replace(_SMALL, epochs=3, lr=0.005, flip=True, shift=4),
-                             search=10_000, trained=(2, 3), trial_epochs=1, batchnorm="keep") for name, width, classes in (("cifar-10", "0.125", 10), ("cifar-100", "0.25", 100),
-                                                                                      ("svhn", "0.125", 10))},
+    **{("small", name): Plan(_allcnn(width, classes), Phase(epochs=15, batch=128, lr=0.1, flip=True, shift=4),
+                             replace(_SMALL, epochs=3, lr=0.005, flip=True, shift=4),
+                             search=10_000, trained=(2, 3), trial_epochs=1, batchnorm="keep")
+       for name, width, classes in (("cifar-10", "0.125", 10), ("cifar-100", "0.25", 100), ("svhn", "0.125", 10))},
     ("full", "fashion-mnist"): Plan(_FASHION, Phase(epochs=40, batch=128, lr=0.1, shift=2), replace(_SMALL, epochs=15, shift=2),
                                     range_variants=VARIANTS, scaling="greedy", scaled=("dfp", "po2")),
     **{("full", name): Plan(_allcnn("1.0", classes), Phase(epochs=350, batch=128, lr=0.05, weight_decay=1e-3, flip=name != "svhn", shift=5),
                             replace(_FULL, flip=name != "svhn"), trained=(2, 3, 4, 5), range_variants=VARIANTS, trial_epochs=10,
-                            scaling="greedy", scaled=("dfp", "po2"), batchnorm="keep") for name, classes in (("cifar-10", 10), ("cifar-100", 100), ("svhn", 10))},
+                            scaling="greedy", scaled=("dfp", "po2"), batchnorm="keep")
+       for name, classes in (("cifar-10", 10), ("cifar-100", 100), ("svhn", 10))},
 }
 
 

@@ -65,7 +65,8 @@ class Options:
             raise ModelError(f"Unknown rule {self.rule!r}; known: {', '.join(RULES)}")
         if not 0 <= self.allowed < 100 or not 2 <= self.least <= self.start <= 16 or self.epochs < 0 or not 0 < self.rate <= 100 \
                 or not 0 <= self.slack <= 10:
-            raise ModelError(f"Search needs an allowed drop of 0..100 points, 2 <= least <= start <= 16 bits, epochs >= 0, 0 < rate <= 100 and a slack of 0..10; found {self}")
+            raise ModelError("Search needs an allowed drop of 0..100 points, 2 <= least <= start <= 16 bits, epochs >= 0, 0 < rate <= 100 "
+                             f"and a slack of 0..10; found {self}")
 
 
 def setting_of(recipe: Recipe, factory: str, data: str, **more: Any) -> Setting:
