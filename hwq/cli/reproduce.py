@@ -44,6 +44,7 @@ def command(paper: str = typer.Argument(..., help="wess2018"),
             folder: Path = typer.Option(..., "-o", "--output", help="Folder of the experiment; made if need be."),
             scale: str = typer.Option("tiny", "--scale", help="tiny (a minute, synthetic data), small (hours on two cores), full (a GPU)."),
             dataset: str = typer.Option("", "--dataset", help="fashion-mnist, mnist, cifar-10, cifar-100, svhn; tiny: synthetic."),
+            width: float = typer.Option(0, "--width", help="Factor on All-CNN's channels; small: 0.125 (CIFAR-100: 0.25), full: 1."),
             data: str = typer.Option("", "--data", help="Folder of the data set's files, where the usual places do not have it."),
             seeds: int = typer.Option(3, "--seeds", help="Number of seeds."),
             processes: int = typer.Option(1, "--jobs", help="Trainings side by side."),
@@ -76,7 +77,7 @@ def command(paper: str = typer.Argument(..., help="wess2018"),
         raise ModelError(f"The part given takes one --bits with widths as 8,3,4,3,3, and no other part takes it; found {parts!r} and {bits!r}")
     widths = [int(width) for width in bits.split(",") if bits]
     dataset = dataset or ("synthetic" if scale == "tiny" else "fashion-mnist")
-    plan = plan_of(scale, dataset)
+    plan = plan_of(scale, dataset, width)
     _claim(folder, {"scale": scale, "dataset": dataset, "plan": asdict(plan)}, resume)
     where, test = data or dataset, ""
     if dataset == "synthetic":
@@ -84,7 +85,7 @@ def command(paper: str = typer.Argument(..., help="wess2018"),
         for path, seed in ((where, 2018), (test, 2019)):
             if not Path(path).exists():
                 _synthetic(Path(path), seed)
-    console, title = Console(stderr=True), f"wess2018, {scale}, {dataset}"
+    console, title = Console(stderr=True), f"wess2018, {scale}, {dataset}" + (f", width {width:g}" if width else "")
     with progress("reproduce") as say, workers(processes, scheduler, folder) as run_by:
         def report(row: dict) -> None:
             line = f"{row.get('cell', row['event'])} {' '.join(map(str, row.get('bits', {}).values()))} seed {row.get('seed', '')}"

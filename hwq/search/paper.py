@@ -102,8 +102,11 @@ _FULL = Phase(epochs=40, batch=128, lr=0.01, weight_decay=1e-4, calibrate_until=
 _SCALED_FASHION = replace(_SMALL, epochs=10, lr=0.03, weight_decay=1e-5, calibrate_until=4, flip=True, teacher_weight=0.9)
 
 
-def _allcnn(width: str, classes: int) -> str:
-    more = "" if width == "1.0" else ", dropout=False"
+_CLASSES = {"cifar-10": 10, "cifar-100": 100, "svhn": 10}
+
+
+def _allcnn(width: float, classes: int) -> str:
+    more = "" if width == 1 else ", dropout=False"
     return f"hwq.models.allcnn:network(width={width}, classes={classes}, batchnorm=True{more}, last_relu=False)"
 
 
@@ -116,22 +119,35 @@ PLANS: dict[tuple[str, str], Plan] = {
     **{("small", name): Plan(_allcnn(width, classes), Phase(epochs=15, batch=128, lr=0.1, flip=True, shift=4),
                              replace(_SMALL, epochs=3, lr=0.005, flip=True, shift=4),
                              search=10_000, trained=(2, 3), trial_epochs=1, batchnorm="keep")
-       for name, width, classes in (("cifar-10", "0.125", 10), ("cifar-100", "0.25", 100), ("svhn", "0.125", 10))},
+       for name, classes in _CLASSES.items() for width in (0.25 if classes == 100 else 0.125,)},
     ("full", "fashion-mnist"): Plan(_FASHION, Phase(epochs=40, batch=128, lr=0.1, shift=2), replace(_SMALL, epochs=15, shift=2),
                                     range_variants=VARIANTS, scaling="greedy", scaled=("dfp", "po2")),
-    **{("full", name): Plan(_allcnn("1.0", classes), Phase(epochs=350, batch=128, lr=0.05, weight_decay=1e-3, flip=name != "svhn", shift=5),
+    **{("full", name): Plan(_allcnn(1.0, classes), Phase(epochs=350, batch=128, lr=0.05, weight_decay=1e-3, flip=name != "svhn", shift=5),
                             replace(_FULL, flip=name != "svhn"), trained=(2, 3, 4, 5), range_variants=VARIANTS, trial_epochs=10,
                             scaling="greedy", scaled=("dfp", "po2"), batchnorm="keep")
-       for name, classes in (("cifar-10", 10), ("cifar-100", 100), ("svhn", 10))},
+       for name, classes in _CLASSES.items()},
 }
 
 
-def plan_of(scale: str, dataset: str) -> Plan:
-    """Return the plan of a scale and a data set, or raise `ModelError` with what there is."""
+def plan_of(scale: str, dataset: str, width: float = 0) -> Plan:
+    """Return the plan of a scale and a data set, its All-CNN of another width if one is given.
+
+    Raises
+    ------
+    ModelError
+        There is none (it says what there is), or its network has no such width.
+    """
     if (scale, dataset) not in PLANS:
         raise ModelError(f"There is no plan of the scale {scale!r} for {dataset!r}; there are: "
                          + ", ".join(f"{s} {d}" for s, d in PLANS))
-    return PLANS[scale, dataset]
+    plan = PLANS[scale, dataset]
+    if not width:
+        return plan
+    if dataset not in _CLASSES:
+        raise ModelError(f"{plan.factory} has no width; the All-CNN of {', '.join(_CLASSES)} does")
+    if not 1 / 16 <= width <= 1:
+        raise ModelError(f"The width is a factor of 1/16 to 1 on All-CNN's channels, not {width:g}")
+    return replace(plan, factory=_allcnn(float(width), _CLASSES[dataset]))
 
 
 _SCALED = "format", "rule", "seed"                       # what tells rows of the scaling apart

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -107,7 +108,9 @@ def test_it_resumes_without_training_again(done, tmp_path):
 
 def test_refusals(tmp_path):
     for words, text in ((["wess2019"], "known: wess2018"), (["wess2018", "--seeds", 0], "at least one seed"), (["wess2018", "--parts", "all"], "table, scaling"),
-                        (["wess2018", "--dataset", "imagenet"], "no plan of the scale 'tiny' for 'imagenet'")):
+                        (["wess2018", "--dataset", "imagenet"], "no plan of the scale 'tiny' for 'imagenet'"),
+                        (["wess2018", "--width", 0.5], "has no width; the All-CNN of cifar-10, cifar-100, svhn does"),
+                        (["wess2018", "--scale", "small", "--dataset", "svhn", "--width", 2], "factor of 1/16 to 1 on All-CNN's channels, not 2")):
         with pytest.raises(ModelError, match=text):
             hwq("reproduce", *words, "-o", tmp_path / "x")
     assert not (tmp_path / "x").exists()
@@ -117,3 +120,5 @@ def test_plans_are_fair():
     for (scale, name), plan in PLANS.items():
         assert plan_of(scale, name) is plan and len(plan.rates) == len(plan.qr) == len(plan.wqr)
         assert set(plan.trained) <= set(plan.bits)
+    assert plan_of("small", "cifar-10", 0.25) == replace(plan_of("small", "cifar-10"), factory=plan_of("small", "cifar-100").factory.replace("100", "10"))
+    assert plan_of("full", "svhn", 1) == plan_of("full", "svhn")
