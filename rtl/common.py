@@ -38,18 +38,21 @@ class Block(wiring.Component):
 
 @dataclass(frozen=True)
 class Cost:
-    """Estimated resources: logic cells, block RAMs (EBR), multiplier blocks (DSP).
+    """Estimated resources: logic cells, block RAMs (EBR), multiplier blocks (DSP), large RAMs of one port (SPRAM).
 
-    Logic cells are a fit to synthesis results (docs/benchmarks.md gives the error); block RAMs and multipliers are
-    counted.
+    Logic cells are a fit to synthesis results (docs/benchmarks.md gives the error); the others are counted.
     """
 
     lc: float = 0
     ebr: int = 0
     dsp: int = 0
+    spram: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.lc + other.lc, self.ebr + other.ebr, self.dsp + other.dsp)
+        return Cost(self.lc + other.lc, self.ebr + other.ebr, self.dsp + other.dsp, self.spram + other.spram)
+
+    def __sub__(self, other: "Cost") -> "Cost":
+        return Cost(self.lc - other.lc, self.ebr - other.ebr, self.dsp - other.dsp, self.spram - other.spram)
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Technology:
         configuration's reset at no particular edge of the clock; some cycles later all have.
     dsp_min_width : int
         Least width of a product, in bits, that synthesis maps onto a multiplier block (0: none).
+    spram_shape : (int, int)
+        Words and bits of one large RAM with a single port and no contents at the start; (0, 0): there is none.
     dsp_pairs : bool
         A multiplier block takes two products of narrow factors (`hwq.rtl.product_pair.ProductPair`).
     """
@@ -77,6 +82,7 @@ class Technology:
     startup_cycles: int = 0
     dsp_min_width: int = 0
     dsp_pairs: bool = False
+    spram_shape: tuple[int, int] = (0, 0)
 
     @property
     def block_bits(self) -> int:
@@ -93,7 +99,7 @@ class Technology:
 _EBR = ((256, 16), (512, 8), (1024, 4), (2048, 2))
 GENERIC = Technology("generic")
 ICE40 = Technology("ice40", _EBR, startup_cycles=1023)
-ICE40UP = Technology("ice40up", _EBR, startup_cycles=1023, dsp_min_width=11, dsp_pairs=True)
+ICE40UP = Technology("ice40up", _EBR, startup_cycles=1023, dsp_min_width=11, dsp_pairs=True, spram_shape=(1 << 14, 16))
 # MULT18X18D; Yosys 0.70 maps a product of 9 bits on. Every ninth bit is lost in shapes narrower than 9.
 ECP5 = Technology("ecp5", ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)), startup_cycles=255, dsp_min_width=9)
 

@@ -1,9 +1,14 @@
-"""The only place that makes memories: where they go (block RAM or logic), and the proof that ports never collide."""
+"""The only place that makes memories: where they go (block RAM, large RAM or logic), and the proof that ports never collide."""
 
-from amaranth.hdl import Assert, Module, Signal, unsigned
+from typing import NamedTuple
+
+from amaranth.hdl import Assert, Module, Mux, Signal, unsigned
 from amaranth.lib import memory
 
-__all__ = ["make_rom", "make_ram", "rom_cells"]
+__all__ = ["SPRAM", "make_rom", "make_ram", "make_spram", "rom_cells"]
+
+# Name of every memory in large RAM, by which emission takes away the zeros that Amaranth gives all memories at the start.
+SPRAM = "spram"
 
 
 def make_rom(m: Module, name: str, words: list[int], width: int, *, block: bool):
@@ -36,3 +41,29 @@ def make_ram(m: Module, name: str, depth: int, width: int):
     m.d.comb += clash.eq(write.en & read.en & (write.addr == read.addr))
     m.d.sync += Assert(~clash, f"{name}: read and write of one address in one cycle")
     return write, read
+
+
+class Port(NamedTuple):
+    """One side of a memory: enable, address, data."""
+
+    en: Signal
+    addr: Signal
+    data: Signal
+
+
+def make_spram(m: Module, depth: int, width: int) -> tuple[Port, Port]:
+    """Add a large RAM with one port, of unknown contents; return how it is written and how it is read, synchronously.
+
+    Both may not be enabled in one cycle, which every simulation asserts. What was read is there for a cycle: Yosys' models disagree
+    on whether it stays while a word is written.
+    """
+    ram = memory.Memory(shape=unsigned(width), depth=depth, init=[], attrs={"ram_style": "huge"})
+    m.submodules[SPRAM] = ram
+    write, read = ram.write_port(), ram.read_port()
+    into, out = (Port(Signal(name=f"{name}_en"), Signal.like(write.addr, name=f"{name}_addr"), Signal(width, name=f"{name}_data"))
+                 for name in ("write", "read"))
+    addr = Signal.like(write.addr)
+    m.d.comb += [addr.eq(Mux(out.en, out.addr, into.addr)), write.addr.eq(addr), read.addr.eq(addr), write.data.eq(into.data),
+                 write.en.eq(into.en & ~out.en), read.en.eq(out.en), out.data.eq(read.data)]
+    m.d.sync += Assert(~(into.en & out.en), f"{SPRAM}: read and write in one cycle")
+    return into, out

@@ -1,6 +1,8 @@
-"""Keep the last words of a stream in a ring of block RAM and read them by nested loops."""
+"""Keep the last words of a stream in a ring of block RAM, or of large RAM with one port, and read them by nested loops."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 
 from amaranth.hdl import Cat, Module, Mux, Shape, Signal, signed
@@ -9,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 
 from .common import Block, Cost, Technology, check, check_int, lanes_layout, lanes_stream
 from .loops import LoopNest
-from .memory import make_ram
+from .memory import make_ram, make_spram
 
 __all__ = ["Ring", "window_layout"]
 
@@ -40,6 +42,9 @@ class Ring(Block):
         ``last`` of the payload marks the last word of the loops ``loops[mark:]``.
     depth : int or None
         Words of the ring, a power of two; `min_depth` works, `full_depth` never waits for a source that is fast enough.
+    spram : bool
+        In large RAM. A word that comes waits for a cycle without a read, of which there is one after every `run` reads and at
+        the end of every block: often enough, or ``flows`` is false.
     technology : Technology
 
     Members
@@ -48,14 +53,14 @@ class Ring(Block):
     o : stream of `window_layout`
 
     Cycles a frame: `cycles`, without a bubble if the ring is deep enough for what comes before and behind it
-    (`hwq.rtl.schedule` tells).
+    (`hwq.rtl.schedule` tells), but for those in which large RAM is written.
     """
 
     latency = 3                                          # cycles from the word that completes a block to its first word
 
     def __init__(self, shape: Shape, lanes: int, *, frame: int, outer: Sequence[tuple[int, int]], loops: Sequence[tuple[int, int]],
-                 span: int, mark: int, depth: int | None, technology: Technology):
-        self.shape, self.lanes, self.span, self.technology = shape, lanes, span, technology
+                 span: int, mark: int, depth: int | None, spram: bool = False, technology: Technology):
+        self.shape, self.lanes, self.span, self.spram, self.technology = shape, lanes, span, spram, technology
         self._frame, self._outer, self._loops, self._mark = frame, tuple(outer), tuple(loops), mark
         (rows, down), (cols, right) = self._outer
         # How far the oldest word still needed moves when a block is done: in a row, to the next row, to the next frame.
@@ -68,6 +73,12 @@ class Ring(Block):
         check_int("Depth", self.depth, self.min_depth)
         check(self.depth & (self.depth - 1) == 0, f"Depth must be a power of two, not {depth!r}")
         self.capacity = self.capacity_of(self.depth)
+        reads, blocks = prod(count for count, _ in self._loops), rows * cols
+        # Words come in at least as fast as they must if one may take run + 2 cycles.
+        fast = bisect_left(range(1, reads + 1), True, key=lambda run: frame * (run + 2) > blocks * (reads + -(-reads // run))) if spram else 0
+        self.run, self.flows = max(1, fast) if spram else 0, fast > 0 or not spram
+        check(not spram or self.depth <= technology.spram_shape[0], f"Large RAM of {technology.name} holds {technology.spram_shape[0]} words, "
+              f"not {self.depth}")
         super().__init__({"i": In(lanes_stream(shape, lanes)), "o": Out(stream.Signature(window_layout(shape, lanes)))})
 
     def _room_of(self, depth: int) -> int:
@@ -86,16 +97,36 @@ class Ring(Block):
         (rows, down), (cols, right) = self._outer
         return [y * down + x * right for y in range(rows) for x in range(cols)]
 
+    def turns(self, parts: int) -> list[int]:
+        """Return the cycles without a read in each of so many equal parts of what is read of a block."""
+        if not self.spram:
+            return [0] * parts
+        reads = prod(count for count, _ in self._loops)
+        ends = [reads // parts * k // self.run for k in range(parts)] + [-(-reads // self.run)]
+        return [b - a for a, b in pairwise(ends)]
+
     @property
     def cycles(self) -> int:
         """Cycles a frame."""
-        return prod(count for count, _ in (*self._outer, *self._loops))
+        (rows, _), (cols, _) = self._outer
+        return rows * cols * (prod(count for count, _ in self._loops) + sum(self.turns(1)))
+
+    def blocks(self, depth: int) -> int:
+        """Return the block RAMs, or large RAMs, that a ring of that depth takes."""
+        bits = self.shape.width * self.lanes
+        if not self.spram:
+            return self.technology.blocks(bits, depth)
+        words, width = self.technology.spram_shape
+        return -(-depth // words) * -(-bits // width)
 
     @property
     def cost(self) -> Cost:
         """Logic cells of the counters and addresses; the ring's blocks."""
-        return Cost(lc=66 + 5 * self.depth.bit_length() + 10 * self._extra_loops,
-                    ebr=self.technology.blocks(self.shape.width * self.lanes, self.depth))
+        lc, blocks = 66 + 5 * self.depth.bit_length() + 10 * self._extra_loops, self.blocks(self.depth)
+        if not self.spram:
+            return Cost(lc, ebr=blocks)
+        # The words that wait for their turn and for their taker, one address of two, and the counter of the run.
+        return Cost(lc + 3 * self.shape.width * self.lanes + self.depth.bit_length() + 2 * self.run.bit_length() + 6, spram=blocks)
 
     @property
     def _extra_loops(self) -> int:
@@ -105,7 +136,8 @@ class Ring(Block):
     def elaborate(self, platform):
         m = Module()
         bits = (self.depth - 1).bit_length()
-        write, read = make_ram(m, "ring", self.depth, self.shape.width * self.lanes)
+        width = self.shape.width * self.lanes
+        write, read = make_spram(m, self.depth, width) if self.spram else make_ram(m, "ring", self.depth, width)
         nest = (*self._outer, *self._loops)
         m.submodules.loops = loops = LoopNest([count for count, _ in nest], [stride for _, stride in nest], period=self._frame,
                                               addr_width=bits)
@@ -116,8 +148,13 @@ class Ring(Block):
         after = Signal.like(margin, init=0)
         active, step, done, wrote = Signal(), Signal(), Signal(), Signal()
         move, moved = Signal.like(margin, init=0), Signal.like(margin, init=0)
-        m.d.comb += [step.eq(active & (self.o.ready | ~self.o.valid)), done.eq(step & loops.last[2]),
-                     wrote.eq(self.i.valid & self.i.ready), loops.en.eq(step)]
+        there_is_room, reads = Signal(), Signal()
+        m.d.comb += [step.eq(reads & (self.o.ready | ~self.o.valid)), done.eq(step & loops.last[2]), loops.en.eq(step)]
+        if self.spram:
+            self._take_turns(m, active, reads, step, done, wrote, there_is_room, write.data)
+        else:
+            m.d.comb += [reads.eq(active), wrote.eq(self.i.valid & self.i.ready), self.i.ready.eq(there_is_room),
+                         write.data.eq(self.i.payload.as_value())]
         m.d.comb += move.eq(Mux(loops.last[0], -self._moves[2], Mux(loops.last[1], -self._moves[1], -self._moves[0])))
         with m.If(done):                                 # otherwise nothing is freed
             m.d.comb += moved.eq(move)
@@ -140,10 +177,33 @@ class Ring(Block):
         grain = max(0, room.bit_length() - 3)
         # Not negative it is at most a word or two more than the room, so that few bits tell, without a carry chain.
         held = (margin >> grain)[:(room + 2 >> grain).bit_length()]
-        m.d.sync += [self.i.ready.eq((margin < 0) | (held < room >> grain)), write.addr.eq(write.addr + wrote)]
-        m.d.comb += [write.en.eq(wrote), write.data.eq(self.i.payload.as_value())]
+        m.d.sync += [there_is_room.eq((margin < 0) | (held < room >> grain)), write.addr.eq(write.addr + wrote)]
+        m.d.comb += write.en.eq(wrote)
         m.d.comb += [read.en.eq(step), read.addr.eq(loops.addr)]
         with m.If(self.o.ready | ~self.o.valid):
-            m.d.sync += [self.o.valid.eq(active), self.o.p.last.eq(loops.last[2 + self._mark])]
-        m.d.comb += self.o.p.x.as_value().eq(read.data)
+            m.d.sync += [self.o.valid.eq(reads), self.o.p.last.eq(loops.last[2 + self._mark])]
+        m.d.comb += self.o.p.x.as_value().eq(self._kept(m, read.data) if self.spram else read.data)
         return m
+
+    def _take_turns(self, m: Module, active, reads, step, done, wrote, there_is_room, data) -> None:
+        """Hold the word that comes until no word is read; after a run of reads, and behind a block, read none for a cycle."""
+        full, turn, count = Signal(), Signal(), Signal(range(max(2, self.run)))
+        over = Signal()
+        m.d.comb += [reads.eq(active & ~turn), wrote.eq(full & ~step), self.i.ready.eq(there_is_room & ~full),
+                     over.eq((step & (count == self.run - 1)) | done)]
+        m.d.sync += turn.eq(over)
+        with m.If(over):
+            m.d.sync += count.eq(0)
+        with m.Elif(step):
+            m.d.sync += count.eq(count + 1)
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [full.eq(1), data.eq(self.i.payload.as_value())]
+        with m.Elif(wrote):
+            m.d.sync += full.eq(0)
+
+    def _kept(self, m: Module, data):
+        """Return the word to send: the one that was read, or kept from the first cycle on, because a write may change the RAM's output."""
+        kept, waits = Signal.like(data, reset_less=True), Signal()
+        word = Mux(waits, kept, data)
+        m.d.sync += [waits.eq(self.o.valid & ~self.o.ready), kept.eq(word)]
+        return word

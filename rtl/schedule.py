@@ -150,13 +150,16 @@ class RingActor(Bordered):
         Cycles from a group's last word to its first beat.
     gap : int
         Cycles from a group's last beat to the next group's first, at least.
+    run, turns : int, sequence of int
+        Of a ring in large RAM: reads in a row at most, and cycles without a read in each group; see `Ring`.
     """
 
     def __init__(self, after: Actor, real: Sequence[bool], *, starts: Sequence[int], span: int, capacity: int, groups: int,
-                 group_cycles: int, beats: int, latency: int, gap: int):
+                 group_cycles: int, beats: int, latency: int, gap: int, run: int = 0, turns: Sequence[int] = ()):
         super().__init__(real)
         self.after, self.starts, self.span, self.capacity = after, list(starts), span, capacity
-        self.groups, self.group_cycles, self.beats, self.latency, self.gap = groups, group_cycles, beats, latency + _SLACK, gap
+        self.beats, self.latency, self.gap, self.run = beats, latency + _SLACK, gap, run
+        self.group_cycles = [group_cycles + turn for turn in turns or [0] * groups]
         self._written: list[int] = []                    # cycle of each word
         self._ends: list[int] = []                       # cycle after each block
         self._freed: list[int] = [0]                     # words free when so many blocks are done
@@ -172,7 +175,9 @@ class RingActor(Bordered):
             self._block()
         if missing > 0:
             t = max(t, self._ends[bisect_right(self._freed, missing - 1) - 1] + _SLACK)
-        self._written.append(t)
+        if self.run:                                     # it is taken once the word before has found its turn, and waits for its own
+            t = max(t, self._written[-1] + 1 if self._written else t)
+        self._written.append(t + self.run + 1 if self.run else t)
         return t
 
     @property
@@ -185,8 +190,8 @@ class RingActor(Bordered):
     def _block(self) -> None:
         block = len(self._ends)
         t = max(self._ends[-1] if block else 0, self._written[self._start(block) + self.span - 1] + _SLACK)
-        for _ in range(self.groups):
-            t = max(t + self.group_cycles, self._taken - self.latency + self.gap)
+        for cycles in self.group_cycles:
+            t = max(t + cycles, self._taken - self.latency + self.gap)
             for k in range(self.beats):
                 self._taken = self.after.push(max(t + self.latency + k, self._taken + 1))
         self._ends.append(t)

@@ -55,6 +55,8 @@ class Folding:
         How `MatVec` multiplies; ``"wired"``: `WiredMatVec` behind a shift window, all outputs at once.
     depth : int
         Words of the ring (`Ring`), a power of two; 0: as many as the least blocks hold. All that layers without weights have.
+    spram : bool
+        The ring in large RAM.
     steps : int
         Of the search for a wired layer's adder graph.
     """
@@ -68,6 +70,7 @@ class Folding:
     depth: int = 0
     steps: int = 0
     logic_bits: int = 0
+    spram: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +202,7 @@ class ConvStage(Chain):
         self.window: MemoryWindow | ShiftWindow
         if fold.source == "memory":
             self.window = deep(fold.depth, lambda depth: MemoryWindow(
-                x_shape, beat, pool=fused, dilation=dilation, parts=groups // parts, depth=depth, **geometry))
+                x_shape, beat, pool=fused, dilation=dilation, parts=groups // parts, depth=depth, spram=fold.spram, **geometry))
         else:
             check(groups == 1 and dilation == (1, 1), "Shift window takes neither groups nor dilation")
             self.window = ShiftWindow(x_shape, **geometry)
@@ -283,7 +286,7 @@ class ConvStage(Chain):
             after = after if all(self._kept) else Filter(after, self._kept, 0)
             repeat = w.pool[0] * w.pool[1]               # of a pooled block, only the maxima leave the stage
             actors = [RingActor(after, inside, starts=w.starts, span=w.span, capacity=w.capacity, groups=w.sends,
-                                group_cycles=repeat * max(w.words, beats if repeat > 1 else 1), beats=beats,
+                                group_cycles=repeat * max(w.words, beats if repeat > 1 else 1), run=w.run, turns=w.turns(w.sends), beats=beats,
                                 latency=self.window.latency + self.matvec.latency + latency, gap=1 + self._relaxed)]
         else:
             if pool != (1, 1):
@@ -317,8 +320,8 @@ def deep(depth: int, make: Callable[[int | None], Deep]) -> Deep:
     if depth:
         return make(depth)
     ring = make(None)
-    bits, found = ring.shape.width * ring.lanes, ring.min_depth
-    while found < ring.full_depth and ring.technology.blocks(bits, 2 * found) == ring.technology.blocks(bits, found):
+    found = ring.min_depth
+    while found < ring.full_depth and ring.blocks(2 * found) == ring.blocks(found):
         found *= 2
     return make(found)
 

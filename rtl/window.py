@@ -67,7 +67,7 @@ class MemoryWindow(Ring):
         Parts of the channels.
     pool : (int, int)
         Block of windows sent together; windows beyond whole blocks are left out.
-    depth : int
+    depth, spram
         See `Ring`.
     technology : Technology
 
@@ -81,7 +81,7 @@ class MemoryWindow(Ring):
 
     def __init__(self, shape: Shape, simd: int, *, height: int, width: int, channels: int, kernel: tuple[int, int],
                  stride: tuple[int, int], groups: int, dilation: tuple[int, int] = (1, 1), parts: int = 1,
-                 pool: tuple[int, int] = (1, 1), depth: int | None = None, technology: Technology):
+                 pool: tuple[int, int] = (1, 1), depth: int | None = None, spram: bool = False, technology: Technology):
         for name, number in (("Simd", simd), ("Height", height), ("Width", width), ("Channels", channels),
                              ("Kernel", kernel[0]), ("Kernel", kernel[1]), ("Stride", stride[0]), ("Stride", stride[1]),
                              ("Dilation", dilation[0]), ("Dilation", dilation[1]), ("Parts", parts),
@@ -104,7 +104,8 @@ class MemoryWindow(Ring):
         row = [(kernel[1] * pixel, 1)] if parts == 1 and dilation[1] == 1 else [(kernel[1], dilation[1] * pixel), (part, 1)]
         super().__init__(shape, simd, frame=height * pitch, outer=((self.rows, pool[0] * down), (self.cols, pool[1] * right)),
                          loops=((parts, part), (groups, 0), (pool[0], down), (pool[1], right), (kernel[0], dilation[0] * pitch), *row),
-                         span=(block_h - 1) * pitch + block_w * pixel, mark=4, depth=depth, technology=technology)
+                         span=(block_h - 1) * pitch + block_w * pixel, mark=4, depth=depth, spram=spram,
+                         technology=technology)
 
     @property
     def _extra_loops(self) -> int:

@@ -147,7 +147,7 @@ def make_report(graph: Graph, plan: Plan, manifest: Manifest, placed: Placed | N
         row["cells"] = cells[row["name"]]
     i, o = manifest["input"], manifest["output"]
     extra: Report = {
-        "estimate": {"lc": round(plan.cost.lc), "ebr": plan.cost.ebr, "dsp": plan.cost.dsp},
+        "estimate": {"lc": round(plan.cost.lc), "ebr": plan.cost.ebr, "dsp": plan.cost.dsp, "spram": plan.cost.spram},
         "used": {name: list(placed.used.get(cell, (0, 0))) for name, cell in family.used.items()}, "core_cells": total,
         "clock_mhz": placed.hz / 1e6, "fmax_mhz": round(placed.fmax_mhz, 2), "seed": placed.seed,
         "seeds": {str(seed): mhz for seed, mhz in placed.seeds.items()},

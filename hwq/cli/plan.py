@@ -16,13 +16,13 @@ def _row(planned: Any, technology: Any) -> dict[str, Any]:
 
     cost = planned.cost
     row: dict[str, Any] = {"layer": planned.layer.name, "op": planned.layer.main.op, "cycles": planned.cycles,
-                           "lc": round(cost.lc), "ebr": cost.ebr, "dsp": cost.dsp}
+                           "lc": round(cost.lc), "ebr": cost.ebr, "dsp": cost.dsp, "spram": cost.spram}
     fold = planned.fold
     if isinstance(fold, Folding) and planned.layer.folds:
         stage = planned.stage(technology)
         assert isinstance(stage, ConvStage)
         depth, width = stage.matvec.rom
-        row |= {"pe": fold.pe, "simd": fold.simd, "window": fold.source, "style": fold.style,
+        row |= {"pe": fold.pe, "simd": fold.simd, "window": "spram" if fold.spram else fold.source, "style": fold.style,
                 "rom": [depth, width], "rom_in": ("both" if fold.logic_bits else "blocks") if fold.block_rom else "logic" if depth else "adders",
                 "rom_bits": depth * (width - fold.logic_bits), "rom_block_bits": technology.block_bits * stage.matvec.rom_blocks,
                 "ring": getattr(stage.window, "depth", None), "macs": planned.layer.macs}
@@ -34,7 +34,8 @@ def _row(planned: Any, technology: Any) -> dict[str, Any]:
 
 
 def _total(plan: Any) -> dict[str, Any]:
-    return {"cycles": plan.cycles, "bottleneck": plan.bottleneck, "lc": round(plan.cost.lc), "ebr": plan.cost.ebr, "dsp": plan.cost.dsp}
+    return {"cycles": plan.cycles, "bottleneck": plan.bottleneck, "lc": round(plan.cost.lc), "ebr": plan.cost.ebr, "dsp": plan.cost.dsp,
+            "spram": plan.cost.spram}
 
 
 def command(model: Path = typer.Argument(..., help="A .hwq file."),
@@ -75,7 +76,7 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
     rows = [_row(planned, chosen.technology) for planned in plan.layers]
     for name, least in least_depths(plan).items():       # what keeps a join from standing still; its buffers keep its pace
         next(row for row in rows if row["layer"] == name)["least_fifos"] = list(least)
-    limits = {"lc": chosen.lc, "ebr": chosen.ebr, "dsp": chosen.dsp}
+    limits = {"lc": chosen.lc, "ebr": chosen.ebr, "dsp": chosen.dsp, "spram": chosen.spram}
     fits = not chosen.lc or all(_total(plan)[k] <= v for k, v in limits.items())
     result = {"name": graph.name, "device": chosen.name, "layers": rows, "total": _total(plan), "limits": limits, "fits": fits,
               "mhz": mhz, "frames_per_s": round(mhz * 1e6 / plan.cycles, 1), "next_step": _total(faster) if faster else None}
@@ -123,7 +124,7 @@ def _print(result: dict[str, Any]) -> None:
 
 def step_text(faster: dict[str, int], now: dict[str, int], limits: dict[str, int]) -> str:
     """Say what the next faster folding costs, and whether it fits."""
-    names = [name for name in ("lc", "ebr", "dsp") if name in limits]
+    names = [name for name in ("lc", "ebr", "dsp", "spram") if name in limits]
     costs = [f"{abs(faster[k] - now[k]):,} {k.upper()} {'more' if faster[k] > now[k] else 'less'}" for k in names if faster[k] != now[k]]
     over = [f"{faster[k] - limits[k]:,} {k.upper()} too many" for k in names if faster[k] > limits[k]]
     return (f"Next step: {faster['cycles']:,} cycles a frame, with {', '.join(costs) or 'the same resources'}"

@@ -10,15 +10,16 @@ from ..ir.graph import Graph
 from ..ir.storage import save
 from ..plan import Plan
 from .manifest import Manifest, make_manifest
-from .verilog import write_verilog
+from .verilog import NO_CONTENTS, write_verilog
 
 __all__ = ["SYNTH_PRELUDE", "emit_core"]
 
 # Assertions are for simulation. The ports of every memory never meet at one address (hwq.rtl.memory asserts it), which
 # the emulation of collisions would cost about 44 cells a block to respect.
-SYNTH_PRELUDE = """read_rtlil accel.il
+SYNTH_PRELUDE = f"""read_rtlil accel.il
 chformal -remove
 hierarchy -top accel
+{NO_CONTENTS}
 setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:COLLISION_X_MASK=1'0 %i
 """
 

@@ -3,17 +3,22 @@
 import re
 from pathlib import Path
 
+from hwq.rtl.memory import SPRAM
+
 from ..toolchain import run_yosys
 
-__all__ = ["write_verilog", "plain_names"]
+__all__ = ["NO_CONTENTS", "write_verilog", "plain_names"]
 
 # write_verilog keeps all attributes or none: drop all but those that place memories. Vivado has no rom_style "logic", and
 # its "distributed" is an error in Yosys where a family has no such ROM: small tables are left to Vivado, which takes LUTs.
 # Quartus has names of its own and finds block RAM by itself. The ports of a RAM never meet at one address (hwq.rtl.memory
 # asserts it), so Quartus may leave its checks out.
-_SCRIPT = """read_rtlil accel.il
+# Large RAM has no contents at the start; Amaranth gives every memory zeros.
+NO_CONTENTS = f"delete t:$meminit_v2 r:MEMID=\\\\{SPRAM} %i"
+_SCRIPT = f"""read_rtlil accel.il
 chformal -remove
 hierarchy -top accel
+{NO_CONTENTS}
 proc
 opt_clean
 setattr -unset src -unset generator -unset init_src -unset full_case */t:* */w:* */m:* */p:*

@@ -1,12 +1,12 @@
 """What each layer may look like: its foldings, with their cycles and costs."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hwq.rtl.common import Cost, Technology
 from hwq.rtl.matvec import MatVec
-from hwq.rtl.stage import Folding
+from hwq.rtl.stage import ConvStage, Folding
 from hwq.rtl.wired import wired_size
 
 from ..arith import width_of
@@ -128,6 +128,7 @@ def options_of(layer: Layer, device: Device, fixed: Wish | None) -> list[Option]
         lanes = _lanes(pe, words)
         if outputs % lanes:
             continue
+        found: list[Option] = []
         roms = [(True, 0), (False, 0)] if depth <= 256 else [(True, 0)]
         for block_rom, logic_bits in roms + [(True, bits) for bits in _split(depth, width, device.technology, _SPLITS if fixed else _SPLITS_TRIED)]:
             for style in layer.styles(device.technology):
@@ -135,8 +136,19 @@ def options_of(layer: Layer, device: Device, fixed: Wish | None) -> list[Option]
                     continue
                 fold = Folding(pe, simd, source, lanes, block_rom, style, logic_bits=logic_bits)
                 stage = layer.stage(fold, (simd * max(1, pe // each) if source == "memory" else channels,), device.technology)
-                options.append(Option(fold, stage.cycles, stage.cost))                 # type: ignore[union-attr]
+                found.append(Option(fold, stage.cycles, stage.cost))                   # type: ignore[union-attr]
+        options += found + (_in_spram(layer, device, found, simd * max(1, pe // each)) if source == "memory" and device.spram else [])
     return options
+
+
+def _in_spram(layer: Layer, device: Device, options: list[Option], lanes: int) -> list[Option]:
+    """Return options of one folding with the ring in large RAM, if that saves block RAM and words come in fast enough."""
+    stage = layer.stage(replace(options[0].fold, spram=True), (lanes,), device.technology)
+    assert isinstance(stage, ConvStage) and stage.ring
+    more = stage.cost - options[0].cost
+    if not stage.ring.flows or more.ebr == 0 or more.spram > device.spram:
+        return []
+    return [Option(replace(option.fold, spram=True), stage.cycles, option.cost + more) for option in options]
 
 
 def offers(layer: Layer, device: Device, fixed: Wish | None) -> list[Option]:

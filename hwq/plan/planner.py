@@ -86,7 +86,8 @@ class Plan:
 
 
 def _fits(cost: Cost, device: Device, share: float | None = None) -> bool:
-    return not device.lc or (cost.lc <= (share or device.usable) * device.lc and cost.ebr <= device.ebr and cost.dsp <= device.dsp)
+    return not device.lc or (cost.lc <= (share or device.usable) * device.lc and cost.ebr <= device.ebr and cost.dsp <= device.dsp
+                                and cost.spram <= device.spram)
 
 
 def _assemble(layers: list[Layer], folds: Mapping[str, Folding], device: Device, reserve: Cost, target: int) -> Plan:
@@ -151,7 +152,8 @@ class Planner:
         device = self.device
         blocks, dsp = device.ebr - self.reserve.ebr if limited else 1000, device.dsp
         while True:
-            chosen = choose([[o for o in each if o.cycles <= target] for each in self.options.values()], blocks if device.lc else None, dsp)
+            chosen = choose([[o for o in each if o.cycles <= target] for each in self.options.values()], blocks if device.lc else None, dsp,
+                            device.spram)
             plan = None if chosen is None else make({name: o.fold for name, o in zip(self.options, chosen, strict=True)})
             if plan is None or not limited or _fits(plan.cost, device):
                 return plan
@@ -251,14 +253,14 @@ def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, Wish] | None 
 
 
 def least_block_rams(graph: Graph, device: Device) -> int:
-    """Return the block RAMs of the most economical folding of every layer, weights in block RAM, whether or not it all fits.
+    """Return the block RAMs of the most economical folding of every layer, weights and rings in block RAM, whether or not it all fits.
 
     Parameters
     ----------
     graph : Graph
         After `hwq.passes.apply_passes`.
     """
-    return sum(min(option.cost.ebr for option in options_of(layer, device, None) if option.fold.block_rom)
+    return sum(min(option.cost.ebr for option in options_of(layer, device, None) if option.fold.block_rom and not option.fold.spram)
                for layer in split(graph) if layer.folds)
 
 
@@ -271,7 +273,7 @@ def _least(layers: list[Layer], options: dict[str, list[Option]], device: Device
     """Return the smallest plan, for the tools to judge, or say what is certain: that it cannot fit."""
     # Certain is only what no sharing of the blocks can do without: all weights in blocks, or those that fit and the rest in logic.
     every = list(options.values())
-    chosen = choose(every, device.ebr - reserve.ebr, device.dsp) if device.lc else [min(each, key=lambda o: o.cost.lc) for each in every]
+    chosen = choose(every, device.ebr - reserve.ebr, device.dsp, device.spram) if device.lc else [min(each, key=lambda o: o.cost.lc) for each in every]
     folds = {name: o.fold for name, o in zip(options, chosen, strict=True)} if chosen else {}
     lean = _assemble(layers, folds, device, reserve, 1 << 60) if chosen else None
     bits = {layer.name: layer.weight.size * layer.main.weight_format.width for layer in layers if layer.folds}   # type: ignore[attr-defined]

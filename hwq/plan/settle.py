@@ -8,7 +8,7 @@ from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
-from hwq.rtl.common import Cost, Technology
+from hwq.rtl.common import Cost
 from hwq.rtl.joins import Joining
 from hwq.rtl.ring import Ring
 from hwq.rtl.stage import Folding
@@ -25,14 +25,14 @@ __all__ = ["settle", "relax", "tighten", "with_depths"]
 _TRIED = 20_000
 
 
-def _levels(ring: Ring, technology: Technology, least: int = 0) -> list[int]:
+def _levels(ring: Ring, least: int = 0) -> list[int]:
     """Return the depths of at least ``least`` worth trying, the cheapest first: of those that take the same blocks, the deepest up to
     `Ring.full_depth` (or ``least``) and beyond."""
-    width, enough = ring.shape.width * ring.lanes, max(ring.full_depth, least)
+    enough = max(ring.full_depth, least)
     deepest: dict[tuple[int, bool], int] = {}
     depth = ring.min_depth
     while depth <= max(4 * ring.full_depth, least):
-        deepest[technology.blocks(width, depth) or depth, depth > enough] = depth
+        deepest[ring.blocks(depth) or depth, depth > enough] = depth
         depth *= 2
     return [depth for _, depth in sorted(deepest.items()) if depth >= least]
 
@@ -50,7 +50,7 @@ def settle(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Pla
         ring = getattr(planned.stage(plan.device.technology), "ring", None)
         if ring is not None:
             assert not isinstance(planned.fold, Joining)
-            levels = _levels(ring, plan.device.technology)
+            levels = _levels(ring)
             enough = next(i for i, d in enumerate(levels) if d >= ring.full_depth)
             rings[planned.layer.name] = planned.fold or Folding(), levels, enough
 
@@ -86,7 +86,7 @@ def _evenly(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Pl
             least = ring.min_depth
             while ring.capacity_of(least) < used.held:
                 least *= 2
-            folds[planned.layer.name] = replace(planned.fold or Folding(), depth=_levels(ring, plan.device.technology, least)[0])
+            folds[planned.layer.name] = replace(planned.fold or Folding(), depth=_levels(ring, least)[0])
     return with_depths(assemble(folds), {name: [buffer.held for buffer in each] for name, each in model.buffers.items()})
 
 
@@ -117,7 +117,7 @@ def with_depths(plan: Plan, depths: Mapping[str, Sequence[int]]) -> Plan:
             new = replace(planned, fifo=depth if depth > 1 + bool(source and reads[source] == 1) else 0)
         buffer = new.buffer(plan.device.technology)
         new = replace(new, cost=new.stage(plan.device.technology).cost + (buffer.cost if buffer else Cost()))
-        cost += Cost(new.cost.lc - planned.cost.lc, new.cost.ebr - planned.cost.ebr, new.cost.dsp - planned.cost.dsp)
+        cost += new.cost - planned.cost
         layers.append(new)
     return replace(plan, layers=tuple(layers), cost=cost)
 

@@ -183,6 +183,22 @@ def test_memory_window(parameters, stall, full):
         assert cycles[2 * dut.cycles] - cycles[dut.cycles] == dut.cycles
 
 
+@pytest.mark.parametrize("parameters", WINDOWS)
+@pytest.mark.parametrize("stall", STALLS)
+def test_memory_window_with_one_port(parameters, stall):
+    """Words wait for their turn; where the formula says that there are enough turns, they cost what it says."""
+    dut = MemoryWindow(U4, technology=ICE40UP, spram=True, **parameters)
+    dut = MemoryWindow(U4, technology=ICE40UP, spram=True, depth=dut.full_depth, **parameters)
+    frames = 3
+    x = codes(U4, (frames * dut.height * dut.width * dut.channels // dut.simd, dut.simd))
+    cycles = check_window(dut, x, frames, stall)
+    per_frame = len(cycles) // frames
+    if stall == (0.0, 0.0) and dut.flows:
+        assert cycles[2 * per_frame] - cycles[per_frame] == dut.cycles > per_frame
+    two_ports = MemoryWindow(U4, technology=ICE40UP, depth=dut.depth, **parameters)
+    assert dut.cost.ebr == 0 and dut.cost.spram == 1 and two_ports.cost.spram == 0 and dut.cycles > two_ports.cycles == per_frame
+
+
 @pytest.mark.parametrize("parameters", WINDOWS[:2] + WINDOWS[3:4] + WINDOWS[7:8])
 @pytest.mark.parametrize("stall", STALLS)
 def test_shift_window(parameters, stall):

@@ -1,6 +1,7 @@
 """The synthesised lanes of every format, simulated with the vendor's cell models, against the integer reference."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from hwq.interp import run, run_batches
 from hwq.ir import AvgPool2d, Conv2d, Flatten, Graph, Input, Linear, MaxPool2d, Output, Pad, Requantize, TopK, Upsample
 from hwq.lower import lower
 from hwq.passes import apply_passes
-from hwq.plan import device, make_plan
+from hwq.plan import DEVICES, device, make_plan
 from hwq.sim import verify
 from hwq.toolchain import find, run_yosys
 
@@ -131,6 +132,23 @@ def test_product_pairs_are_exact_after_synthesis(tmp_path):
     plan, report = check_netlist(graph, x, tmp_path, "ice40up", folds={"a": (4, 1), "b": (3, 1)})
     assert [p.fold.style for p in plan.layers] == ["dsp", "dsp"] and plan.cost.dsp == 4
     assert (tmp_path / "netlist.v").read_text().count("SB_MAC16") == 4 and report.cycles_per_frame == plan.cycles
+
+
+@pytest.mark.skipif(not have("verilator", "c++"), reason="Verilator or a C++ compiler is missing")
+def test_rings_in_large_ram_are_exact_after_synthesis(tmp_path, monkeypatch):
+    """Without any block RAM: rings of words of 8, 16 and 20 bits in four of the large ones, pooled and padded, weights in logic."""
+    monkeypatch.setitem(DEVICES, "up5k", replace(DEVICES["up5k"], ebr=0))
+    rng = np.random.default_rng(5)
+    graph = Graph((Input("in", (), shape=(10, 8, 1), lo=0, hi=255),
+                   Conv2d("a", ("in",), weight=rng.integers(-128, 128, (4, 3, 3, 1)), bias=np.zeros(4), weight_format=FixedPoint(8, 0), pads=(1,) * 4),
+                   Requantize("qa", ("a",), offset=np.array([3000]), shift=11, lo=-8, hi=7), MaxPool2d("p", ("qa",)),
+                   Conv2d("b", ("p",), weight=rng.integers(-8, 8, (6, 2, 2, 4)), bias=np.zeros(6), weight_format=FixedPoint(4, 0)),
+                   Requantize("qb", ("b",), shift=2, lo=0, hi=31), Flatten("flat", ("qb",)),
+                   Linear("fc", ("flat",), weight=rng.integers(-8, 8, (5, 72)), bias=np.zeros(5), weight_format=FixedPoint(4, 0)),
+                   Output("out", ("fc",))))
+    plan, report = check_netlist(graph, rng.integers(0, 256, (20, 10, 8, 1)), tmp_path, "ice40up", folds={"a": (1, 1), "b": (2, 4), "fc": (1, 4)})
+    assert all(p.fold.spram for p in plan.layers) and plan.cost.spram == 4 and plan.cost.ebr == 0
+    assert (tmp_path / "netlist.v").read_text().count("SB_SPRAM256KA ") == 4 and report.cycles_per_frame == plan.cycles
 
 
 @pytest.mark.slow
