@@ -1,17 +1,19 @@
 # amaranth: UnusedElaboratable=no
 """The plan's cycles are those of the hardware: counted in Amaranth's simulator, source and sink never waiting."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
+from hwq.errors import FitError
 from hwq.formats import FixedPoint
 from hwq.ir import ArgMax, Conv2d, Flatten, GlobalAvgPool2d, Graph, Input, Linear, MaxPool2d, Output, Requantize
 from hwq.lower import lower
 from hwq.passes import apply_passes
-from hwq.plan import Planner, device, make_plan
+from hwq.plan import DEVICES, Planner, device, make_plan
 from hwq.plan.settle import relax
 from hwq.rtl.stage import Folding
 
@@ -113,6 +115,17 @@ def test_shallow_rings_take_no_more_cycles_than_promised(pe):
 @pytest.mark.parametrize("seed", range(20, 32))
 def test_cycles_of_random_networks(seed):
     check(random_graph(seed), "generic" if seed % 2 else "up5k")
+
+
+@pytest.mark.parametrize("seed", [20, 21, 24, 27, 31])
+def test_cycles_with_rings_in_large_ram(seed, monkeypatch):
+    """Without block RAM all rings are in the large ones, of which no plan takes more than there are."""
+    monkeypatch.setitem(DEVICES, "up5k", replace(DEVICES["up5k"], ebr=0))
+    plan = check(random_graph(seed))
+    assert plan.cost.ebr == 0 < plan.cost.spram == sum(p.fold.spram for p in plan.layers if p.layer.folds) <= 4
+    monkeypatch.setitem(DEVICES, "up5k", replace(DEVICES["up5k"], spram=plan.cost.spram - 1))
+    with suppress(FitError):                             # where there is no other way
+        assert make_plan(apply_passes(random_graph(seed)), device("up5k")).cost.spram < plan.cost.spram
 
 
 @pytest.mark.slow

@@ -18,16 +18,16 @@ class Option:
 @pytest.mark.parametrize("seed", range(20))
 def test_choice_is_the_best_there_is(seed):
     rng = np.random.default_rng(seed)
-    layers = [[Option(Cost(float(rng.integers(1, 50)), int(rng.integers(0, 6)), int(rng.integers(0, 3)))) for _ in range(5)]
+    layers = [[Option(Cost(float(rng.integers(1, 50)), int(rng.integers(0, 6)), int(rng.integers(0, 3)), int(rng.integers(0, 2)))) for _ in range(5)]
               for _ in range(4)]
-    ebr, dsp = int(rng.integers(2, 14)), int(rng.integers(0, 5))
+    ebr, dsp, spram = int(rng.integers(2, 14)), int(rng.integers(0, 5)), int(rng.integers(0, 4))
     sums = [sum((o.cost for o in each), Cost()) for each in product(*layers)]
-    fitting = [s.lc for s in sums if s.ebr <= ebr and s.dsp <= dsp]
-    chosen = choose(layers, ebr, dsp)
+    fitting = [s.lc for s in sums if s.ebr <= ebr and s.dsp <= dsp and s.spram <= spram]
+    chosen = choose(layers, ebr, dsp, spram)
     assert (chosen is None) == (not fitting)
     if chosen is not None:
         total = sum((o.cost for o in chosen), Cost())
-        assert total.lc == min(fitting) and total.ebr <= ebr and total.dsp <= dsp
+        assert total.lc == min(fitting) and total.ebr <= ebr and total.dsp <= dsp and total.spram <= spram
     assert sum(o.cost.lc for o in choose(layers, None, 0)) == min(s.lc for s in sums)
 
 
