@@ -11,7 +11,7 @@ import typer
 from ..arith import width_of
 from ..boards.host import Link, SerialLike, check_port, open_port
 from ..boards.registry import DEFAULT_BAUD
-from ..data import one_or_several
+from ..data import one_or_several, pictures
 from ..emit import element_bytes, pack_codes, unpack_results
 from ..errors import FormatError, ModelError, VerifyError
 from ..interp import check_labels, encode_images, predict, run_batches
@@ -40,7 +40,7 @@ def _read_png(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 def read_images(path: Path, graph: Graph) -> tuple[np.ndarray, np.ndarray | None]:
     """Return a file's images (n, height, width, channels) and its labels if there are any.
 
-    A .npz file holds ``images`` and maybe ``labels``; a .npy file holds one image or several; anything else is a picture.
+    A .npz file holds ``images`` or ``signals`` and maybe ``labels``; a .npy file holds one image or several; anything else is a picture.
 
     Raises
     ------
@@ -56,20 +56,18 @@ def read_images(path: Path, graph: Graph) -> tuple[np.ndarray, np.ndarray | None
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
-                if "images" not in file:
-                    raise FormatError(f"{path} has no array 'images'; it has {', '.join(file.files) or 'none'}")
-                images = file["images"]
+                images = pictures(file, shape, str(path))
                 labels = file["labels"] if "labels" in file else None
         else:
             images = np.load(path, allow_pickle=False)
+            if not isinstance(images, np.ndarray):
+                raise FormatError(f"{path} is no .npy file but an archive: name it .npz")
+            images = one_or_several(images, shape)
     except OSError as error:
         raise FormatError(f"Cannot read {path}: {error.strerror or error}") from None
     except (ValueError, EOFError, BadZipFile) as error:
         why = "it is no sound .npy or .npz file of plain numbers" if "pickle" in str(error) else str(error)
         raise FormatError(f"Cannot read {path}: {why}") from None
-    if not isinstance(images, np.ndarray):
-        raise FormatError(f"{path} is no .npy file but an archive: name it .npz")
-    images = one_or_several(images, shape)
     if images.ndim == 3 and shape[-1:] == (1,):
         images = images[..., None]
     if labels is not None and labels.shape != images.shape[:1]:

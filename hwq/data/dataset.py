@@ -23,6 +23,8 @@ class Dataset:
         Their names, or empty.
     name : str
         Where they come from, for messages.
+    signals : bool
+        They are signals, (n, 1, length, channels), for 1-D networks: torch is fed (n, channels, length).
 
     Raises
     ------
@@ -34,12 +36,15 @@ class Dataset:
     labels: np.ndarray
     classes: tuple[str, ...] = ()
     name: str = "data"
+    signals: bool = False
 
     def __post_init__(self) -> None:
         images, labels = np.asarray(self.images), np.asarray(self.labels)
         if images.dtype != np.uint8 or images.ndim not in (3, 4):
             raise FormatError(f"{self.name}: images must be uint8 of shape (n, h, w) or (n, h, w, c), "
                               f"not {images.dtype} {images.shape}")
+        if self.signals and (images.ndim != 4 or images.shape[1] != 1):
+            raise FormatError(f"{self.name}: signals must have the shape (n, 1, length, channels), not {images.shape}")
         if labels.ndim != 1 or labels.dtype.kind not in "iu" or (labels.size and int(labels.min()) < 0):
             raise FormatError(f"{self.name}: labels must be one axis of integers from 0, not {labels.dtype} {labels.shape}")
         if len(images) != len(labels):
@@ -51,4 +56,4 @@ class Dataset:
 
     def part(self, index: np.ndarray | slice) -> "Dataset":
         """Return some of the images."""
-        return Dataset(self.images[index], self.labels[index], self.classes, self.name)
+        return Dataset(self.images[index], self.labels[index], self.classes, self.name, self.signals)

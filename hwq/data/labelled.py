@@ -1,8 +1,9 @@
-"""Labelled images in one ``.npz`` file: ``images`` (uint8), ``labels``, and optionally ``classes`` (texts)."""
+"""Labelled images in one ``.npz`` file: ``images`` (uint8), ``labels``, and optionally ``classes`` (texts); ``signals`` for 1-D networks."""
 
 import io
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from ..errors import FormatError
 from ..files import write_atomic
 from .dataset import Dataset
 
-__all__ = ["read_npz", "read_images", "write_npz", "one_or_several"]
+__all__ = ["read_npz", "read_images", "write_npz", "one_or_several", "pictures"]
 
 
 _ACCEPTED = "accepted: an .npz file with 'images' and 'labels', an .npy file of images, a folder of a data set's files"
+_MAKE = "make it with numpy.savez(path, images=..., labels=...), for 1-D networks with signals=... (n, channels, length) instead of images"
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -30,16 +32,50 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         if isinstance(loaded, np.ndarray):
             return {"images": loaded}
         with loaded as archive:
-            return {key: archive[key] for key in archive.files if key in ("images", "labels", "classes")}
+            return {key: archive[key] for key in archive.files if key in ("images", "signals", "labels", "classes")}
     except (ValueError, EOFError, KeyError, TypeError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         what = "it holds Python objects, which hwq never loads" if "allow_pickle" in str(error) else str(error)
         raise FormatError(f"{path} is no sound .npz or .npy file: {what}; {_ACCEPTED}") from None
 
 
 def one_or_several(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return images with an axis for their number, which an array of one image of the network's ``shape`` lacks."""
+    """Return images with an axis for their number, which an array of one image of the network's ``shape`` lacks.
+
+    For shapes of height 1, (1, length, channels), signals are taken too: (n, channels, length), and one or both first axes left out where they are 1.
+    """
+    if len(shape) == 3 and shape[0] == 1:
+        length, channels = shape[1:]
+        if images.shape == (channels, length) or (images.shape == (length,) and channels == 1):
+            images = images[None]
+        if images.shape != shape and images.shape[1:] in ((channels, length), (length,) if channels == 1 else ()):
+            return _signals(images)
     single = images.shape == shape or (shape[-1:] == (1,) and images.shape == shape[:-1])
     return images[None] if single else images
+
+
+def _signals(signals: np.ndarray) -> np.ndarray:
+    """Return signals (n, channels, length) or (n, length) as images (n, 1, length, channels)."""
+    return (signals[:, None] if signals.ndim == 2 else signals).transpose(0, 2, 1)[:, None]
+
+
+def pictures(arrays: Mapping[str, np.ndarray], shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Return the images in a file's arrays, or its signals as images of height 1; ``shape`` is the network's, or empty.
+
+    Raises
+    ------
+    FormatError
+        Neither, both, or signals of another number of axes.
+    """
+    if ("images" in arrays) == ("signals" in arrays):
+        what = "holds both 'images' and 'signals'; leave one out" if "images" in arrays else "lacks 'images'"
+        raise FormatError(f"{where} {what}; {_MAKE}")
+    if "images" in arrays:
+        return one_or_several(arrays["images"], shape)
+    signals = arrays["signals"]
+    found = one_or_several(signals, shape) if signals.ndim < 4 else np.zeros(())
+    if found.ndim < 2:
+        raise FormatError(f"{where}: signals must be uint8 of shape (n, length) or (n, channels, length), not {signals.dtype} {signals.shape}")
+    return found if found.ndim == 4 else _signals(found)
 
 
 def read_images(path: str | Path, shape: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray | None]:
@@ -53,9 +89,7 @@ def read_images(path: str | Path, shape: tuple[int, ...] = ()) -> tuple[np.ndarr
         Unreadable, damaged, no ``images``, or of wrong types.
     """
     arrays = _arrays(Path(path))
-    if "images" not in arrays:
-        raise FormatError(f"{path} lacks 'images'; make it with numpy.savez(path, images=..., labels=...)")
-    images = one_or_several(arrays["images"], shape)
+    images = pictures(arrays, shape, str(path))
     labels = arrays.get("labels", np.zeros(len(np.atleast_1d(images)), np.int64))
     data = Dataset(images, labels, (), str(path))
     return data.images, data.labels if "labels" in arrays else None
@@ -67,19 +101,20 @@ def read_npz(path: str | Path) -> Dataset:
     Raises
     ------
     FormatError
-        Unreadable, damaged, or without ``images`` and ``labels`` of the right types.
+        Unreadable, damaged, or without ``labels`` and ``images`` or ``signals`` of the right types.
     """
     arrays = _arrays(Path(path))
-    missing = sorted({"images", "labels"} - set(arrays))
+    missing = (["images"] if not {"images", "signals"} & set(arrays) else []) + (["labels"] if "labels" not in arrays else [])
     if missing:
-        raise FormatError(f"{path} lacks {' and '.join(missing)}; make it with numpy.savez(path, images=..., labels=...)")
+        raise FormatError(f"{path} lacks {' and '.join(missing)}; {_MAKE}")
     classes = tuple(map(str, arrays["classes"].flatten())) if "classes" in arrays else ()
-    return Dataset(arrays["images"], arrays["labels"], classes, str(path))
+    return Dataset(pictures(arrays, (), str(path)), arrays["labels"], classes, str(path), "signals" in arrays)
 
 
 def write_npz(path: str | Path, data: Dataset) -> None:
     """Write a labelled ``.npz`` file; the same data gives the same bytes."""
-    arrays = {"images": data.images, "labels": data.labels.astype(np.uint8 if data.labels.max(initial=0) < 256 else np.int64)}
+    arrays = {"signals": data.images[:, 0].transpose(0, 2, 1)} if data.signals else {"images": data.images}
+    arrays |= {"labels": data.labels.astype(np.uint8 if data.labels.max(initial=0) < 256 else np.int64)}
     if data.classes:
         arrays["classes"] = np.array(data.classes)
     write_atomic(path, lambda stream: np.savez_compressed(stream, **arrays))             # type: ignore[arg-type]

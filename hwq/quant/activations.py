@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import floor, inf
 from typing import Any, cast
 
 import torch
@@ -35,7 +36,7 @@ class _Levels(torch.autograd.Function):
 class ActivationQuantizer(torch.nn.Module):
     """Rounds half up to ``2**-frac_bits`` and saturates.
 
-    Until it is calibrated it lets values through (ReLU included), so that calibration sees them.
+    Until it is calibrated it lets values through (clamped), so that calibration sees them.
 
     Parameters
     ----------
@@ -47,6 +48,8 @@ class ActivationQuantizer(torch.nn.Module):
         Name for messages.
     tie : str
         If not empty: quantizers with the same text get one scale from calibration.
+    clip : (float, float)
+        Ends of a clamp before it, around zero. The codes end at the levels nearest to them, which is the clamp exactly, as rounding never falls.
 
     Raises
     ------
@@ -57,7 +60,8 @@ class ActivationQuantizer(torch.nn.Module):
     frac_bits: torch.Tensor
     calibrated: torch.Tensor
 
-    def __init__(self, spec: Spec, signed: bool, layer: str, tie: str = "") -> None:
+    def __init__(self, spec: Spec, signed: bool, layer: str, tie: str = "",
+                 clip: tuple[float, float] = (-inf, inf)) -> None:
         super().__init__()
         if spec.kind not in ("dfp", "udfp") or spec.narrow or not 2 <= spec.width <= 8:
             raise FormatError(f"Activations behind layer '{layer}' must be dfp:b=2..8[,fl=N], not kind '{spec.kind}' "
@@ -66,7 +70,7 @@ class ActivationQuantizer(torch.nn.Module):
             raise FormatError(f"Activations behind layer '{layer}': rule and channel are for weights; accepted: dfp:b=2..8[,fl=N]")
         if spec.kind == "udfp" and signed:
             raise FormatError(f"Activations behind layer '{layer}' can be negative (no ReLU), so udfp cannot hold them; use dfp")
-        self.spec, self.signed, self.layer, self.tie = spec, signed, layer, tie
+        self.spec, self.signed, self.layer, self.tie, self.clip = spec, signed, layer, tie, clip
         self.register_buffer("frac_bits", torch.tensor(spec.scale or 0, dtype=torch.int64))
         self.register_buffer("calibrated", torch.tensor(spec.scale is not None))
         self._errors: torch.Tensor | None = None
@@ -77,8 +81,13 @@ class ActivationQuantizer(torch.nn.Module):
         """The integers it makes."""
         if not bool(self.calibrated):
             raise ModelError(f"Activations behind layer '{self.layer}' have no scale yet: call hwq.quant.calibrate(model, batches)")
+        return Grid(*self._codes(int(self.frac_bits)), int(self.frac_bits))
+
+    def _codes(self, frac_bits: int) -> tuple[int, int]:
+        """Return the least and the largest code at a scale."""
         lo, hi = FixedPoint(self.spec.width, 0, self.signed).range
-        return Grid(lo, hi, int(self.frac_bits))
+        low, high = (min(max(end * 2.0 ** frac_bits, lo), hi) for end in self.clip)
+        return floor(low + 0.5), floor(high + 0.5)
 
     def forget(self) -> None:
         """Let values through again, unless the spec gives the scale."""
@@ -94,10 +103,9 @@ class ActivationQuantizer(torch.nn.Module):
 
     def _candidates(self, x: torch.Tensor) -> torch.Tensor:
         """Squared error of every scale (float64), in pieces that stay in the cache."""
-        lo, hi = FixedPoint(self.spec.width, 0, self.signed).range
         errors = torch.zeros(len(_SEARCH), dtype=torch.float64)
         for part in x.flatten().split(_PIECE if x.device.type == "cpu" else x.numel()):
-            off = (round_half_up_(part * 2.0 ** fl).clamp_(lo, hi).mul_(2.0 ** -fl).sub_(part) for fl in _SEARCH)
+            off = (round_half_up_(part * 2.0 ** fl).clamp_(*self._codes(fl)).mul_(2.0 ** -fl).sub_(part) for fl in _SEARCH)
             errors += torch.stack([each.square_().sum(dtype=torch.float64) for each in off]).cpu()
         return errors
 
@@ -106,6 +114,8 @@ class ActivationQuantizer(torch.nn.Module):
         if self.bypass or not bool(self.calibrated):
             if not self.signed:
                 x = torch.relu(x)
+            if self.clip not in ((0, inf), (-inf, inf)):
+                x = x.clamp(*self.clip)
             if self._errors is not None:
                 self._errors += self._candidates(x.detach())
             return x

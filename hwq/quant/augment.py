@@ -7,7 +7,7 @@ __all__ = ["augment"]
 
 
 def augment(batch: torch.Tensor, flip: bool, shift: int, generator: torch.Generator) -> torch.Tensor:
-    """Return a batch (n, c, h, w) with half of its images mirrored left-right, and all moved by one random step.
+    """Return a batch (n, c, h, w) or (n, c, length) with half of its images mirrored left-right, and all moved by one random step.
 
     Parameters
     ----------
@@ -20,9 +20,12 @@ def augment(batch: torch.Tensor, flip: bool, shift: int, generator: torch.Genera
     """
     if flip:
         chosen = torch.rand(len(batch), generator=generator) < 0.5
-        batch = torch.where(chosen.to(batch.device)[:, None, None, None], batch.flip(3), batch)
+        batch = torch.where(chosen.to(batch.device).view(-1, *[1] * (batch.ndim - 1)), batch.flip(-1), batch)
     if shift:
-        dy, dx = torch.randint(0, 2 * shift + 1, (2,), generator=generator).tolist()
-        height, width = batch.shape[2:]
-        batch = F.pad(batch, (shift, shift, shift, shift))[:, :, dy:dy + height, dx:dx + width]
+        axes = batch.ndim - 2
+        starts = torch.randint(0, 2 * shift + 1, (axes,), generator=generator).tolist()
+        padded = F.pad(batch, (shift, shift) * axes)
+        for axis, (start, size) in enumerate(zip(starts, batch.shape[2:], strict=True)):
+            padded = padded.narrow(axis + 2, start, size)
+        batch = padded
     return batch

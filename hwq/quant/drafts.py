@@ -1,8 +1,9 @@
-"""From a network's operators to the stages to be: batch norms and ReLUs join their layers, quantizers find their places and signs."""
+"""From a network's operators to the stages to be: batch norms, ReLUs and other clamps join their layers, quantizers find their places and signs."""
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 
 from ..errors import ModelError
 from .operators import Found
@@ -12,7 +13,10 @@ __all__ = ["Draft", "drafts_of"]
 
 _SUMS = ("conv", "linear", "add", "avgpool", "gap")               # what makes sums, which a quantizer turns into codes
 _NORMED = ("conv", "linear", "add")                               # what a batch norm may stand behind
-_MOVES = ("maxpool", "flatten", "pad", "upsample")                # what a ReLU may change places with
+_MOVES = ("maxpool", "flatten", "pad", "upsample")                # what a clamp around zero may change places with
+
+
+FREE = (-inf, inf)                                                # no clamp
 
 
 @dataclass
@@ -22,13 +26,13 @@ class Draft:
     Attributes
     ----------
     op : Op
-        Its operator; of the kind ``quantize`` where a concatenation reads the network's input.
+        Its operator; of the kind ``quantize`` where a concatenation reads the network's input, and of clamps that need a quantizer of their own.
     sources : tuple of int
         Places in the list of drafts; -1: the network's input.
     batchnorm : Op or None
         The batch norm behind it: of a convolution, linear layer or addition.
-    relu : bool
-        Whether a ReLU follows, before its quantizer.
+    clip : (float, float)
+        Ends of the clamp that follows, before its quantizer: (0, inf) of a ReLU.
     raw : bool
         Whether its sums stay as they are: the network's last.
     tie : str
@@ -38,7 +42,7 @@ class Draft:
     op: Op
     sources: tuple[int, ...]
     batchnorm: Op | None = None
-    relu: bool = False
+    clip: tuple[float, float] = FREE
     raw: bool = False
     tie: str = ""
     negative: bool = field(default=True)                          # may its codes be negative?
@@ -69,15 +73,15 @@ class _Drafts:
         for index, op in enumerate(ops):
             if op.kind == "bn":
                 self.place[index] = self._batchnorm(op)
-            elif op.kind == "relu":
-                self.place[index] = self._relu(op)
+            elif op.kind == "clip":
+                self.place[index] = self._clip(op)
             elif op.kind == "concat":
                 self.place[index] = self._concat(op)
             else:
                 self.place[index] = self._append(op, tuple(self.place[source] for source in op.sources))
         last = self._last_sums()
         if last is not None:
-            last.raw = not last.relu
+            last.raw = last.clip == FREE
             if last.raw and last.kind == "add" and last.batchnorm is not None:
                 raise ModelError(f"Layer '{last.batchnorm.name}': a batch norm behind an addition needs a quantizer behind it, and the network's "
                                  "result has none; put a ReLU or a layer behind it, or leave it out")
@@ -92,7 +96,7 @@ class _Drafts:
         source = op.sources[0]
         before = self.ops[source] if source != INPUT else None
         if before is None or before.kind not in _NORMED or self.readers[source] > 1:
-            behind = before is not None and before.kind == "relu"
+            behind = before is not None and before.kind == "clip"
             shared = before is not None and before.kind in _NORMED
             raise ModelError(f"Layer '{op.name}': a batch norm must stand directly behind a Conv2d or Linear layer or an addition"
                              f"{', before its ReLU' if behind else ', and be all that reads it' if shared else ''}")
@@ -104,31 +108,34 @@ class _Drafts:
         if draft == INPUT:
             return False                                          # input codes are never negative
         made = self.drafts[draft]
-        if made.relu or made.kind == "relu":
+        if made.clip[0] == 0 or made.kind == "clip":
             return False
         return made.kind in ("conv", "linear") or made.batchnorm is not None or any(self._negative(source) for source in made.sources)
 
-    def _relu(self, op: Op) -> int:
-        source = op.sources[0]
-        found = self._decides(source)
+    def _clip(self, op: Op) -> int:
+        place, (low, high) = self.place[op.sources[0]], op.found.clip
+        found = self._decides(op.sources[0], high)
         if found is None:                                         # something else reads the value as it is
-            return self._append(op, (self.place[source],))
+            if (low, high) == (0, inf):
+                return self._append(op, (place,))
+            place = self._append(replace(op, found=Found("quantize")), (place,))      # an end off the codes' grid wants codes of its own
+            found = [self.drafts[place]]
         for draft in found:
-            draft.relu = True
-        return self.place[source]
+            draft.clip = max(draft.clip[0], low), min(draft.clip[1], high)
+        return place
 
-    def _decides(self, index: int) -> list[Draft] | None:
-        """Return the drafts whose quantizers can do the ReLU of an operator's value, or None where others would notice."""
-        if not self._negative(self.place[index]):
-            return []
-        if self.readers[index] > 1:
+    def _decides(self, index: int, high: float) -> list[Draft] | None:
+        """Return the drafts whose quantizers can clamp an operator's value, or None where others would notice."""
+        if high == inf and not self._negative(self.place[index]):
+            return []                                             # a ReLU of what is never negative
+        if index == INPUT or self.readers[index] > 1:
             return None
-        op = self.ops[index]
-        if op.kind in (*_SUMS, "bn"):
-            return [self.drafts[self.place[index]]]
+        op, made = self.ops[index], self.drafts[self.place[index]]
+        if op.kind in (*_SUMS, "bn") or made.kind == "quantize":
+            return [made]
         every: list[Draft] = []
         for source in op.sources:                                 # of an operator that moves values, or of a concatenation
-            found = self._decides(source)
+            found = self._decides(source, high)
             if found is None:
                 return None
             every += found
@@ -169,8 +176,8 @@ class _Drafts:
 def drafts_of(ops: Sequence[Op]) -> list[Draft]:
     """Return the stages to be, each behind those it reads.
 
-    A ReLU goes into the quantizer of the sums before it, also past pooling, padding, flattening and concatenation, unless
-    something else reads them without it; then it stays a stage of its own. The operands of a concatenation share one
+    A clamp such as a ReLU goes into the quantizer of the sums before it, also past pooling, padding, flattening and concatenation,
+    unless something else reads them without it; then it stays a stage of its own. The operands of a concatenation share one
     scale.
 
     Raises

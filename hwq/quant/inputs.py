@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..data import Dataset
 from ..errors import ModelError
 from .grid import Grid
 
@@ -53,6 +54,11 @@ class InputSpec:
         codes = torch.from_numpy(images >> (8 - self.bits)).permute(0, 3, 1, 2)
         # cloned: with one channel the strides left by the permutation make torch compute channels last, and `view` fail
         return codes.to(torch.float32).clone(memory_format=torch.contiguous_format) * 2.0 ** -self.bits
+
+    def samples(self, data: Dataset) -> torch.Tensor:
+        """Return a data set as torch is fed: images (n, c, h, w), signals (n, c, length)."""
+        inputs = self.tensor(data.images)
+        return inputs.squeeze(2) if data.signals else inputs
 
     def codes(self, x: torch.Tensor) -> torch.Tensor:
         """Return the integer codes (float64) of what torch is fed.

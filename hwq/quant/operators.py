@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -14,9 +15,9 @@ from .lines import wide
 
 __all__ = ["Found", "SUPPORTED", "layer", "function", "refuse"]
 
-SUPPORTED = ("Conv1d/2d, Linear, BatchNorm1d/2d behind them, ReLU, MaxPool1d/2d, AvgPool1d/2d, AdaptiveAvgPool1d/2d(1) or mean over the image, "
+SUPPORTED = ("Conv1d/2d, Linear, BatchNorm1d/2d behind them, ReLU, ReLU6, Hardtanh, MaxPool1d/2d, AvgPool1d/2d, AdaptiveAvgPool1d/2d(1) or mean over the image, "
              "additions, concatenations along the channels, ZeroPad1d/2d, Upsample (nearest), Flatten, Dropout, Identity, and the "
-             "functions relu, max_pool1d/2d, avg_pool1d/2d, adaptive_avg_pool1d/2d, add, cat, pad, interpolate, flatten, view, reshape, squeeze, dropout")
+             "functions relu, relu6, hardtanh, clamp, max_pool1d/2d, avg_pool1d/2d, adaptive_avg_pool1d/2d, add, cat, pad, interpolate, flatten, view, reshape, squeeze, dropout")
 
 Shape = tuple[int, ...]
 Pads = tuple[int, int, int, int]
@@ -29,18 +30,21 @@ class Found:
     Attributes
     ----------
     kind : str
-        ``conv``, ``linear``, ``bn``, ``relu``, ``maxpool``, ``avgpool``, ``gap``, ``gap+flatten``, ``flatten``, ``pad``,
+        ``conv``, ``linear``, ``bn``, ``clip``, ``maxpool``, ``avgpool``, ``gap``, ``gap+flatten``, ``flatten``, ``pad``,
         ``upsample``, ``add``, ``concat``; empty where nothing is to do at run time.
     kernel, stride : (int, int)
         Of a pooling; of an upsampling, its factors.
     pads : (top, left, bottom, right)
-        Of a pooling or padding.
+        Of a pooling or padding; what ``ceil_mode`` adds is among them.
+    clip : (float, float)
+        Of a ReLU or another clamp, its ends: least and largest value.
     """
 
     kind: str
     kernel: tuple[int, int] = (0, 0)
     stride: tuple[int, int] = (0, 0)
     pads: Pads = (0, 0, 0, 0)
+    clip: tuple[float, float] = (-inf, inf)
 
 
 def refuse(name: str, attribute: str, value: Any, accepted: str) -> None:
@@ -52,31 +56,47 @@ def _pair(value: Any) -> tuple[int, int]:
     return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[-1]))
 
 
-def _windows(name: str, kind: str, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Found:
+def _windows(kind: str, shape: Shape, out: Shape, kernel_size: Any, stride: Any, padding: Any, ceil_mode: Any) -> Found:
     kernel, (down, right) = _pair(kernel_size), _pair(padding)
-    return Found(kind, kernel, kernel if stride is None or stride == [] else _pair(stride), (down, right, down, right))
+    stride = kernel if stride is None or stride == [] else _pair(stride)
+    pads = (down, right, down, right)
+    if ceil_mode:                                  # as far as the last windows reach
+        down, right = [max((count - 1) * s + k - size - before, 0)
+                       for size, count, k, s, before in zip(wide(shape)[1:], wide(out)[1:], kernel, stride, pads[:2], strict=True)]
+        pads = (*pads[:2], down, right)
+    return Found(kind, kernel, stride, pads)
 
 
-def _max_pool(name: str, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: Any = False,
+def _max_pool(name: str, shape: Shape, out: Shape, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: Any = False,
               return_indices: Any = False) -> Found:
     if _pair(dilation) != (1, 1):
         refuse(name, "dilation", dilation, "1")
-    if ceil_mode:
-        refuse(name, "ceil_mode", ceil_mode, "False")
     if return_indices:
         refuse(name, "return_indices", return_indices, "False")
-    return _windows(name, "maxpool", kernel_size, stride, padding)
+    return _windows("maxpool", shape, out, kernel_size, stride, padding, ceil_mode)
 
 
-def _avg_pool(name: str, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: Any = False, count_include_pad: Any = True,
-              divisor_override: Any = None) -> Found:
-    if ceil_mode:
-        refuse(name, "ceil_mode", ceil_mode, "False")
+def _avg_pool(name: str, shape: Shape, out: Shape, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: Any = False,
+              count_include_pad: Any = True, divisor_override: Any = None) -> Found:
     if not count_include_pad and _pair(padding) != (0, 0):
         refuse(name, "count_include_pad", count_include_pad, "True where there is padding: every sum is divided by the kernel's area")
     if divisor_override is not None:
         refuse(name, "divisor_override", divisor_override, "None")
-    return _windows(name, "avgpool", kernel_size, stride, padding)
+    found = _windows("avgpool", shape, out, kernel_size, stride, padding, False)
+    if ceil_mode and any(more > pad for more, pad in zip(_windows("", shape, out, kernel_size, stride, padding, True).pads, found.pads, strict=True)):
+        refuse(name, "ceil_mode", ceil_mode, f"False where windows leave an image of {wide(shape)[1:]}, which torch divides by another number")
+    return found
+
+
+def _clip(name: str, low: Any, high: Any) -> Found:
+    """Return a clamp; its range holds zero, as the borders do that it may change places with."""
+    ends = (-inf if low is None else low, inf if high is None else high)
+    if not all(isinstance(end, int | float) for end in ends) or not ends[0] <= 0 <= ends[1] or ends[0] == ends[1]:
+        refuse(name, "range", (low, high), "numbers, the first at most 0, the second at least 0, not both 0")
+    return Found("clip", clip=(float(ends[0]), float(ends[1])))
+
+
+_RELU = Found("clip", clip=(0.0, inf))
 
 
 def _adaptive(name: str, size: Any) -> Found:
@@ -124,11 +144,13 @@ def layer(name: str, module: nn.Module, shape: Shape, out: Shape) -> Found:
             refuse(name, "track_running_stats", False, "True")
         return Found("bn")
     if kind is nn.ReLU:
-        return Found("relu")
+        return _RELU
+    if isinstance(module, nn.Hardtanh) and kind in (nn.Hardtanh, nn.ReLU6):
+        return _clip(name, module.min_val, module.max_val)
     if isinstance(module, nn.MaxPool2d) and kind is nn.MaxPool2d:
-        return _max_pool(name, module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode, module.return_indices)
+        return _max_pool(name, shape, out, module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode, module.return_indices)
     if isinstance(module, nn.AvgPool2d) and kind is nn.AvgPool2d:
-        return _avg_pool(name, module.kernel_size, module.stride, module.padding, module.ceil_mode, module.count_include_pad,
+        return _avg_pool(name, shape, out, module.kernel_size, module.stride, module.padding, module.ceil_mode, module.count_include_pad,
                          module.divisor_override)
     if kind is nn.AdaptiveAvgPool2d:
         return _adaptive(name, module.output_size)
@@ -216,15 +238,21 @@ def _called(node: fx.Node) -> str:
 
 
 _FUNCTIONS: list[tuple[tuple[Any, ...], Callable[[str, fx.Node, Shape, Shape], Found]]] = [
-    ((F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_"), lambda name, node, shape, out: Found("relu")),
+    ((F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_"), lambda name, node, shape, out: _RELU),
+    ((F.relu6,), lambda name, node, shape, out: _clip(name, 0, 6)),
+    ((F.hardtanh, F.hardtanh_), lambda name, node, shape, out: _clip(name, *({"min_val": -1, "max_val": 1} | _given(node, "min_val", "max_val")).values())),
+    ((torch.clamp, torch.clip, torch.clamp_, torch.clip_, "clamp", "clip", "clamp_", "clip_"), lambda name, node, shape, out: _clip(
+        name, *({"min": None, "max": None} | _given(node, "min", "max")).values())),
+    ((torch.clamp_min, torch.clamp_min_, "clamp_min", "clamp_min_"), lambda name, node, shape, out: _clip(name, _given(node, "min")["min"], None)),
+    ((torch.clamp_max, torch.clamp_max_, "clamp_max", "clamp_max_"), lambda name, node, shape, out: _clip(name, None, _given(node, "max")["max"])),
     ((F.max_pool2d, torch.max_pool2d), lambda name, node, shape, out: _max_pool(
-        name, **_given(node, "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"))),
+        name, shape, out, **_given(node, "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"))),
     ((F.avg_pool2d,), lambda name, node, shape, out: _avg_pool(
-        name, **_given(node, "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"))),
+        name, shape, out, **_given(node, "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"))),
     ((F.max_pool1d, torch.max_pool1d), lambda name, node, shape, out: _max_pool(
-        name, **_lined(_given(node, "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")))),
+        name, shape, out, **_lined(_given(node, "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")))),
     ((F.avg_pool1d, torch.avg_pool1d), lambda name, node, shape, out: _avg_pool(
-        name, **_lined(_given(node, "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")))),
+        name, shape, out, **_lined(_given(node, "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")))),
     ((F.adaptive_avg_pool2d, F.adaptive_avg_pool1d, torch.adaptive_avg_pool1d), lambda name, node, shape, out: _adaptive(name, _given(node, "output_size").get("output_size"))),
     ((torch.mean, "mean"), lambda name, node, shape, out: _mean(name, node, shape)),
     ((torch.flatten, "flatten", "view", "reshape", torch.reshape), _flatten),

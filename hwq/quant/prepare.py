@@ -49,7 +49,7 @@ def prepare(model: nn.Module, example_input: torch.Tensor, weights: Mapping[str,
     """Return a network of the same function that trains with quantized weights and activations.
 
     Activations are quantized behind every ReLU (unsigned, before a pooling that follows), behind every layer and addition
-    without one (signed), and behind averages; not behind the last layer, whose integer sums are the logits. What is
+    without one (signed), and behind averages; other clamps (ReLU6) are ends of the quantizer's codes, the levels nearest to theirs; not behind the last layer, whose integer sums are the logits. What is
     concatenated shares a scale. Scales come from `calibrate`; until then activations pass. The given model is not changed.
 
     Parameters
@@ -90,7 +90,7 @@ def prepare(model: nn.Module, example_input: torch.Tensor, weights: Mapping[str,
     stages: list[Stage] = []
     for draft in drafts:
         name, sources = draft.name, tuple(drafts[source].name if source >= 0 else "" for source in draft.sources)
-        quantizer = ActivationQuantizer(activation_specs[name], draft.negative, name, draft.tie) if draft.quantizes else None
+        quantizer = ActivationQuantizer(activation_specs[name], draft.negative, name, draft.tie, draft.clip) if draft.quantizes else None
         if draft.kind in ("conv", "linear"):
             weight = weight_quantizer(weight_specs[name], name, draft.op.shape_out[0])
             stages.append(_weighted(draft, sources, weight, quantizer, batchnorm, mult_bits))
@@ -140,7 +140,7 @@ def _plain(draft: Draft, sources: tuple[str, ...], quantizer: ActivationQuantize
         return Add(name, sources, quantizer, kept, mult_bits)
     if draft.kind == "concat":
         return Concat(name, sources)
-    if draft.kind == "relu":
+    if draft.kind == "clip":
         return Relu(name, sources)
     assert draft.kind == "quantize" and quantizer is not None
     return Quantize(name, sources, quantizer)

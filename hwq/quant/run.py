@@ -38,7 +38,7 @@ class Run:
     seed : int
         Of everything random.
     shape : tuple of int
-        Of an input, (c, h, w).
+        Of an input, (c, h, w) or (c, length).
     classes : tuple of str
         Names of the outputs, or empty.
     recipe : str
@@ -98,7 +98,7 @@ def train_run(factory: str, data: Dataset, config: str, folder: Path, *, seed: i
     torch.manual_seed(seed)
     network = make_network(factory)
     spec = InputSpec(recipe.input_bits)
-    inputs, labels = spec.tensor(data.images), torch.from_numpy(np.asarray(data.labels, np.int64))
+    inputs, labels = spec.samples(data), torch.from_numpy(np.asarray(data.labels, np.int64))
     shape = tuple(inputs.shape[1:])
     _check_outputs(_prepared(network, shape, recipe), labels)     # refuses now what it would refuse after hours
     samples = Samples.split(inputs, labels, recipe.validation, seed)

@@ -33,7 +33,7 @@ class Move(Stage):
 
 
 class MaxPool(Move):
-    """Largest of each window; padding (top, left, bottom, right), at most half of the kernel, never wins."""
+    """Largest of each window; padding (top, left, bottom, right), at most half of the kernel before, never wins."""
 
     def __init__(self, name: str, sources: tuple[str, ...], kernel: Pair, stride: Pair, pads: Pads) -> None:
         super().__init__(name, sources)
@@ -41,7 +41,7 @@ class MaxPool(Move):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Largest of each window."""
-        return F.max_pool2d(x, self.kernel, self.stride, self.pads[:2])
+        return F.max_pool2d(x, self.kernel, self.stride, self.pads[:2], ceil_mode=self.pads[:2] != self.pads[2:])
 
 
 class Pad(Move):

@@ -146,14 +146,14 @@ def _parts(where: str, input_bits: int, search: int, confirm: int, train_images:
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(split_seed))
     cut = confirm + search
     train = order[cut:cut + train_images] if train_images else order[cut:]
-    return Parts(InputSpec(input_bits).tensor(data.images), torch.from_numpy(data.labels), train, order[confirm:cut],
+    return Parts(InputSpec(input_bits).samples(data), torch.from_numpy(data.labels), train, order[confirm:cut],
                  order[:confirm], data)
 
 
 @lru_cache(maxsize=2)
 def _test(where: str, input_bits: int) -> tuple[torch.Tensor, torch.Tensor]:
     data = open_dataset(where or None, "test")
-    return InputSpec(input_bits).tensor(data.images), torch.from_numpy(data.labels)
+    return InputSpec(input_bits).samples(data), torch.from_numpy(data.labels)
 
 
 def test_images(setting: Setting) -> tuple[torch.Tensor, torch.Tensor]:

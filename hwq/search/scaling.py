@@ -251,7 +251,8 @@ def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, 
     model = store.model(final["key"])
     assert isinstance(model, QuantizedModel)
     text = recipe_text(replace(recipe, weights=with_bits(specs, found.bits)))
-    save_run(folder / "result", Run(setting.factory, seed, tuple(model.input_shape), parts_of(setting).data.classes, text), model,
+    parts = parts_of(setting)
+    save_run(folder / "result", Run(setting.factory, seed, tuple(parts.inputs.shape[1:]), parts.data.classes, text), model,
              {"float": fair["confirm"]["accuracy"], "quantized": final["confirm"]["accuracy"], "validation_images": setting.confirm})
     log.add({"event": "done", "bits": found.bits, "ratio": result["ratio"], "confirm_drop": result["confirm_drop"], "test_drop": result["test_drop"]})
     return result

@@ -135,7 +135,7 @@ def test_files_that_are_refused(place, tmp_path):
         ("wide.png", ModelError, "wide.png has 5x2 pixels; the network takes 3x2"),
         ("text.png", FormatError, "text.png is no picture that can be read"),
         ("gone.png", FormatError, "Cannot read gone.png: No such file"),
-        ("other.npz", FormatError, "other.npz has no array 'images'; it has pictures"),
+        ("other.npz", FormatError, "other.npz lacks 'images'; make it with numpy.savez"),
         ("odd.npz", FormatError, "odd.npz has 2 images but labels of the shape"),
         ("bad.npy", FormatError, "Cannot read bad.npy: it is no sound .npy or .npz file of plain numbers"),
     ]:

@@ -112,6 +112,45 @@ def test_a_single_image_of_the_shape(tmp_path):
         load_images(tmp_path / "x.npy", shape=(14, 14, 1))
 
 
+SIGNALS = np.random.default_rng(2).integers(0, 256, (5, 3, 8)).astype(np.uint8)
+
+
+def test_signals_are_images_of_height_1(tmp_path):
+    np.savez(tmp_path / "x.npz", signals=SIGNALS, labels=LABELS)
+    data = open_dataset(tmp_path / "x.npz")
+    assert data.signals and data.images.shape == (5, 1, 8, 3) and data.part(slice(2)).signals
+    np.testing.assert_array_equal(data.images[3, 0, 5], SIGNALS[3, :, 5])
+    write_npz(tmp_path / "y.npz", data)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npz")["signals"], SIGNALS)
+    np.savez(tmp_path / "z.npz", signals=SIGNALS[:, 0], labels=LABELS)          # (n, length)
+    np.testing.assert_array_equal(open_dataset(tmp_path / "z.npz").images[:, 0, :, 0], SIGNALS[:, 0])
+    assert not Dataset(IMAGES, LABELS).signals
+
+
+@pytest.mark.parametrize("array, shape", [(SIGNALS, (1, 8, 3)), (SIGNALS[1], (1, 8, 3)), (SIGNALS[:, 0], (1, 8, 1)), (SIGNALS[1, 0], (1, 8, 1)),
+                                          (SIGNALS[:, :1], (1, 8, 1)), (SIGNALS.transpose(0, 2, 1)[:, None], (1, 8, 3))])
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+def test_signals_for_a_network_of_height_1(tmp_path, array, shape, name):
+    if name == "x.npy":
+        np.save(tmp_path / name, array)
+    else:
+        np.savez(tmp_path / name, **{"images" if array.ndim == 4 else "signals": array})
+    images, labels = load_images(tmp_path / name, shape=shape)
+    assert labels is None and images.shape[1:] == shape and images.size == array.size
+    first = images[0, 0].T
+    np.testing.assert_array_equal(first, SIGNALS[0 if array.size > 24 else 1][:shape[2]])
+
+
+@pytest.mark.parametrize("arrays, text", [
+    ({"signals": SIGNALS, "images": IMAGES, "labels": LABELS}, "holds both 'images' and 'signals'"), ({"signals": SIGNALS[0, 0], "labels": LABELS}, "signals must be uint8"),
+    ({"signals": SIGNALS[..., None], "labels": LABELS}, "signals must be uint8"), ({"signals": SIGNALS.astype(np.int16), "labels": LABELS}, "must be uint8"),
+])
+def test_wrong_signals_are_refused(tmp_path, arrays, text):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(FormatError, match=text):
+        read_npz(tmp_path / "x.npz")
+
+
 @pytest.mark.parametrize("name", ["nonsense", "fashion_mnist", "no/folder"])
 def test_what_is_no_data_set(name):
     for load in (open_dataset, load_images):

@@ -118,8 +118,26 @@ def mobilenet():
                          nn.Flatten(), nn.Linear(5, 3))
 
 
+class Clamped(nn.Module):
+    """Clamps of every kind, some read with and without; pools in ceil_mode, whose last windows leave the image, or would."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+        self.norm, self.pool, self.act = nn.BatchNorm2d(4), nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.Hardtanh(0, 0.7)
+        self.fc = nn.Linear(32, 3)
+
+    def forward(self, x):
+        x = self.pool(F.relu6(self.a(x)))                # 8 pixels: 5 windows
+        y = self.act(F.pad(self.norm(self.b(x)), (0, 1, 0, 1)))
+        y = F.avg_pool2d(y, 2, 2, ceil_mode=True)        # 6 pixels: 3 windows, which fit
+        z = F.max_pool2d(self.c(y), 2, ceil_mode=True)   # 3 pixels: 2 windows
+        z = torch.cat([z.clamp(-0.3, 0.9), F.hardtanh(z) + z], 1)
+        return self.fc(z.clamp_max(0.8).flatten(1))
+
+
 NETWORKS = {"keywords": (Keywords, (3, 24)), "mean": (Functional, (2, 19)), "squeeze": (lambda: Functional("squeeze"), (2, 19)),
-            "unet": (UNet, (1, 8, 8)), "squeezenet": (squeezenet, (1, 11, 11)), "mobilenet": (mobilenet, (1, 9, 9))}
+            "unet": (UNet, (1, 8, 8)), "squeezenet": (squeezenet, (1, 11, 11)), "mobilenet": (mobilenet, (1, 9, 9)), "clamped": (Clamped, (1, 8, 8))}
 
 
 def prepared(name, batchnorm="fold"):
@@ -168,7 +186,7 @@ def test_networks_are_exact_in_hardware(name):
 
 @pytest.mark.parametrize("layer, message", [
     (nn.Conv1d(2, 3, 3, padding=1, padding_mode="circular"), "padding_mode = 'circular'"), (nn.MaxPool1d(2, dilation=2), "dilation"),
-    (nn.MaxPool1d(2, ceil_mode=True), "ceil_mode = True"), (nn.AdaptiveAvgPool1d(2), "output_size"), (nn.ConstantPad1d(1, 0.5), "value = 0.5"),
+    (nn.AvgPool1d(3, ceil_mode=True), "ceil_mode = True"), (nn.AdaptiveAvgPool1d(2), "output_size"), (nn.ConstantPad1d(1, 0.5), "value = 0.5"),
     (nn.ConvTranspose1d(2, 2, 3), "ConvTranspose1d is not supported"), (nn.Linear(8, 4), "put a Flatten before it")])
 def test_1_d_layers_that_are_refused(layer, message):
     with pytest.raises(ModelError, match=message):

@@ -95,6 +95,16 @@ def test_augmentation_moves_and_mirrors():
         assert y.shape == x.shape and set(y.flatten().tolist()) <= {0.0, *x.flatten().tolist()}
 
 
+def test_augmentation_of_signals():
+    x, generator = torch.arange(2 * 3 * 9.0).view(2, 3, 9) + 1, torch.Generator().manual_seed(0)
+    for _ in range(20):
+        y = augment(x, True, 2, generator)
+        assert y.shape == x.shape and (y != 0).sum(2).min() >= 7
+        for line, whole in zip(y.flatten(0, 1).tolist(), x.flatten(0, 1).tolist(), strict=True):
+            kept = [value for value in line if value]
+            assert kept in (whole[:len(kept)], whole[-len(kept):], whole[::-1][:len(kept)], whole[::-1][-len(kept):])
+
+
 def test_split_is_disjoint():
     parts = samples()
     assert len(parts.validation) == 20 and not set(parts.train.tolist()) & set(parts.validation.tolist())
