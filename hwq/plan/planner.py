@@ -28,6 +28,8 @@ __all__ = ["Plan", "PlannedLayer", "Planner", "make_plan", "least_block_rams"]
 
 # Steps times signed digits of the search for a wired layer's adders: some seconds.
 _WIRED_STEPS = 333_000
+# Targets below a wish that are asked one by one, before the fastest plan is looked for.
+_FEWER = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,13 +211,21 @@ class Planner:
             found = next((plan for plan in plans if plan is not None), None)
         return found
 
+    def _slowest(self, max_cycles: int) -> Plan | None:
+        """Return the plan for the most cycles up to ``max_cycles`` that some rings keep; None where fewer do not fit, or none of a few do."""
+        for target in [max_cycles, *reversed([t for t in self.targets if t < max_cycles][-_FEWER:])]:
+            if not self._may_fit(target):
+                break
+            plan = self.best(target)
+            if plan is not None and plan.cycles <= max_cycles:
+                return plan
+        return None
+
     def plan(self, max_cycles: int | None = None) -> Plan:
         """Return the fastest plan that fits, or the smallest that takes at most ``max_cycles``; see `make_plan`."""
         if not self.options:
             return tighten(_promise(self.assemble({}), self.assemble))
-        found = None if max_cycles is None else self.best(max_cycles)
-        if max_cycles is None or found is None or found.cycles > max_cycles:      # no rings keep the cheapest to its cycles: a faster one may be there
-            found = self.fastest()
+        found = (None if max_cycles is None else self._slowest(max_cycles)) or self.fastest()
         if max_cycles is not None and (found is None or found.cycles > max_cycles):
             raise FitError(f"Nothing that fits {self.device.name} takes at most {max_cycles} cycles a frame; "
                            + (f"the fastest plan takes {found.cycles}." if found else "not even the smallest plan fits."))

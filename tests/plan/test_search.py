@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,6 +30,18 @@ def test_choice_is_the_best_there_is(seed):
         total = sum((o.cost for o in chosen), Cost())
         assert total.lc == min(fitting) and total.ebr <= ebr and total.dsp <= dsp and total.spram <= spram
     assert sum(o.cost.lc for o in choose(layers, None, 0)) == min(s.lc for s in sums)
+
+
+def test_a_wish_is_met_by_the_slowest_plan_that_does(monkeypatch):
+    from hwq.plan.planner import Planner
+    planner = object.__new__(Planner)
+    planner.targets = list(range(40, 80))
+    for good in range(58, 71):
+        plans = {target: SimpleNamespace(cycles=target if target <= good else 75) for target in planner.targets}
+        monkeypatch.setattr(planner, "_may_fit", lambda target: target >= 63)
+        monkeypatch.setattr(planner, "best", lambda target, plans=plans: None if target % 2 else plans[target])
+        even = good - good % 2
+        assert planner._slowest(70) is (plans[even] if even >= 63 else None)
 
 
 def test_targets_that_galloping_skips_are_asked_at_last(monkeypatch):
