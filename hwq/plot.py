@@ -82,14 +82,16 @@ def areas(rows: Sequence[dict[str, Any]], cycles: int, path: Path, title: str = 
     """
     figure = _figure()
     axes = figure.add_subplot()
-    axes.scatter([max(1, row["cycles"]) for row in rows], [row["lc"] for row in rows], s=[30 + 25 * row["ebr"] for row in rows], alpha=0.6)
-    for row in rows:
+    places = [max(1, row["cycles"]) for row in rows]
+    axes.set(xscale="log", xlim=(min(places) / 1.5, max(*places, cycles) * 1.5))          # one layer alone has no range
+    axes.scatter(places, [row["lc"] for row in rows], s=[30 + 25 * row["ebr"] for row in rows], alpha=0.6)
+    for place, row in zip(places, rows, strict=True):
         blocks = f", {row['ebr']} block RAMs" if row["ebr"] else ""
-        axes.annotate(f"{row['layer']}{blocks}", (max(1, row["cycles"]), row["lc"]), xytext=(-8, 6), textcoords="offset points", ha="right",
+        axes.annotate(f"{row['layer']}{blocks}", (place, row["lc"]), xytext=(-8, 6), textcoords="offset points", ha="right",
                       fontsize="small")
     axes.axvline(cycles, linestyle="--", color="0.3", label=f"{cycles:,} cycles a frame")
-    axes.set(title=title, xlabel="cycles a frame", ylabel="logic cells (estimate)", xscale="log")
-    axes.margins(0.15)
+    axes.set(title=title, xlabel="cycles a frame", ylabel="logic cells (estimate)")
+    axes.margins(y=0.15)
     axes.grid(alpha=0.3)
     axes.legend()
     _save(figure, path)

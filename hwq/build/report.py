@@ -117,7 +117,7 @@ def _layer_rows(plan: Plan) -> list[LayerRow]:
         main = layer.main
         if isinstance(stage, ConvStage) and isinstance(fold, Folding) and isinstance(main, Conv2d | Linear) and main.weight_format:
             depth, width = stage.matvec.rom
-            row.update({"pe": fold.pe, "simd": fold.simd, "source": fold.source, "format": main.weight_format.text,
+            row.update({"pe": fold.pe, "simd": fold.simd, "source": "spram" if fold.spram else fold.source, "format": main.weight_format.text,
                         "weight_bits": layer.weight.size * main.weight_format.width, "rom": [depth, width],
                         "rom_blocks": stage.matvec.rom_blocks, "rom_block_weights": (width - fold.logic_bits) * depth if fold.block_rom else 0,
                         "accumulator_bits": stage.matvec.acc_shape.width})
