@@ -8,6 +8,7 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
 from .common import Block, Cost, Technology, check, check_int, lanes_layout, lanes_stream
+from .handshake import Part, Window
 from .loops import LoopNest
 from .memory import make_ram
 
@@ -90,6 +91,15 @@ class Ring(Block):
     def cycles(self) -> int:
         """Cycles a frame."""
         return prod(count for count, _ in (*self._outer, *self._loops))
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        (rows, _), (cols, _) = self._outer
+        row = [self._moves[0]] * (cols - 1)
+        moves = [*row, self._moves[1]] * (rows - 1) + [*row, self._moves[2]]
+        return (Window(moves, span=self.span, room=self._room_of(self.depth), reads=prod(count for count, _ in self._loops),
+                       words=prod(count for count, _ in self._loops[self._mark:])),)
 
     @property
     def cost(self) -> Cost:

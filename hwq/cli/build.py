@@ -18,6 +18,7 @@ def command(model: Annotated[Path, typer.Argument(help="A .hwq file.")],
             fold: Annotated[list[str] | None, typer.Option(help="layer=pe,simd, or layer=wired; may be repeated.")] = None,
             cycles: Annotated[int | None, typer.Option(help="Cycles a frame that are fast enough: the smallest design that keeps to them; "
                                                        "not given: the fastest that fits.")] = None,
+            tight: Annotated[bool, typer.Option("--tight", help="Look for the least depth of every FIFO in large networks, too (ResNet-8: minutes).")] = False,
             freq: Annotated[float | None, typer.Option(help="Clock of the core in MHz; not given: as fast as it gets.")] = None,
             baud: Annotated[int | None, typer.Option(help="Of the board's serial link (1000000).")] = None,
             seed: Annotated[int | None, typer.Option(help="First seed of place and route (1).")] = None,
@@ -32,7 +33,7 @@ def command(model: Annotated[Path, typer.Argument(help="A .hwq file.")],
     graph = load(model)
     from ..build import build, summary
     with progress("build") as say:
-        report = build(graph, output, target=target, board=board, device_name=device, pcf=pcf, folds=fold or [], max_cycles=cycles,
+        report = build(graph, output, target=target, board=board, device_name=device, pcf=pcf, folds=fold or [], max_cycles=cycles, tight=tight,
                        freq_mhz=freq, baud=baud, seed=seed, seeds=seeds, say=say)
     if as_json:
         typer.echo(json.dumps(report, indent=1))
