@@ -12,6 +12,7 @@ from amaranth.lib.wiring import In, Out
 from .branches import StreamFork
 from .common import Block, Cost, Technology, check
 from .frames import FlagQueue, InputGuard, OutputFramer
+from .handshake import Part
 from .shapers import StreamBuffer
 
 __all__ = ["Accelerator", "Chain", "AXIS_PORTS", "CORE_NAMES"]
@@ -52,6 +53,11 @@ class Chain(Block):
         first, last = self.blocks[0].block, self.blocks[-1].block
         super().__init__({"i": In(_signature(first, "i")),
                           "o": Out(_signature(last, "o"))})
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        return tuple(part for named in self.blocks for part in named.block.handshake)           # type: ignore[attr-defined]
 
     @property
     def cost(self) -> Cost:

@@ -5,6 +5,7 @@ from amaranth.hdl import Cat, Module, Mux, Shape, Signal
 from amaranth.lib.wiring import In, Out
 
 from .common import Block, Cost, Technology, check_int, lanes_stream
+from .handshake import Fork, Part, Queue
 from .memory import make_ram
 
 __all__ = ["StreamFork", "StreamFifo"]
@@ -38,6 +39,11 @@ class StreamFork(Block):
         self.shape, self.lanes, self.readers = shape, lanes, check_int("Readers", readers, 2)
         super().__init__({"i": In(lanes_stream(shape, lanes)),
                           **{f"o{k}": Out(lanes_stream(shape, lanes)) for k in range(readers)}})
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        return (Fork(self.readers),)
 
     @property
     def cost(self) -> Cost:
@@ -88,6 +94,11 @@ class StreamFifo(Block):
     def latency(self) -> int:
         """Cycles from a beat in to its beat out."""
         return 2 if self.in_block else 1
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        return (Queue(self.depth, self.latency),)
 
     @property
     def cost(self) -> Cost:

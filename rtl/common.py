@@ -21,6 +21,9 @@ class Block(wiring.Component):
 
     The planner makes many only to ask their cost. So the ports, which take long to make, come into being when the
     first of them is asked for, and Amaranth need not warn of blocks that are never elaborated.
+
+    ``handshake``, of blocks with one input and one output or those that fork or join, are the parts that say when beats move
+    (`hwq.rtl.handshake`), the input's first.
     """
 
     _MustUse__silence = True

@@ -5,6 +5,7 @@ from amaranth.hdl import Array, Module, Signal
 from amaranth.lib.wiring import In, Out
 
 from .common import Block, Cost, check, check_int, lanes_stream, shape_of
+from .handshake import Part, Pipe
 from .loops import Sweep
 
 __all__ = ["Deduct"]
@@ -42,6 +43,11 @@ class Deduct(Block):
         self.out_shape = shape_of(*self.out_range)
         in_range = min(0, int(ranges.min())), max(0, int(ranges.max()))
         super().__init__({"i": In(lanes_stream(shape_of(*in_range), pe)), "o": Out(lanes_stream(self.out_shape, pe))})
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        return (Pipe(self.latency),)
 
     @property
     def cost(self) -> Cost:

@@ -7,6 +7,7 @@ from amaranth.hdl import Module, Shape, Signal
 from amaranth.lib.wiring import In, Out
 
 from .common import Block, Cost, check, check_int, lanes_stream, shape_of
+from .handshake import Meet, Part, Pipe, Turns
 from .loops import LoopNest
 from .sharing import share
 from .wired import AdderNetwork
@@ -46,6 +47,11 @@ class StreamAdd(Block):
         self.latency = self.network.latency
         super().__init__({**{f"i{k}": In(lanes_stream(shape_of(*r), lanes)) for k, r in enumerate(ranges)},
                           "o": Out(lanes_stream(self.out_shape, lanes))})
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        return (Meet(), Pipe(self.latency))
 
     @property
     def cost(self) -> Cost:
@@ -100,6 +106,11 @@ class StreamConcat(Block):
         self.shapes, self.out_shape, self.lanes, self.beats = tuple(shapes), out_shape, lanes, tuple(beats)
         super().__init__({**{f"i{k}": In(lanes_stream(s, lanes)) for k, s in enumerate(shapes)},
                           "o": Out(lanes_stream(out_shape, lanes))})
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        return (Turns([k for k, count in enumerate(self.beats) for _ in range(count)]),)
 
     @property
     def cost(self) -> Cost:

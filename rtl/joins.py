@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 from .accelerator import Chain
 from .branches import StreamFifo
 from .common import Block, Cost, Technology, check, lanes_stream, shape_of
+from .handshake import Part
 from .join import StreamAdd, StreamConcat
 from .schedule import Actor, Filter
 from .schedule_branches import Join
@@ -77,12 +78,15 @@ class JoinStage(Block):
         wiring.connect(m, self._behind.o, wiring.flipped(self.o))
         return m
 
-    def actors(self, after: Actor, depths: Sequence[int] = (), freed: Sequence[Sequence[int]] = ()) -> list[Actor]:
-        """Return the event model in front of ``after``: what takes the operands' beats first, in order.
+    @property
+    def handshakes(self) -> tuple[list[tuple[Part, ...]], tuple[Part, ...]]:
+        """The parts of each operand's way to its buffer, and those behind the buffers; see `Block.handshake`."""
+        before = [tuple(part for named in chain.blocks[:-1] for part in named.block.handshake) for chain in self._before]   # type: ignore[attr-defined]
+        return before, (*self.meet.handshake, *self._behind.handshake)                                       # type: ignore[attr-defined]
 
-        ``depths``, ``freed``: see `Operand`; without them the buffers hold all that come.
-        """
-        join = Join(Filter(after, [True], self._latency), self.operands, self._turns, depths, freed)
+    def actors(self, after: Actor) -> list[Actor]:
+        """Return the event model in front of ``after``: what takes the operands' beats first, in order."""
+        join = Join(Filter(after, [True], self._latency), self.operands, self._turns)
         rows = [[*gear_actors(operand, *lanes), operand] for operand, lanes in zip(join.operands, self._gears, strict=True)]
         return [*(row[0] for row in rows), *(actor for row in rows for actor in row[1:])]
 

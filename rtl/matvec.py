@@ -9,6 +9,7 @@ from hwq.arith import width_of
 from hwq.formats import FixedPoint, Format
 
 from .common import Block, Cost, Technology, check, check_int, lanes_layout, pack_lanes, shape_of
+from .handshake import Part, Pipe
 from .lanes import Term, recode, register_sum, sum_cells
 from .loops import Sweep
 from .memory import make_rom, rom_cells
@@ -179,6 +180,11 @@ class MatVec(Block):
     def uses_dsp(self) -> bool:
         """Whether the products are made in multiplier blocks."""
         return self.style == "dsp" and self.dsps(1, self.x_shape.width, self.weight_format.width, self.technology) > 0
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        return (Pipe(self.latency, marked=True),)
 
     @property
     def cost(self) -> Cost:

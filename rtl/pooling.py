@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from .accelerator import Chain
 from .border import Border, Pads
 from .common import Block, Cost, Technology, check, check_int, lanes_stream, shape_of
+from .handshake import Part, Pipe
 from .reduce import Reduce, combine
 from .ring import window_layout
 from .schedule import Actor, Filter, RingActor
@@ -50,6 +51,11 @@ class WindowReduce(Block):
         self.out_range = (in_range[0] * words, in_range[1] * words) if op == "sum" else in_range
         self.out_shape = shape_of(*self.out_range)
         super().__init__({"i": In(stream.Signature(window_layout(self.in_shape, lanes))), "o": Out(lanes_stream(self.out_shape, lanes))})
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        return (Pipe(self.latency, marked=True),)
 
     @property
     def cost(self) -> Cost:

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from .accelerator import Chain
 from .common import Block, Cost, check, check_int, lanes_stream, shape_of
+from .handshake import Part, Pipe
 from .loops import LoopNest
 from .schedule import Actor, Filter
 from .stage import gear_actors, gears
@@ -41,6 +42,11 @@ class TopK(Block):
         self.in_range, self.count, self.k = in_range, count, k
         self.out_shape = Shape((count - 1).bit_length())
         super().__init__({"i": In(lanes_stream(shape_of(*in_range), 1)), "o": Out(lanes_stream(self.out_shape, k))})
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        return (Pipe(self.latency, [False] * (self.count - 1) + [True]),)
 
     @property
     def cost(self) -> Cost:

@@ -7,6 +7,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import In, Out
 
 from .common import Block, Cost, Technology, check, check_int, lanes_stream, shape_of
+from .handshake import Part, Pipe
 from .loops import LoopNest
 from .memory import make_ram
 
@@ -80,6 +81,15 @@ class Reduce(Block):
     def latency(self) -> int:
         """Cycles from a slot's last beat to its result."""
         return 2 if self.in_block else 1
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        gives = np.ones(self.counts, bool)
+        for axis, over in enumerate(self.over):
+            if over:
+                gives[(slice(None),) * axis + (slice(self.counts[axis] - 1),)] = False
+        return (Pipe(self.latency, gives.ravel().tolist()),)
 
     @property
     def cost(self) -> Cost:

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from hwq.arith import scale_shift, width_of
 
 from .common import Block, Cost, Technology, check, check_int, lanes_stream, pack_lanes, shape_of
+from .handshake import Part, Pipe
 from .loops import Sweep
 from .memory import make_rom, rom_cells
 
@@ -93,6 +94,11 @@ class Requantizer(Block):
     def uses_dsp(self) -> bool:
         """Whether synthesis maps the multiplier onto multiplier blocks (where they are enabled)."""
         return self.scaled and bool(self.technology.dsp_min_width)
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        return (Pipe(self.latency),)
 
     @property
     def cost(self) -> Cost:

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from .accelerator import Chain
 from .border import Border, Pads
 from .common import Block, Cost, Technology, check, check_int, lanes_stream, shape_of
+from .handshake import Part
 from .ring import Ring, window_layout
 from .schedule import Actor, PadActor, RingActor
 from .shapers import StreamBuffer
@@ -106,6 +107,11 @@ class _Unmark(Block):
 
     def __init__(self, shape: Shape, lanes: int):
         super().__init__({"i": In(stream.Signature(window_layout(shape, lanes))), "o": Out(lanes_stream(shape, lanes))})
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        return ()
 
     @property
     def cost(self) -> Cost:

@@ -10,6 +10,7 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
 from .common import Block, Cost, Technology, check, check_int, lanes_layout, lanes_stream
+from .handshake import Part, Window
 from .loops import LoopNest
 from .memory import make_ram, make_spram
 
@@ -118,6 +119,15 @@ class Ring(Block):
             return self.technology.blocks(bits, depth)
         words, width = self.technology.spram_shape
         return -(-depth // words) * -(-bits // width)
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        (rows, _), (cols, _) = self._outer
+        row = [self._moves[0]] * (cols - 1)
+        moves = [*row, self._moves[1]] * (rows - 1) + [*row, self._moves[2]]
+        return (Window(moves, span=self.span, room=self._room_of(self.depth), reads=prod(count for count, _ in self._loops),
+                       words=prod(count for count, _ in self._loops[self._mark:]), run=self.run),)
 
     @property
     def cost(self) -> Cost:

@@ -1,9 +1,8 @@
 """Branches in the event model: where a stream forks, and where the operands of a join wait for each other.
 
 An operand's push cannot wait for the other operand's: that one may not have been asked yet. So the buffers in front of a
-join are as deep as it takes at first, and what they held tells the depth: with it the very same schedule is possible, and
-the hardware, which does everything as early as it can, is no slower. For less depth (`Operand.depth`), the cycles in which the
-join took its beats are taken from a run before; where a run repeats them, it is the schedule of that depth.
+join are as deep as it takes, and what they held tells the depth: with it the very same schedule is possible, and
+the hardware, which does everything as early as it can, is no slower.
 """
 
 from collections.abc import Sequence
@@ -33,28 +32,16 @@ class ForkActor(Actor):
 
 
 class Buffer(Actor):
-    """`StreamFifo`.
+    """A `StreamFifo` that holds all that come."""
 
-    Parameters
-    ----------
-    after : Actor
-    depth : int, optional
-        Beats that it holds; None: as many as come.
-    freed : sequence of int
-        Cycles in which the beats leave, for ``depth``.
-    """
-
-    def __init__(self, after: Actor, depth: int | None = None, freed: Sequence[int] = ()):
-        self.after, self.depth, self.freed = after, depth, freed
+    def __init__(self, after: Actor):
+        self.after = after
         self.came: list[int] = []
         self.left: list[int] = []
 
     def push(self, t: int) -> int:
-        k = len(self.came)
-        if k and t <= self.came[-1]:
+        if self.came and t <= self.came[-1]:
             t = self.came[-1] + 1
-        if self.depth and k >= self.depth:
-            t = max(t, self.freed[k - self.depth] + 1)
         self.came.append(t)
         self._pass_on()
         return t
@@ -87,10 +74,9 @@ class Operand(Buffer):
 class Join(Actor):
     """Takes beats of its operands in a fixed order: ``turns`` is a frame's pattern, each turn the operands that give a beat."""
 
-    def __init__(self, after: Actor, operands: int, turns: Sequence[Sequence[int]], depths: Sequence[int] = (),
-                 freed: Sequence[Sequence[int]] = ()):
+    def __init__(self, after: Actor, operands: int, turns: Sequence[Sequence[int]]):
         self.after = after
-        self.operands = [Operand(self, depths[k] if depths else None, freed[k] if depths else ()) for k in range(operands)]
+        self.operands = [Operand(self) for _ in range(operands)]
         self.turns = [[self.operands[k] for k in turn] for turn in turns]
         self._at, self._last, self._flushing = 0, -1, operands
 

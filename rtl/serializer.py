@@ -6,6 +6,7 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out
 
 from .common import Block, Cost, lanes_stream
+from .handshake import Part, Pipe
 from .matvec import shared_layout
 from .shapers import WidthConverter
 
@@ -47,6 +48,11 @@ class SharedSerializer(Block):
         self._parts = WidthConverter(shape, pe, lanes, relaxed=relaxed)
         self._share = share
         super().__init__({"i": In(stream.Signature(shared_layout(shape, pe, share))), "o": Out(lanes_stream(out_shape, lanes))})
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        return (*self._parts.handshake, Pipe(1))
 
     @property
     def cost(self) -> Cost:

@@ -7,6 +7,7 @@ from amaranth.hdl import Cat, Module, Mux, Shape, Signal
 from amaranth.lib.wiring import In, Out
 
 from .common import Block, Cost, check, check_int, lanes_stream
+from .handshake import Crop, Gather, Pad, Part, Queue, Scatter
 from .loops import LoopNest
 
 __all__ = ["StreamBuffer", "WidthConverter", "Padder", "Cropper"]
@@ -33,6 +34,11 @@ class StreamBuffer(Block):
         check_int("Lanes", lanes)
         self.shape, self.lanes = shape, lanes
         super().__init__({"i": In(lanes_stream(shape, lanes)), "o": Out(lanes_stream(shape, lanes))})
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        return (Queue(2),)
 
     @property
     def cost(self) -> Cost:
@@ -88,6 +94,12 @@ class WidthConverter(Block):
               f"One of the lanes must divide the other, not {lanes_in} and {lanes_out}")
         self.shape, self.lanes_in, self.lanes_out = shape, lanes_in, lanes_out
         super().__init__({"i": In(lanes_stream(shape, lanes_in)), "o": Out(lanes_stream(shape, lanes_out))})
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        return (Gather(self.lanes_out // self.lanes_in, self.relaxed) if self.lanes_in <= self.lanes_out
+                else Scatter(self.lanes_in // self.lanes_out, self.relaxed),)
 
     @property
     def cost(self) -> Cost:
@@ -193,6 +205,13 @@ class Padder(Block):
         return (self.height + top + bottom) * (self.width + left + right) * self.words
 
     @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        top, left, bottom, right = self.pads
+        return (Pad([top <= y < top + self.height and left <= x < left + self.width
+                     for y in range(top + self.height + bottom) for x in range(left + self.width + right) for _ in range(self.words)]),)
+
+    @property
     def cost(self) -> Cost:
         """Logic cells."""
         return Cost(lc=30 + self.shape.width * self.lanes)
@@ -246,6 +265,11 @@ class Cropper(Block):
               f"Kept part must lie inside {height}x{width}, not {keep!r}")
         self.shape, self.lanes, self.height, self.width, self.words, self.keep = shape, lanes, height, width, words, keep
         super().__init__({"i": In(lanes_stream(shape, lanes)), "o": Out(lanes_stream(shape, lanes))})
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        return (Crop([y < self.keep[0] and x < self.keep[1] for y in range(self.height) for x in range(self.width) for _ in range(self.words)]),)
 
     @property
     def cost(self) -> Cost:

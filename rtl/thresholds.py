@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from hwq.arith import width_of
 
 from .common import Block, Cost, Technology, check, check_int, lanes_stream, pack_lanes, shape_of
+from .handshake import Part, Pipe
 from .loops import Sweep
 from .memory import make_rom, rom_cells
 
@@ -128,6 +129,11 @@ class Thresholder(Block):
     def latency(self) -> int:
         """Cycles from a beat in to its beat out."""
         return sum(1 + (table.depth > 1) for table in self._levels(self.parallel)) + 1
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        return (Pipe(self.latency),)
 
     @property
     def cost(self) -> Cost:

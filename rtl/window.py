@@ -12,6 +12,7 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out
 
 from .common import Block, Cost, Technology, check, check_int, lanes_stream
+from .handshake import Part, Shift
 from .loops import LoopNest
 from .memory import make_ram
 from .ring import Ring, window_layout
@@ -174,6 +175,11 @@ class ShiftWindow(Block):
     def cycles(self) -> int:
         """Cycles a frame."""
         return self.height * self.width + self.rows * self.cols * (self.groups - 1)
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        return () if self.bare else (Shift(self.ends, self.groups),)
 
     @property
     def cost(self) -> Cost:

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from .adders import AdderGraph, Node, digits, segments
 from .common import Block, Cost, check, check_int, lanes_stream, shape_of
+from .handshake import Part, Pipe
 from .ring import window_layout
 from .sharing import Effort, share
 
@@ -186,6 +187,11 @@ class WiredMatVec(Block):
         self.acc_shape = shape_of(*self.acc_range)
         super().__init__({"i": In(stream.Signature(window_layout(self.x_shape, self.simd))),
                           "o": Out(lanes_stream(self.acc_shape, self.pe))})
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        return (Pipe(self.latency),)
 
     @property
     def cost(self) -> Cost:

@@ -120,7 +120,7 @@ def _patience(plan: Plan) -> int:
 
 def build(graph: Graph, output: str | Path, *, target: str | None = None, board: str | None = None, device_name: str | None = None,
           pcf: str | Path | None = None, folds: Iterable[str] = (), max_cycles: int | None = None, fps: float | None = None,
-          freq_mhz: float | None = None, baud: int | None = None, seed: int | None = None, seeds: int | None = None,
+          tight: bool = False, freq_mhz: float | None = None, baud: int | None = None, seed: int | None = None, seeds: int | None = None,
           say: Callable[[str], None] = lambda text: None) -> Report:
     """Build a network and return the report, which also stands in ``output/report.json``.
 
@@ -142,6 +142,8 @@ def build(graph: Graph, output: str | Path, *, target: str | None = None, board:
         Cycles a frame that are fast enough: the smallest design that keeps to them. Not given: the fastest that fits.
     fps : float, optional
         Frames a second that are enough, instead of ``max_cycles``: at ``freq_mhz``, or at the clock that place and route start from.
+    tight : bool
+        Look for the least depth of every FIFO however large the network.
     freq_mhz : float, optional
         Clock of the core. Not given: as fast as place and route reach, by the board's PLL; 24 MHz on a bare device.
     baud : int, optional
@@ -172,7 +174,8 @@ def build(graph: Graph, output: str | Path, *, target: str | None = None, board:
         ready = apply_passes(graph)
         wanted = parse_fold(folds)
         with hinting(graph, planned_for, f" Or leave out --fold for {', '.join(wanted)}: the automatic choice may fit." if wanted else ""):
-            plan = make_plan(ready, planned_for, folds=wanted, reserve=SHELL if choice.part else Cost(), max_cycles=max_cycles)
+            plan = make_plan(ready, planned_for, folds=wanted, reserve=SHELL if choice.part else Cost(), max_cycles=max_cycles,
+                             tight=tight)
         core = lower(ready, plan)
         say("emit RTLIL and Verilog")
         manifest = emit_core(graph, plan, core, work, target=choice.part.family.name if choice.part else "verilog")

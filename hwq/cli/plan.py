@@ -44,6 +44,7 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
             fps: float = typer.Option(None, help="Frames a second that are enough: plan the smallest design that reaches them."),
             mhz: float = typer.Option(24.0, help="Clock of the core for frames a second."),
             fold: list[str] = typer.Option([], help="layer=pe,simd, or layer=wired; may be repeated."),
+            tight: bool = typer.Option(False, help="Look for the least depth of every FIFO in large networks, too (ResNet-8: minutes)."),
             picture: Path = typer.Option(None, help="Draw cycles against area of every layer into a .svg or .png file."),
             as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
     """Plan a network: foldings, cycles, logic, memories, what limits it and what one step more would cost."""
@@ -71,15 +72,17 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
     with progress("plan"):
         with hinting(graph, chosen):
             planner = Planner(graph, chosen, folds=parse_fold(fold), reserve=reserve)
-            plan = planner.plan(None if fps is None else int(mhz * 1e6 / fps))
+            plan = planner.plan(None if fps is None else int(mhz * 1e6 / fps), tight=tight)
         faster = planner.next_step(plan) if chosen.lc and not fold else None
     rows = [_row(planned, chosen.technology) for planned in plan.layers]
     for name, least in least_depths(plan).items():       # what keeps a join from standing still; its buffers keep its pace
         next(row for row in rows if row["layer"] == name)["least_fifos"] = list(least)
+    joins = any(planned.layer.joins for planned in plan.layers)
     limits = {"lc": chosen.lc, "ebr": chosen.ebr, "dsp": chosen.dsp, "spram": chosen.spram}
     fits = not chosen.lc or all(_total(plan)[k] <= v for k, v in limits.items())
     result = {"name": graph.name, "device": chosen.name, "layers": rows, "total": _total(plan), "limits": limits, "fits": fits,
-              "mhz": mhz, "frames_per_s": round(mhz * 1e6 / plan.cycles, 1), "next_step": _total(faster) if faster else None}
+              "mhz": mhz, "frames_per_s": round(mhz * 1e6 / plan.cycles, 1), "next_step": _total(faster) if faster else None,
+              **({"fifos_tight": plan.tight} if joins else {})}
     if picture:
         from ..plot import areas
         areas(rows, plan.cycles, picture, f"{graph.name} on {chosen.name}")
@@ -116,6 +119,9 @@ def _print(result: dict[str, Any]) -> None:
     (console if console.is_terminal else Console(width=150)).print(table)
     typer.echo(f"{total['cycles']:,} cycles a frame ({total['bottleneck']}): {result['frames_per_s']:,} frames/s at {result['mhz']:g} MHz"
                + ("" if result["fits"] else "; DOES NOT FIT"))
+    if "fifos_tight" in result:
+        typer.echo("FIFOs: one beat less costs cycles; of the least, it stands still." if result["fifos_tight"]
+                   else "FIFOs: deep enough, perhaps too deep; the network is large, and only --tight looks for less.")
     if faster:
         typer.echo(step_text(faster, total, limits))
     elif limits["lc"]:

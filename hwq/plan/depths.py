@@ -1,48 +1,115 @@
-"""The least depth of the joins' buffers with which a network cannot stand still, by data dependence alone."""
+"""The two depths of the joins' buffers: the least with which nothing can stand still, and the least that costs no cycles.
+
+Both are looked for with the handshakes of the very hardware (`Core`): with one beat less it stands still, or is slower. Networks too
+large to be tried so often keep bounds that are certainly enough.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hwq.rtl.joins import Joining
 from hwq.rtl.schedule import play
 
-from .timing import feed, wire
+from .rhythm import Core
+from .settle import with_depths
+from .timing import feed, joined, wire
 
 if TYPE_CHECKING:
     from .planner import Plan
 
-__all__ = ["least_depths"]
+__all__ = ["least_depths", "tighten"]
+
+Depths = Mapping[str, tuple[int, ...]]
+
+# Cycles a frame times layers times buffers, up to which depths are tried: about a second.
+_TRIED = 250_000
 
 
 def least_depths(plan: Plan) -> dict[str, tuple[int, ...]]:
-    """Return for every join, for each of its operands, the beats that its buffer must hold.
+    """Return for every join, for each of its operands, the beats that its buffer must hold for the core not to stand still, whatever stalls.
+
+    If the plan is `Plan.tight`, none can be less by one beat in a core whose blocks hold no more than they are sure to (`Core.moves`). Otherwise they are
+    enough.
+    """
+    return dict(plan.least) if plan.tight else _bounds(plan)
+
+
+def tighten(plan: Plan, always: bool = False) -> Plan:
+    """Return the plan with buffers of which none can be smaller by one beat without costing cycles.
+
+    A large one is returned as it is unless ``always``: the search takes some 40 frames of every cycle, for ResNet-8 minutes.
+    """
+    depths = {p.layer.name: p.fold.depths if isinstance(p.fold, Joining) else (p.fifo,) for p in plan.layers if p.fifo or p.layer.joins}
+    if not joined(plan) or (not always and plan.cycles * len(plan.layers) * sum(map(len, depths.values())) > _TRIED):
+        return plan
+    core, bounds = Core(plan), _bounds(plan)
+    if not core.keeps(depths) or not core.moves(bounds):
+        return plan
+    least = _lowest(bounds, {name: (1,) * len(each) for name, each in bounds.items()}, core.moves)
+    found = _lowest(depths, {name: least.get(name, (0,)) for name in depths}, core.keeps)
+    return replace(with_depths(plan, found), least=least)
+
+
+def _lowest(depths: Depths, floor: Depths, enough: Callable[[Depths], bool]) -> dict[str, tuple[int, ...]]:
+    """Return depths that are enough, of which none can be less by one, the others as they are; deep ones are lowered first."""
+    if enough(floor):
+        return dict(floor)
+
+    def at(name: str, k: int, depth: int) -> dict[str, tuple[int, ...]]:
+        return found | {name: (*found[name][:k], depth, *found[name][k + 1:])}
+
+    found, before = dict(depths), None
+    places = sorted(((name, k) for name, each in depths.items() for k in range(len(each))), key=lambda place: -depths[place[0]][place[1]])
+    while found != before:                               # a buffer of fewer beats may have less latency, and let another one hold fewer
+        first, before = before is None, dict(found)
+        for name, k in places:
+            least, hi, step = floor[name][k], found[name][k], 1
+            if first and least < hi and enough(at(name, k, least)):
+                hi = least
+            lo = least + first
+            while lo < hi:                               # down from what a schedule held, which is close; then between success and failure
+                depth = max(lo, hi - step)
+                if enough(at(name, k, depth)):
+                    hi, step = depth, 2 * step
+                else:
+                    lo, step = depth + 1, max(1, (hi - depth) // 2)
+            found = at(name, k, hi)
+    return found
+
+
+def _bounds(plan: Plan) -> dict[str, tuple[int, ...]]:
+    """Return depths with which nothing stands still, by data dependence alone.
 
     All operands of a join come from one fork (the last layer that all ways lead through). Its beats go out one at a time,
-    each when the one before has done all that it can. On a way without layers a buffer needs what it holds between two beats, no more and no
-    less. On others its fill within a beat's turn counts too: that is enough, however the cycles fall, but the hardware may need less.
+    each when the one before has done all that it can. What a buffer holds between two of them is enough, however the cycles fall, if no way
+    forks: were nothing to move, the join would have taken all that the beats so far allow, the rest would be in the buffers, and the next beat
+    could come. Without layers on a way it is the least, too. Where a way forks, its bursts must find room.
     """
     above: dict[str, list[str]] = {"": [""]}             # the layers that all ways to a layer lead through, itself last
     for planned in plan.layers:
         ways = [above[source] for source in planned.layer.sources]
         above[planned.layer.name] = [name for name in ways[0] if all(name in way for way in ways)] + [planned.layer.name]
-    return {p.layer.name: _least(plan, above[p.layer.name][-2], p.layer.name) for p in plan.layers if p.layer.joins}
+    return {p.layer.name: _bound(plan, above[p.layer.name][-2], p.layer.name) for p in plan.layers if p.layer.joins}
 
 
-def _least(plan: Plan, fork: str, join: str) -> tuple[int, ...]:
+def _bound(plan: Plan, fork: str, join: str) -> tuple[int, ...]:
+    """Return `_bounds` of one join."""
     beats, apart = feed(plan, fork), 10_000 + 4 * sum(p.cycles for p in plan.layers)      # longer than anything goes on
     model = wire(plan, start=fork, layers=_between(plan, fork, join))
     play(model.actors, beats, 1, beats * apart)
+    sources = {p.layer.name: p.layer.sources for p in plan.layers}
+    forks = max(Counter(source for name in _between(plan, fork, join) for source in sources[name] if source != fork).values(), default=0) > 1
     depths = []
-    sources = next(p.layer.sources for p in plan.layers if p.layer.name == join)
-    for source, operand in zip(sources, model.buffers[join], strict=True):
-        if source != fork:
-            depths.append(operand.held)
-            continue
+    for source, operand in zip(sources[join], model.buffers[join], strict=True):
         came, left = np.array(operand.came) // apart, np.array(operand.left) // apart
-        held = np.arange(1, len(came) + 1) - np.searchsorted(left, came, side="right")
-        depths.append(max(1, int(held.max())))
+        held = int((np.arange(1, len(came) + 1) - np.searchsorted(left, came, side="right")).max())
+        depths.append(operand.held if forks and source != fork else max(1, held))
     return tuple(depths)
 
 

@@ -7,7 +7,7 @@ over cycles; `choose` shares out block RAM and multipliers, and `settle` makes t
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from hwq.rtl.branches import StreamFifo, StreamFork
@@ -18,11 +18,12 @@ from hwq.rtl.wired import wired_size
 
 from ..errors import FitError, ModelError
 from ..ir.graph import Graph
+from .depths import tighten
 from .devices import SHELL, Device
 from .layers import Layer, Stage, split
 from .options import WIRED_DIGITS, Option, Wish, divisors, offers, options_of
 from .search import choose
-from .settle import relax, settle, tighten
+from .settle import relax, settle
 
 __all__ = ["Plan", "PlannedLayer", "Planner", "make_plan", "least_block_rams"]
 
@@ -73,6 +74,8 @@ class Plan:
         Cycles a frame in steady state, exactly; only where the rings cannot be made deep enough an upper bound.
     cost : Cost
         Estimate, shell included.
+    least : mapping of str to tuple of int
+        Least depths of each join's buffers, where they were looked for; see `hwq.plan.least_depths`.
     """
 
     layers: tuple[PlannedLayer, ...]
@@ -80,6 +83,12 @@ class Plan:
     in_lanes: int
     cycles: int
     cost: Cost
+    least: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def tight(self) -> bool:
+        """Whether every buffer in front of a layer or join is known to be as shallow as can be: one beat less costs cycles. Otherwise they are deep enough."""
+        return bool(self.least)
 
     @property
     def bottleneck(self) -> str:
@@ -221,15 +230,15 @@ class Planner:
                 return plan
         return None
 
-    def plan(self, max_cycles: int | None = None) -> Plan:
+    def plan(self, max_cycles: int | None = None, *, tight: bool = False) -> Plan:
         """Return the fastest plan that fits, or the smallest that takes at most ``max_cycles``; see `make_plan`."""
         if not self.options:
-            return tighten(_promise(self.assemble({}), self.assemble))
+            return tighten(_promise(self.assemble({}), self.assemble), tight)
         found = (None if max_cycles is None else self._slowest(max_cycles)) or self.fastest()
         if max_cycles is not None and (found is None or found.cycles > max_cycles):
             raise FitError(f"Nothing that fits {self.device.name} takes at most {max_cycles} cycles a frame; "
                            + (f"the fastest plan takes {found.cycles}." if found else "not even the smallest plan fits."))
-        return tighten(self.tuned(found or _least(self.layers, self.options, self.device, self.reserve)))
+        return tighten(self.tuned(found or _least(self.layers, self.options, self.device, self.reserve)), tight)
 
     def next_step(self, plan: Plan) -> Plan | None:
         """Return the cheapest plan that is faster than ``plan``, whether it fits or not; None if none is."""
@@ -241,7 +250,7 @@ class Planner:
 
 
 def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, Wish] | None = None,
-              reserve: Cost = SHELL, max_cycles: int | None = None) -> Plan:
+              reserve: Cost = SHELL, max_cycles: int | None = None, tight: bool = False) -> Plan:
     """Return the fastest plan that fits the device by the estimate, or the smallest that is fast enough.
 
     Parameters
@@ -250,6 +259,8 @@ def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, Wish] | None 
         See `Planner`.
     max_cycles : int, optional
         Cycles a frame that are fast enough: the plan with the fewest logic cells that keeps to them.
+    tight : bool
+        Look for the least depth of every buffer however large the network, see `hwq.plan.depths.tighten`.
 
     Raises
     ------
@@ -259,7 +270,7 @@ def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, Wish] | None 
         Even the smallest folding needs more block RAM than there is (that is certain), or far more logic; or nothing
         that fits keeps to ``max_cycles``.
     """
-    return Planner(graph, device, folds=folds, reserve=reserve).plan(max_cycles)
+    return Planner(graph, device, folds=folds, reserve=reserve).plan(max_cycles, tight=tight)
 
 
 def least_block_rams(graph: Graph, device: Device) -> int:

@@ -1,11 +1,10 @@
-"""Depths of the rings and of the joins' buffers: as little as keeps every stage at the plan's cycles, by the event model."""
+"""Depths of the rings, and of the joins' buffers to begin with: as little as keeps every stage at the plan's cycles, by the event model."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from math import prod
 from typing import TYPE_CHECKING
 
 from hwq.rtl.common import Cost
@@ -13,16 +12,12 @@ from hwq.rtl.joins import Joining
 from hwq.rtl.ring import Ring
 from hwq.rtl.stage import Folding
 
-from .depths import least_depths
-from .timing import joined, keeps, schedule, simulated_cycles
+from .timing import joined, schedule, simulated_cycles
 
 if TYPE_CHECKING:
     from .planner import Plan
 
-__all__ = ["settle", "relax", "tighten", "with_depths"]
-
-# Results a frame, of all layers, up to which depths are tried one by one.
-_TRIED = 20_000
+__all__ = ["settle", "relax", "with_depths"]
 
 
 def _levels(ring: Ring, least: int = 0) -> list[int]:
@@ -74,7 +69,10 @@ def settle(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Pla
 
 
 def _evenly(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Plan | None:
-    """Return the plan with rings and buffers that hold what they hold in a schedule with the source evenly spread."""
+    """Return the plan with rings and buffers that hold what they hold in a schedule with the source evenly spread.
+
+    What a layer's maker holds in its last block needs no buffer: one beat, or two where nobody else reads it.
+    """
     model = schedule(plan)
     if model is None:
         return None
@@ -87,7 +85,13 @@ def _evenly(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Pl
             while ring.capacity_of(least) < used.held:
                 least *= 2
             folds[planned.layer.name] = replace(planned.fold or Folding(), depth=_levels(ring, least)[0])
-    return with_depths(assemble(folds), {name: [buffer.held for buffer in each] for name, each in model.buffers.items()})
+    reads = Counter(source for planned in plan.layers for source in planned.layer.sources)
+    depths = {name: [buffer.held for buffer in each] for name, each in model.buffers.items()}
+    for planned in plan.layers:
+        name, source = planned.layer.name, planned.layer.sources[0]
+        if not planned.layer.joins and depths[name][0] <= 1 + bool(source and reads[source] == 1):
+            del depths[name]
+    return with_depths(assemble(folds), depths)
 
 
 def relax(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Plan:
@@ -102,41 +106,16 @@ def relax(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Plan
 
 
 def with_depths(plan: Plan, depths: Mapping[str, Sequence[int]]) -> Plan:
-    """Return the plan with other depths of the buffers in front of its layers.
-
-    What its maker's last block holds anyway needs no buffer: one beat, or two where nobody else reads it.
-    """
-    reads = Counter(source for planned in plan.layers for source in planned.layer.sources)
+    """Return the plan with other depths of the buffers in front of its layers; a layer that is not named gets none."""
     layers, cost = [], plan.cost
     for planned in plan.layers:
-        name, (source, *_) = planned.layer.name, planned.layer.sources
+        name = planned.layer.name
         if isinstance(planned.fold, Joining):
             new = replace(planned, fold=replace(planned.fold, depths=tuple(depths[name])))
         else:
-            (depth,) = depths.get(name, (0,))
-            new = replace(planned, fifo=depth if depth > 1 + bool(source and reads[source] == 1) else 0)
+            new = replace(planned, fifo=depths.get(name, (0,))[0])
         buffer = new.buffer(plan.device.technology)
         new = replace(new, cost=new.stage(plan.device.technology).cost + (buffer.cost if buffer else Cost()))
         cost += new.cost - planned.cost
         layers.append(new)
     return replace(plan, layers=tuple(layers), cost=cost)
-
-
-def tighten(plan: Plan) -> Plan:
-    """Return the plan with buffers of which none can be smaller by one beat without costing cycles, by the event model.
-
-    A network of many results a frame is returned as it is.
-    """
-    if not joined(plan) or sum(prod(p.layer.y.shape) for p in plan.layers) > _TRIED:
-        return plan
-    least = least_depths(plan)
-    depths = {p.layer.name: list(p.fold.depths) if isinstance(p.fold, Joining) else [p.fifo] for p in plan.layers}
-    for name in least:
-        each = depths[name]
-        for k, most in enumerate(each):
-            lo, hi = min(least[name][k], most), most
-            while lo < hi:
-                each[k] = (lo + hi) // 2
-                lo, hi = (lo, each[k]) if keeps(with_depths(plan, depths)) else (each[k] + 1, hi)
-            each[k] = hi
-    return with_depths(plan, depths)

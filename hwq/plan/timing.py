@@ -7,23 +7,20 @@ so with buffers that hold as much as they held in it, it is no slower.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from hwq.rtl.joins import Joining, JoinStage
-from hwq.rtl.schedule import Actor, RingActor, Sink, distances, play, steady_state
+from hwq.rtl.joins import JoinStage
+from hwq.rtl.schedule import Actor, RingActor, Sink, steady_state
 from hwq.rtl.schedule_branches import Buffer, ForkActor, Operand
 from hwq.rtl.stage import gear_actors
 
 if TYPE_CHECKING:
     from .planner import Plan
 
-__all__ = ["Model", "joined", "simulated_cycles", "frames_under_way", "schedule", "keeps", "wire", "feed"]
-
-# Frames of the runs that try a depth; runs until one repeats the one before.
-_FRAMES, _RUNS = 8, 12
+__all__ = ["Model", "joined", "simulated_cycles", "frames_under_way", "schedule", "wire", "feed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,26 +31,18 @@ class Model:
     rings: dict[str, RingActor]
     buffers: dict[str, list[Buffer]]
 
-    @property
-    def left(self) -> dict[str, list[list[int]]]:
-        """Cycles in which the beats left each layer's buffers."""
-        return {name: [buffer.left for buffer in each] for name, each in self.buffers.items()}
-
 
 def joined(plan: Plan) -> bool:
     """Return whether branches meet in the plan's network."""
     return any(planned.layer.joins for planned in plan.layers)
 
 
-def wire(plan: Plan, *, depths: Mapping[str, Sequence[int]] | None = None, freed: Mapping[str, Sequence[Sequence[int]]] | None = None,
-         start: str = "", layers: Collection[str] | None = None, endless: bool = False) -> Model:
-    """Return the actors behind the output of ``start``.
+def wire(plan: Plan, *, start: str = "", layers: Collection[str] | None = None, endless: bool = False) -> Model:
+    """Return the actors behind the output of ``start``; the buffers of joins hold all that come.
 
     Parameters
     ----------
     plan : Plan
-    depths, freed : mapping of str to sequence, optional
-        Of some layers' buffers, see `hwq.rtl.schedule_branches.Buffer`; the others hold all that come.
     start : str
         A layer, ``""`` for the network's input.
     layers : collection of str, optional
@@ -77,16 +66,15 @@ def wire(plan: Plan, *, depths: Mapping[str, Sequence[int]] | None = None, freed
 
     for planned in reversed(chosen):
         name, stage = planned.layer.name, planned.stage(plan.device.technology)
-        limit = (depths[name], freed[name]) if depths and freed and name in depths else None
         if isinstance(stage, JoinStage):
-            mine = stage.actors(behind(name), *(limit or ()))
+            mine = stage.actors(behind(name))
             # In the operands' order: where only some have gears in front, the actors stand in another.
             buffers[name] = list(next(actor for actor in mine if isinstance(actor, Operand)).after.operands)
         else:
             mine = stage.actors(behind(name))
             rings.update((name, actor) for actor in mine if isinstance(actor, RingActor))
-            if endless or (planned.fifo and depths and name in depths):
-                buffers[name] = [Buffer(mine[0], limit[0][0], limit[1][0]) if limit else Buffer(mine[0])]
+            if endless:
+                buffers[name] = [Buffer(mine[0])]
                 mine = [*buffers[name], *mine]
         actors = mine + actors
         for source, actor in zip(planned.layer.sources, mine, strict=False):
@@ -129,18 +117,3 @@ def schedule(plan: Plan) -> Model | None:
     """Return the events of a schedule with the plan's cycles, None if there is none; of joined branches with endless rings and buffers."""
     cycles, _, model = _simulate(plan)
     return model if cycles == plan.cycles else None
-
-
-def keeps(plan: Plan) -> bool:
-    """Return whether the plan's rings and buffers let it keep its cycles; false too where a few runs do not tell."""
-    depths = {p.layer.name: p.fold.depths if isinstance(p.fold, Joining) else (p.fifo,) for p in plan.layers if p.fifo or p.layer.joins}
-    freed = None
-    for _ in range(_RUNS):
-        model = wire(plan, depths=depths, freed=freed)
-        play(model.actors, feed(plan), _FRAMES, plan.cycles)
-        if distances(model.actors, _FRAMES) != {plan.cycles}:
-            return False
-        if model.left == freed:
-            return True
-        freed = model.left
-    return False

@@ -54,10 +54,12 @@ def test_joins_show_both_depths(tmp_path):
                                                                    weight_format=fmt, pads=(1, 1, 1, 1)),
              Requantize("q", ("a",), **even), Add("sum", ("in", "q")), Requantize("r", ("sum",), **even), Output("out", ("r",)))
     save(Graph(nodes, name="skip"), tmp_path / "skip.hwq")
-    row = next(row for row in json.loads(plan(tmp_path / "skip.hwq", "--json"))["layers"] if row["layer"] == "sum")
+    result = json.loads(plan(tmp_path / "skip.hwq", "--json"))
+    row = next(row for row in result["layers"] if row["layer"] == "sum")
     full, least = row["fifos"], row["least_fifos"]
     assert len(full) == len(least) == 2 and 0 < least[0] < full[0] and 0 < least[1] <= full[1]
-    assert f"{full[0]}+{full[1]} ({least[0]}+{least[1]})" in plan(tmp_path / "skip.hwq")
+    text = plan(tmp_path / "skip.hwq")
+    assert f"{full[0]}+{full[1]} ({least[0]}+{least[1]})" in text and "one beat less costs cycles" in text and result["fifos_tight"]
 
 
 def test_picture_is_drawn_and_always_the_same(model, tmp_path):

@@ -148,5 +148,3 @@ def test_the_event_model_of_a_join_waits_for_the_last_operand():
     assert [late.push(t) for t in (10, 11, 30)] == [10, 11, 30]
     assert early.left == late.left == [12, 13, 32] and sink.times(1) == [15, 16, 35]
     assert (early.held, late.held) == (3, 2)
-    limited = Join(Filter(Sink(), [True], 3), 2, [(0, 1)], (2, 2), [early.left, late.left])
-    assert [limited.operands[0].push(t) for t in (0, 0, 5)] == [0, 1, 13]

@@ -1,0 +1,86 @@
+"""How the hardware of a plan moves, by the handshakes of its blocks, for any depths of its buffers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+from hwq.rtl.branches import StreamFifo
+from hwq.rtl.common import shape_of
+from hwq.rtl.handshake import Fork, Part, Queue
+from hwq.rtl.joins import JoinStage
+from hwq.rtl.rhythm import Netlist
+from hwq.rtl.stage import gears
+
+from .timing import feed, frames_under_way
+
+if TYPE_CHECKING:
+    from .planner import Plan
+
+__all__ = ["Core"]
+
+# Frames in which a core must show that it repeats itself.
+_FRAMES = 30
+
+
+class Core:
+    """The handshakes of the core that `hwq.lower.lower` makes of a plan."""
+
+    def __init__(self, plan: Plan):
+        self._plan, self._technology = plan, plan.device.technology
+        stages = [planned.stage(self._technology) for planned in plan.layers]
+        self._gated = any(getattr(stage, "eager", False) for stage in stages)
+        self._under_way = frames_under_way(plan)
+        # What comes before each of a layer's buffers, what comes behind them.
+        self._ways: list[tuple[list[tuple[Part, ...]], tuple[Part, ...]]] = [
+            stage.handshakes if isinstance(stage, JoinStage) else ([()], stage.handshake) for stage in stages]
+        last = stages[-1]
+        self._end = [part for _, gear in gears(last.out_shape, getattr(last, "out_lanes", 1), 1) for part in gear.handshake]   # type: ignore[attr-defined]
+
+    def keeps(self, depths: Mapping[str, Sequence[int]]) -> bool:
+        """Return whether the core takes no more cycles a frame than planned, source and sink never waiting; false, too, where that would be long in showing.
+
+        Parameters
+        ----------
+        depths : mapping of str to sequence of int
+            Of the buffers in front of layers; 0, or a layer without an entry: no buffer.
+        """
+        plan = self._plan
+        rhythm = self.netlist(depths).run(_FRAMES * plan.cycles + 4 * sum(planned.cycles for planned in plan.layers) + 1000)
+        return 0 < rhythm.cycles <= rhythm.frames * plan.cycles
+
+    def moves(self, depths: Mapping[str, Sequence[int]]) -> bool:
+        """Return whether the core never stands still, whatever stalls: it moves with no more room than its blocks are sure to have.
+
+        Blocks take and give beats in a fixed order, and more room never hinders, so that it does not matter when they come.
+        """
+        return self.netlist(depths).run(lean=True).frames > 0
+
+    def netlist(self, depths: Mapping[str, Sequence[int]]) -> Netlist:
+        """Return the handshakes with buffers of these depths; see `keeps`."""
+        plan = self._plan
+        net = Netlist(feed(plan), prod(plan.layers[-1].layer.y.shape), self._under_way, self._gated)
+        reads = Counter(source for planned in plan.layers for source in planned.layer.sources)
+        ends: dict[str, list[int]] = {}
+
+        def behind(parts: Sequence[Part], *streams: int) -> list[int]:
+            given = list(streams)
+            for part in parts:
+                given = net.add(part, given)
+            return given
+
+        def gives(name: str, streams: list[int]) -> None:
+            ends[name] = net.add(Fork(reads[name]), streams) if reads[name] > 1 else streams
+
+        gives("", behind([Queue(2)] if self._gated else [], 0))
+        for planned, (ways, rest) in zip(plan.layers, self._ways, strict=True):
+            name, streams = planned.layer.name, []
+            for way, source, x, depth in zip(ways, planned.layer.sources, planned.layer.xs, depths.get(name, (0,)), strict=True):
+                lanes = planned.fold.lanes if planned.layer.joins else planned.in_lanes[0]                   # type: ignore[union-attr]
+                fifo = StreamFifo(shape_of(x.lo, x.hi), lanes, depth, technology=self._technology).handshake if depth else ()
+                streams += behind([*way, *fifo], ends[source].pop(0))
+            gives(name, behind(rest, *streams))
+        behind(self._end, *ends[plan.layers[-1].layer.name])
+        return net

@@ -1,0 +1,189 @@
+# amaranth: UnusedElaboratable=no
+"""Every buffer of a join is as shallow as can be, in RTL: one beat less stands still, or costs cycles."""
+
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+
+from hwq.interp import run
+from hwq.ir import Add, Concat, Graph, Input, MaxPool2d, Output, Requantize
+from hwq.lower import lower
+from hwq.passes import apply_passes
+from hwq.plan import Planner, device, least_depths, make_plan
+from hwq.plan import depths as depths_module
+from hwq.plan.settle import with_depths
+
+from ..test_accelerator import drive
+from .test_cycles import steady
+from .test_joins import NETWORKS, conv
+from .test_rhythm import depths_of
+
+# Networks of which one buffer's least depth counts on less than registers hold: of a pipeline that is not right behind a window, one beat.
+LOOSE = {9, 21, 44, 55}
+
+
+def joined_network(seed):
+    """Return a small network of one or two joins, sums or concatenations, of branches with up to two layers each."""
+    rng = np.random.default_rng(seed)
+    size, channels, last = int(rng.integers(4, 7)), int(rng.integers(1, 3)), "in"
+    nodes = [Input("in", (), shape=(size, size, channels), lo=0, hi=15)]
+
+    def put(*more):
+        nodes.extend(more)
+        return more[-1].name
+
+    def branch(name, source, stride, outputs):
+        """Return the last node of a branch, and its channels."""
+        now = channels
+        for k in range(int(rng.integers(0, 3))) if stride == 1 else [0]:
+            kind, at = str(rng.choice(["conv", "conv", "point", "pool", "requantize"])), f"{name}{k}"
+            if kind in ("conv", "point") or now != outputs:
+                kernel = 3 if kind == "conv" else 1
+                pads = (0, 0, 0, 0) if kernel == 1 else (1, 1, 1, 1) if stride == 1 else (0, 0, 1, 1)
+                source, now = put(*conv(at, source, rng, outputs, now, kernel, pads=pads, stride=(stride, stride))), outputs
+            elif kind == "pool" or stride > 1:
+                source = put(MaxPool2d(at, (source,)) if stride > 1 else MaxPool2d(at, (source,), kernel=(3, 3), stride=(1, 1), pads=(1, 1, 1, 1)))
+            else:
+                source = put(Requantize(at, (source,), mult=np.array([3]), shift=1, lo=0, hi=15))
+        return source, now
+
+    if rng.integers(0, 2):
+        channels = int(rng.choice([2, 4]))
+        last = put(*conv("stem", last, rng, channels, nodes[0].shape[2], int(rng.choice([1, 3])), pads=(1, 1, 1, 1)))
+        size = nodes[0].shape[0] + (0 if nodes[-2].weight.shape[1] == 3 else 2)
+    for block in range(int(rng.integers(1, 3))):
+        stride = 2 if size % 2 == 0 and not rng.integers(0, 3) else 1
+        outputs = channels if stride == 1 else int(rng.choice([2, 4]))
+        ways = [branch(f"{letter}{block}_", last, stride, outputs) for letter in "ab"]
+        name, sources = f"join{block}", tuple(source for source, _ in ways)
+        if len({count for _, count in ways}) == 1 and rng.integers(0, 3):
+            last, channels = put(Add(name, sources, mult=(5, 3)), Requantize(f"{name}_q", (name,), shift=3, lo=0, hi=15)), ways[0][1]
+        else:
+            last, channels = put(Concat(name, sources)), sum(count for _, count in ways)
+        size //= stride
+    if rng.integers(0, 2):
+        last = put(*conv("tail", last, rng, 2, channels, 1))
+    return apply_passes(Graph((*nodes, Output("out", (last,)))))
+
+
+def planned(seed):
+    """Return a network and a plan of it: the fastest, or one of foldings drawn at random."""
+    graph, rng = joined_network(seed), np.random.default_rng(seed)
+    folds = {}
+    if seed % 2:
+        for name, each in Planner(graph, device("generic")).options.items():
+            fold = each[int(rng.integers(len(each)))].fold
+            folds[name] = "wired" if fold.style == "wired" else (fold.pe, fold.simd)
+    return graph, make_plan(graph, device("generic"), folds=folds)
+
+
+def less(depths, floor):
+    """Return, for each buffer deeper than its floor, the depths with a beat less there."""
+    return [depths | {name: (*each[:k], depth - 1, *each[k + 1:])} for name, each in depths.items() for k, depth in enumerate(each)
+            if depth > floor.get(name, (0,))[k]]
+
+
+def late(graph, plan):
+    """Return by how many cycles the core misses its plan's in two frames; all that it could, where it stands still."""
+    frames = 5 if plan.cycles > 200 else 12
+    try:
+        return sum(steady(lower(graph, plan), frames, (frames + 8) * plan.cycles + 3000)[-2:]) - 2 * plan.cycles
+    except AssertionError:
+        return plan.cycles
+
+
+def stuck(graph, plan, frames=3):
+    """Return whether the core stands still when its source waits with each beat until the one before has done all that it can."""
+    core, patience, found = lower(graph, plan), plan.cycles + 60, []
+
+    async def bench(ctx):
+        ctx.set(core.m_axis_tready, 1)
+        for beat in range(core.guard.beats * frames):
+            ctx.set(core.s_axis_tvalid, 1)
+            ctx.set(core.s_axis_tlast, beat % core.guard.beats == core.guard.beats - 1)
+            for _ in range(4 * patience):
+                _, _, took = await ctx.tick().sample(core.s_axis_tready)
+                if took:
+                    break
+            else:
+                found.append(beat)
+                return
+            ctx.set(core.s_axis_tvalid, 0)
+            await ctx.tick().repeat(patience)
+
+    sim = Simulator(core)
+    sim.add_clock(1e-6)
+    sim.add_testbench(bench)
+    sim.run()
+    return bool(found)
+
+
+def check_full_rate(graph, plan):
+    """Check that none is lost with all, and that one beat less costs cycles in any buffer deeper than its least; return how many are."""
+    assert plan.tight and late(graph, plan) == 0
+    tries = less(depths_of(plan), least_depths(plan))
+    for lower_depths in tries:
+        assert late(graph, with_depths(plan, lower_depths)) > 0, (depths_of(plan), lower_depths)
+    return len(tries)
+
+
+def check_least(graph, plan):
+    """Check that nothing stands still with the least depths; return those of which one beat less does not stand still, and how many others."""
+    least = least_depths(plan)
+    assert plan.tight and not stuck(graph, with_depths(plan, least))
+    tries = less(least, {name: (1,) * len(each) for name, each in least.items()})
+    loose = [each for each in tries if not stuck(graph, with_depths(plan, each))]
+    return loose, len(tries) - len(loose)
+
+
+@pytest.mark.parametrize("seed", [2, 8, 19, 54])
+def test_one_beat_less_than_planned_costs_cycles(seed):
+    assert check_full_rate(*planned(seed))
+
+
+@pytest.mark.parametrize("seed", [2, 24, 48])
+def test_one_beat_less_than_the_least_stands_still(seed):
+    loose, tight = check_least(*planned(seed))
+    assert not loose and tight
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(60))
+def test_more_networks_have_tight_depths(seed):
+    graph, plan = planned(seed)
+    check_full_rate(graph, plan)
+    loose, _ = check_least(graph, plan)
+    assert len(loose) == (seed in LOOSE)
+
+
+@pytest.mark.parametrize("name", ["dense"])
+def test_depths_are_tight_in_blocks_of_known_networks(name):
+    graph = apply_passes(NETWORKS[name])
+    plan = make_plan(graph, device("generic"))
+    assert check_full_rate(graph, plan)
+    loose, tight = check_least(graph, plan)
+    assert not loose and tight
+
+
+@pytest.mark.parametrize("seed", [2, 24])
+@pytest.mark.parametrize("stall", [(0.0, 0.9), (0.9, 0.0), (0.6, 0.6)])
+def test_the_least_depths_are_enough_whatever_stalls(seed, stall):
+    graph, plan = planned(seed)
+    core = lower(graph, with_depths(plan, least_depths(plan)))
+    x = np.random.default_rng(seed).integers(0, 16, (3, *graph.input.shape))
+    beats = [[sum(int(v) << 8 * i for i, v in enumerate(beat)) for beat in frame.reshape(-1, core.guard.lanes)] for frame in x]
+    want = run(graph, x)["out"].reshape(3, -1).tolist()
+    assert drive(core, beats, 3, stall=stall, limit=60_000) == [(values, 0) for values in want]
+
+
+def test_a_network_too_large_to_try_keeps_its_bounds(monkeypatch):
+    graph = apply_passes(NETWORKS["projection"])
+    tight = make_plan(graph, device("generic"))
+    monkeypatch.setattr(depths_module, "_TRIED", 0)
+    plan = make_plan(graph, device("generic"))
+    assert tight.tight and not plan.tight and tight.cost.lc < plan.cost.lc
+    assert all(a <= b for name, each in depths_of(tight).items() for a, b in zip(each, depths_of(plan)[name], strict=True))
+    assert all(a <= b for name, each in least_depths(tight).items() for a, b in zip(each, least_depths(plan)[name], strict=True))
+    assert least_depths(tight) != least_depths(plan)
+    assert depths_of(make_plan(graph, device("generic"), tight=True)) == depths_of(tight)
