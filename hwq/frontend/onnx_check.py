@@ -24,8 +24,8 @@ __all__ = ["compare_onnx", "random_floats", "encode_floats", "to_edge"]
 def to_edge(view: View, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return a tensor of the source (n, *tensor shape without batch) in the layout of its edge (n, *shape)."""
     if view.order is not None:
-        result = np.empty_like(values)
-        result[:, view.order] = values
+        result = np.empty((len(values), values[0].size), values.dtype)
+        result[:, view.order] = values.reshape(len(values), -1)
         return result.reshape(-1, *shape)
     wide = [i + 1 for i, (_, axis) in enumerate(view.dims) if axis is not None]
     order = sorted(wide, key=lambda i: view.dims[i - 1][1])        # type: ignore[arg-type,return-value]

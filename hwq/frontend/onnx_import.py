@@ -60,6 +60,8 @@ _FOLDED = ("Shape", "Gather", "Unsqueeze", "Squeeze", "Concat", "Reshape", "Tran
 _TAILS = ("Softmax", "LogSoftmax", "Sigmoid")      # left out at the end of a network
 _BEHIND = ("QuantizeLinear", "DequantizeLinear", "Quant", "IntQuant", "Identity", "Cast")
 _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
+_ANYWHERE = (*_MOVES, "Cast", "Dropout", "Relu", "Clip", "QuantizeLinear", "DequantizeLinear", "Quant", "IntQuant")      # need no image
+_IMAGES = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "Upsample", "Pad")
 
 
 def _rule(node: OnnxNode) -> tuple[Rule, tuple[str, ...]]:
@@ -101,6 +103,7 @@ class _Importer:
         if not isinstance(out, View) or out.edge is None:
             raise ModelError(f"The output '{self.file.output}' does not come from a layer of the network")
         last = self.file.nodes[-1]
+        out = shapes.gathered(self.ctx, last, out) if out.scattered else out
         view = out if out.dims == () else self.ctx.common(last, self.ctx.plain(last, out))
         assert view.edge is not None
         graph = self.ctx.finish(view)
@@ -134,7 +137,10 @@ class _Importer:
         for name in node.inputs:
             if name and name not in self.values:
                 refuse(node, f"its input '{name}' is made by no node before it")
-            inputs.append(self.values[name] if name else None)
+            value = self.values[name] if name else None
+            if isinstance(value, View) and (value.scattered and node.op not in _ANYWHERE or node.op in _IMAGES):
+                value = self.values[name] = shapes.gathered(self.ctx, node, value, node.domain in LAST)
+            inputs.append(value)
         if not node.outputs or not node.outputs[0]:
             refuse(node, "it has no output")
         made = node.outputs[0]

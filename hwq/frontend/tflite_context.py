@@ -6,14 +6,18 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from .. import ir
 from ..errors import FormatError, ModelError
 from .builder import Builder, Imported
 from .tflite_file import Op, Tensor, read_tflite
 
-__all__ = ["Importer", "Rule", "edge_shape", "same_stream", "meaning"]
+__all__ = ["Importer", "Rule", "MOVES", "edge_shape", "same_stream", "meaning"]
 
 _SHAPES = ("SHAPE", "STRIDED_SLICE", "PACK")       # only ever compute the shape that RESHAPE's output tensor states anyway
+
+MOVES = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE")         # till something else reads a tensor, its elements need not stand in order
 
 
 def edge_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -34,6 +38,7 @@ class Importer:
         self.b = Builder(name)
         self.say, self.rules = say, rules
         self.edge: dict[int, str] = {}             # tensor -> edge
+        self.places: dict[int, np.ndarray] = {}    # where a tensor's elements stand in its edge, if in another order, or the tensor is no image
         self.softmax: Tensor | None = None         # what the function behind the output reads, where one is left out
         self.tail: set[int] = set()                # tensors behind it
         self.order: tuple[tuple[int, ...], tuple[int, ...]] | None = None      # shape and permutation, where a TRANSPOSE turns the input
@@ -64,7 +69,17 @@ class Importer:
         if index not in self.edge:
             raise ModelError(f"{op.text}: input {position} '{t.name}' is {'a constant' if t.data is not None else 'made by no operator before it'}, "
                              "which is not supported there")
+        if index in self.places and op.kind not in MOVES:
+            self.gather(t)
         return self.edge[index]
+
+    def gather(self, t: Tensor) -> None:
+        """Give a tensor whose elements stand elsewhere an edge where they stand in order."""
+        shape = edge_shape(t.shape)
+        if len(shape) not in (1, 3):
+            raise ModelError(f"Tensor '{t.name}' of the shape {t.shape} is read where an image or a flat tensor is supported")
+        edge = self.edge[t.index] = self.b.arrange(_short(t.name) or "moved", self.edge[t.index], self.places.pop(t.index), shape)
+        self.b.tensors[edge] = t.index
 
     def run(self) -> Imported:
         m = self.model
@@ -79,6 +94,8 @@ class Importer:
                 self.operator(op)
             else:
                 self.b.note(f"Left out, because the output does not depend on it: {op.text}")
+        if m.outputs[0] in self.places:
+            self.gather(m.tensors[m.outputs[0]])
         last = self.edge.get(m.outputs[0])
         if last is None:
             raise ModelError("The network's output is made by no operator")
@@ -129,9 +146,11 @@ class Importer:
         except KeyError as error:
             raise FormatError(f"{op.text} lacks its options ({error})") from None
         self.edge[out.index] = edge
+        if out.index in self.places:
+            return
         shape = self.b.edges[edge].shape
         if shape != edge_shape(out.shape) and not same_stream(shape, edge_shape(out.shape)) or out.shape[:1] != (1,):
-            if math.prod(out.shape) == math.prod(shape) and op.kind not in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS"):
+            if math.prod(out.shape) == math.prod(shape) and op.kind not in MOVES[:3]:
                 return                             # a fully connected layer that keeps axes of 1
             raise FormatError(f"{op.text}: the file says that its result has the shape {out.shape}, but it has {(1, *shape)}")
         if out is not self.softmax and op.kind != "DEQUANTIZE" and out.index not in self.tail:
