@@ -98,9 +98,12 @@ class Context:
         self.before_input: View | None = None
         self.unscaled: set[str] = set()            # layers whose weights' scale is no power of two
         shape = file.shape
-        if len(shape) not in (2, 3, 4) or any(d is None for d in shape[1:]) or shape[0] not in (None, 1):
-            raise ModelError(f"The input '{file.input}' has the shape {tuple('?' if d is None else d for d in shape)}; accepted: a batch of 1 or open, "
+        if len(shape) not in (2, 3, 4) or any(d is None for d in shape[1:]):
+            raise ModelError(f"The input '{file.input}' has the shape {tuple('?' if d is None else d for d in shape)}; accepted: a batch, perhaps open, "
                              "and 1, 2 or 3 axes behind it, all of them known")
+        self.batch = shape[0] or 1
+        if self.batch > 1:
+            self.b.note(f"The file takes {self.batch} inputs at a time; the network takes one")
         sizes = [int(d) for d in shape[1:] if d is not None]
         if len(sizes) == 1:
             axes: tuple[int, ...] = (0,)

@@ -39,13 +39,14 @@ class OnnxNode:
 
 @dataclass(frozen=True, eq=False)
 class OnnxFile:
-    """The main graph; ``shape`` is the input's, None where a dimension is open; ``ranges`` are those of integer constants' types."""
+    """The main graph; ``shape`` is the input's, ``output_shape`` the output's, None where a dimension is open; ``ranges`` are those of integer constants' types."""
 
     nodes: tuple[OnnxNode, ...]
     constants: dict[str, np.ndarray]
     input: str
     shape: tuple[int | None, ...]
     output: str
+    output_shape: tuple[int | None, ...]
     opsets: dict[str, int]
     ranges: dict[str, tuple[int, int]]
     model: Any
@@ -124,7 +125,7 @@ def _read(content: bytes) -> OnnxFile:
         where = f"{n.op_type} '{n.name or (n.output[0] if n.output else '')}'"
         nodes.append(OnnxNode(n.op_type, "" if n.domain in _STANDARD else n.domain, n.name, tuple(n.input), tuple(n.output),
                               _attributes(n, where), n))
-    return OnnxFile(tuple(nodes), constants, inputs[0].name, _shape(inputs[0]), graph.output[0].name,
+    return OnnxFile(tuple(nodes), constants, inputs[0].name, _shape(inputs[0]), graph.output[0].name, _shape(graph.output[0]),
                     {o.domain: int(o.version) for o in model.opset_import},
                     {t.name: _RANGES[t.data_type] for t in graph.initializer if t.data_type in _RANGES}, model)
 

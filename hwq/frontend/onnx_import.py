@@ -102,6 +102,9 @@ class _Importer:
         out = self.values.get(self.file.output)
         if not isinstance(out, View) or out.edge is None:
             raise ModelError(f"The output '{self.file.output}' does not come from a layer of the network")
+        if self.ctx.batch > 1 and self.file.output_shape[:1] not in ((), (None,), (self.ctx.batch,)):
+            raise ModelError(f"The output '{self.file.output}' has the shape {self.file.output_shape}, but the input a batch of {self.ctx.batch}, which must be in front "
+                             "of every tensor")
         last = self.file.nodes[-1]
         out = shapes.gathered(self.ctx, last, out) if out.scattered else out
         view = out if out.dims == () else self.ctx.common(last, self.ctx.plain(last, out))
@@ -113,7 +116,7 @@ class _Importer:
         return Imported(graph, "onnx", tuple(self.ctx.b.notes), dict(tensors), x, _meaning(view),
                         {"file": self.file, "checks": {e: c for e, c in self.ctx.checks.items() if e in graph.edges}, "output": view,
                          "output_tensor": output, "dims": self.ctx.input_dims, "before": self.ctx.before_input,
-                         "kinds": self.kinds | {key: (value.shape, "float32") if isinstance(value, View) else (value.value.shape, value.value.dtype.name)
+                         "kinds": self.kinds | {key: ((self.ctx.batch, *value.shape[1:]), "float32") if isinstance(value, View) else (value.value.shape, value.value.dtype.name)
                                    for key, value in self.values.items() if not (isinstance(value, View) and value.integer)}, "grid": self.ctx.grid})
 
     def values_in(self) -> str:
@@ -150,7 +153,8 @@ class _Importer:
             made = node.outputs[1]
         value = self.values[made] = self.value(node, inputs)
         if node.domain == "" and node.op in ("ArgMax", "TopK") and isinstance(value, View):
-            self.kinds |= {node.outputs[0]: (value.shape, "float32"), made: (value.shape, "int64")}
+            shape = self.ctx.batch, *value.shape[1:]
+            self.kinds |= {node.outputs[0]: (shape, "float32"), made: (shape, "int64")}
 
     def value(self, node: OnnxNode, inputs: list[Value | None]) -> Value:
         if node.domain == "" and node.op in _TAILS:
@@ -160,7 +164,7 @@ class _Importer:
             return inputs[0]
         if node.domain == "" and node.op == "Shape" and isinstance(inputs[0], View):
             start, end = (node.attributes.get(key) for key in ("start", "end"))
-            return Const(np.array(inputs[0].shape[start:end], np.int64))
+            return Const(np.array((self.ctx.batch, *inputs[0].shape[1:])[start:end], np.int64))
         if node.domain == "" and all(isinstance(i, Const) or i is None for i in inputs):
             folded = self.fold(node, inputs)
             if folded is not None:

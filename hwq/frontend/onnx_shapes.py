@@ -121,6 +121,10 @@ def reshape(ctx: Context, node: OnnxNode, values: Values) -> View:
         refuse(node, f"its shape must be a constant, and none of it 0 where allowzero = 1, not {target}")
     assert target is not None
     shape = [view.shape[i] if t == 0 and i < len(view.shape) else t for i, t in enumerate(target)]
+    if ctx.batch > 1 and target[:1] not in ([ctx.batch], [0], [-1]):
+        refuse(node, f"shape {target} changes the batch of {ctx.batch}, which is not supported")
+    if shape[:1] == [ctx.batch]:
+        shape[0] = 1                               # views are of one input
     if shape.count(-1) > 1 or min(shape, default=0) < -1:
         refuse(node, f"shape {target} is malformed")
     if -1 in shape:
@@ -160,6 +164,8 @@ def unsqueeze(ctx: Context, node: OnnxNode, values: Values) -> View:
     assert isinstance(view, View)
     axes = ints(node, values, 1, "axes") or []
     rank = len(view.shape) + len(axes)
+    if ctx.batch > 1 and 0 in {a % rank for a in axes}:
+        refuse(node, f"axes = {axes} put another axis before the batch of {ctx.batch}, which is not supported")
     shape, old = [], iter(view.shape)
     for i in range(rank):
         shape.append(1 if i in {a % rank for a in axes} else next(old, 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from .. import ir
 from ..errors import FormatError, ModelError
 from .builder import Builder, Imported
-from .tflite_file import Op, Tensor, read_tflite
+from .tflite_file import Model, Op, Tensor, read_tflite
 
 __all__ = ["Importer", "Rule", "MOVES", "edge_shape", "same_stream", "meaning"]
 
@@ -30,11 +31,34 @@ def same_stream(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return len(a) == len(b) == 3 and a[2] == b[2] and a[0] * a[1] == b[0] * b[1] and 1 in a[:2] and 1 in b[:2]
 
 
+def _one_image(model: Model) -> tuple[Model, int]:
+    """Return the model of one image, and the batch of the file, which every tensor that the network makes must have in front.
+
+    Raises
+    ------
+    ModelError
+        One has not; the message names the operator.
+    """
+    x = model.tensors[model.inputs[0]] if len(model.inputs) == 1 and model.inputs[0] >= 0 else None
+    if x is None or len(x.shape) < 2 or x.shape[0] < 2:
+        return model, 1
+    made = {x.index}
+    for op in model.ops:
+        for index in op.outputs if op.kind not in _SHAPES else ():
+            t = model.tensors[index]
+            if t.shape[:1] != x.shape[:1]:
+                raise ModelError(f"{op.text} makes the shape {t.shape}, but the input '{x.name}' has a batch of {x.shape[0]}; accepted: a batch of 1, or one that "
+                                 "every tensor has in front")
+            made.add(index)
+    tensors = tuple(replace(t, shape=(1, *t.shape[1:])) if t.index in made else t for t in model.tensors)
+    return replace(model, tensors=tensors), x.shape[0]
+
+
 class Importer:
     """One import: the file, the network that grows, and where each tensor lies; ``rules`` make an operator's nodes."""
 
     def __init__(self, path: Path, name: str, say: Callable[[str], None], rules: Mapping[str, Rule]) -> None:
-        self.model = read_tflite(path)
+        self.model, self.batch = _one_image(read_tflite(path))
         self.b = Builder(name)
         self.say, self.rules = say, rules
         self.edge: dict[int, str] = {}             # tensor -> edge
@@ -87,6 +111,8 @@ class Importer:
             if len(ends) != 1:
                 raise ModelError(f"The network has {len(ends)} {what}s; one is accepted")
         self.input(m.tensors[m.inputs[0]])
+        if self.batch > 1:
+            self.b.note(f"The file takes {self.batch} inputs at a time; the network takes one")
         needed = self.needed()
         for op in m.ops:
             if op.index in needed:
@@ -102,7 +128,7 @@ class Importer:
         graph = self.b.finish(last)
         x, y = m.tensors[m.inputs[0]], self.softmax or m.tensors[m.outputs[0]]
         return Imported(graph, "tflite", tuple(self.b.notes), dict(self.b.tensors), meaning(x), meaning(y),
-                        {"content": m.content, "dtype": x.dtype, "shape": x.shape, "grid": self.grid, "order": self.order,
+                        {"content": m.content, "batch": self.batch, "dtype": x.dtype, "shape": x.shape, "grid": self.grid, "order": self.order,
                          "names": {t.index: t.name.split(";")[0] or f"tensor {t.index}" for t in m.tensors}})
 
     def needed(self) -> set[int]:
@@ -116,7 +142,7 @@ class Importer:
 
     def input(self, t: Tensor) -> None:
         if len(t.shape) not in (2, 3, 4) or t.shape[0] != 1 or min(t.shape) < 1:
-            raise ModelError(f"The input '{t.name}' has the shape {t.shape}; accepted: a batch of 1 and 1, 2 or 3 axes, all of them known")
+            raise ModelError(f"The input '{t.name}' has the shape {t.shape}; accepted: a batch and 1, 2 or 3 axes, all of them known")
         if t.dtype not in ("INT8", "UINT8", "FLOAT32"):
             raise ModelError(f"The input '{t.name}' has the type {t.dtype}; supported: INT8 (or UINT8 or FLOAT32 in front of a QUANTIZE)")
         if t.dtype == "FLOAT32":

@@ -273,6 +273,25 @@ def n(**kw):
     return lambda net: net.quant(**kw)
 
 
+def batch(count, *target):
+    """A batch that the file fixes, flattened, and a dense layer."""
+    net = Net(shape=(count, 4, 7, 6)).qdq().add("Reshape", np.array(target, np.int64))
+    return end(net.add("MatMul", net.weights(168, 3, axis=1)), 1.0)
+
+
+def batch_of_shape():
+    """The same as torch writes it: by what Shape says of the batch."""
+    net = Net(shape=(4, 4, 7, 6)).qdq()
+    first = net.node("Gather", [net.node("Shape", [net.last]), net.const(np.array([0], np.int64))])
+    net.last = net.node("Reshape", [net.last, net.node("Concat", [first, net.const(np.array([-1], np.int64))], axis=0)])
+    return end(net.add("MatMul", net.weights(168, 3, axis=1)), 1.0)
+
+
+def batch_of_3():
+    net = Net(shape=(3, 20)).quant()
+    return net.add("MatMul", net.qweights(20, 6)).bn(6).add("Relu").quant(0.5, signed=0).bytes()
+
+
 TRAPS = {
     # QuantizeLinear and DequantizeLinear
     "conv": (end(start().conv()), EXACT),
@@ -384,7 +403,14 @@ TRAPS = {
     "scale_nan": (end(Net().qdq(float("nan"))), "NaN"),
     "output_scales": (final_scales(), "--output-bits"),
     "batch_open": ((lambda t: end(t.conv()) and t.bytes(shape=("n", 4, 7, 6)))(start()), EXACT),
-    "batch_of_4": ((lambda t: end(t.conv()) and t.bytes(shape=(4, 4, 7, 6)))(start()), "a batch of 1"),
+    "batch_of_4": ((lambda t: end(t.conv()) and t.bytes(shape=(4, 4, 7, 6)))(start()), EXACT),
+    "batch_of_4_flattened": (batch(4, 4, -1), EXACT), "batch_of_4_flattened_by_0": (batch(4, 0, 168), EXACT), "batch_of_4_open": (batch(4, -1, 168), EXACT),
+    "batch_of_4_becomes_1": (batch(4, 1, -1), r"shape \[1, -1\] changes the batch of 4"), "batch_of_4_split": (batch(4, 8, 84), r"changes the batch of 4"),
+    "batch_of_4_split_open": (batch(4, -1, 84), "changes the batch or"), "batch_of_4_as_shape_says": (batch_of_shape(), EXACT),
+    "batch_of_4_unsqueezed": (end(Net(shape=(4, 4, 7, 6)).qdq().add("Unsqueeze", np.array([0], np.int64))), "another axis before the batch of 4"),
+    "batch_of_4_resized": (end(Net(shape=(4, 4, 7, 6)).qdq().add("Resize", "", "", np.array([4, 4, 14, 12], np.int64))), EXACT),
+    "batch_of_4_resized_to_1": (end(Net(shape=(4, 4, 7, 6)).qdq().add("Resize", "", "", np.array([1, 4, 14, 12], np.int64))), "change the batch of 4"),
+    "batch_of_3_qonnx": (batch_of_3(), EXACT),
     "shape_open": ((lambda t: end(t.conv()) and t.bytes(shape=(1, 4, "h", "w")))(start()), "all of them known"),
     "external_data": ((lambda t: end(t.conv()) and t.bytes(external=True))(start()), "another file"),
     "terabyte": (claims_a_terabyte(), "the limit is|holds less"),
