@@ -179,7 +179,7 @@ def _execute(imported: Imported, x: np.ndarray, tensors: list[str]) -> tuple[str
     except PackageNotFoundError:
         raise EnvironmentError_(f"Comparing with the source needs the package '{package}'; install it with: pip install "
                                 f"'hwq[{'qonnx' if custom else 'check'}]', or import without comparing: --no-check") from None
-    count, batch = len(x), file.shape[0] or 1
+    count, batch, x = len(x), file.shape[0] or 1, x.astype(file.dtype)
     full = np.concatenate([x, np.repeat(x[-1:], -count % batch, axis=0)]).reshape(-1, batch, *_input_shape(imported) if None in file.shape[1:] else file.shape[1:])
     try:
         found = (_qonnx if custom else _onnxruntime)(imported, full, tensors)

@@ -113,9 +113,17 @@ class Context:
             axes = (0, 1, 2) if channels_last else (2, 0, 1)
         self.input_dims = tuple(zip(sizes, axes, strict=True))
         self.input = View(None, self.input_dims)
+        if file.dtype != "float32":
+            if grid is not None:
+                raise ModelError(f"The input '{file.input}' holds integers already, of the type {file.dtype}; leave --input-format and --input-scale out")
+            info = np.iinfo(file.dtype)
+            self.grid = grid = InputGrid(Fraction(1), int(info.min), int(info.max))
         if grid is not None:
             self.input = self.make_input(self.input, grid.lo, grid.hi, (grid.scale,), (Fraction(0),))
             self.input = self.input.but(error=(float(self.peak(self.input).max()) * ULP,))
+            if file.dtype != "float32":            # what they are worth, the DequantizeLinear says
+                self.b.replace_node(replace(self.b.nodes["input"], frac_bits=None))                # type: ignore[call-arg]
+                self.input = self.input.but(error=(0.0,), integer=True)
             if len(sizes) == 3 and grid.lo == 0 and (grid.hi + 1) & grid.hi == 0 and grid.hi < 256:
                 self.preprocess = ir.Preprocess(grid.hi.bit_length())
 

@@ -178,9 +178,10 @@ class _Importer:
         if not isinstance(first, View) and node.op not in ("Add", "Sub", "Mul", "Div", "Quant", "IntQuant", "BipolarQuant", "QuantizeLinear",
                                                            "DequantizeLinear", "Concat"):
             refuse(node, "its first input must come from the network's input")
-        if node.op in ("Conv", "MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "BatchNormalization", "AveragePool", "GlobalAveragePool") and \
+        if node.op in ("Conv", "MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "BatchNormalization", "AveragePool", "GlobalAveragePool", "QuantizeLinear",
+                       "Quant", "IntQuant", "BipolarQuant") and \
                 any(isinstance(i, View) and i.integer for i in inputs):
-            refuse(node, "of the integers of a QuantizeLinear is not supported; put a DequantizeLinear between them")
+            refuse(node, "of integers, such as those of a QuantizeLinear, is not supported; put a DequantizeLinear or a Cast between them")
         return rule(self.ctx, node, inputs)
 
     def fold(self, node: OnnxNode, inputs: list[Value | None]) -> Const | None:

@@ -273,6 +273,19 @@ def n(**kw):
     return lambda net: net.quant(**kw)
 
 
+def integer_input(zero, shape=(1, 4, 7, 6), scale=0.05, turn=False):
+    """Codes come in; the quantizer was left to the caller."""
+    net = Net(shape=shape, opset=21).add("DequantizeLinear", np.float32(scale), zero)
+    net = net.add("Transpose", perm=[0, 3, 1, 2]) if turn else net
+    return net.conv().qdq(0.11, np.int8(-5))
+
+
+def cast_input():
+    """Pixels come in, and are normalized in the graph."""
+    net = Net().add("Cast", to=TensorProto.FLOAT).add("Sub", np.float32(127.5)).add("Div", np.float32(127.5)).qdq(0.01, np.int8(0))
+    return net.conv().qdq(0.11, np.int8(-5)).bytes(input_kind=TensorProto.UINT8)
+
+
 def batch(count, *target):
     """A batch that the file fixes, flattened, and a dense layer."""
     net = Net(shape=(count, 4, 7, 6)).qdq().add("Reshape", np.array(target, np.int64))
@@ -372,7 +385,14 @@ TRAPS = {
     "input_normalized": (end(normalized().conv(channels=3)), EXACT),
     "input_normalized_channels_last": (end(normalized((1, 6, 5, 3)).add("Transpose", perm=[0, 3, 1, 2]).conv(channels=3)), EXACT),
     "input_normalized_and_flattened": (end((lambda t: t.add("MatMul", t.weights(90, 6, axis=1)))(normalized(flatten=True))), EXACT),
-    "uint8_input": (start().bytes(input_kind=TensorProto.UINT8), "must be of float32, not of the type UINT8"),
+    "uint8_input": (integer_input(np.uint8(131)).bytes(input_kind=TensorProto.UINT8), EXACT),
+    "uint8_input_channels_last": (integer_input(np.uint8(0), (1, 7, 6, 4), turn=True).bytes(input_kind=TensorProto.UINT8), EXACT),
+    "int8_input": (integer_input(np.int8(-7)).bytes(input_kind=TensorProto.INT8), EXACT),
+    "int16_input": (integer_input(np.int16(300), scale=0.0002).bytes(input_kind=TensorProto.INT16), EXACT),
+    "uint8_input_batch_of_4": (integer_input(np.uint8(131), (4, 4, 7, 6)).bytes(input_kind=TensorProto.UINT8), EXACT),
+    "uint8_input_cast": (cast_input(), EXACT),
+    "uint8_input_quantized": (start().bytes(input_kind=TensorProto.UINT8), "QuantizeLinear 'n1': of integers, such as those"),
+    "int32_input": (start().bytes(input_kind=TensorProto.INT32), "must be of float32, or of 8 or 16 bits.*not of the type INT32"),
     "reshape_allowzero": (end(start(opset=14).add("Reshape", np.array([1, -1], np.int64), allowzero=1)), EXACT),
     "reshape_allowzero_of_a_zero": (end(start(opset=14).add("Reshape", np.array([0, -1], np.int64), allowzero=1)), "none of it 0 where allowzero = 1"),
     "sigmoid_last": (end(start().add("Sigmoid")), EXACT),
