@@ -84,6 +84,8 @@ _RULES: dict[type[Node], Callable[..., np.ndarray]] = {
     n.Pad: lambda node, e, x: _pad(x, node.pads, node.value),
     n.Upsample: lambda node, e, x: x.repeat(node.factor[0], axis=1).repeat(node.factor[1], axis=2),
     n.Flatten: lambda node, e, x: x.reshape(x.shape[0], -1),
+    n.Unflatten: lambda node, e, x: x.reshape(x.shape[0], *node.shape),
+    n.Permute: lambda node, e, x: x[..., node.order],
     n.ArgMax: lambda node, e, x: x.argmax(axis=-1)[..., None],
     n.TopK: lambda node, e, x: np.argsort(-x, axis=-1, kind="stable")[..., :node.k],
     n.Output: lambda node, e, x: x,

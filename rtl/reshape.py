@@ -1,5 +1,4 @@
-"""Stages that move codes and compute nothing: a border, and enlargement."""
-
+"""Stages that move codes and compute nothing: a border, enlargement, another number of lanes."""
 
 import numpy as np
 from amaranth.hdl import Module, Shape
@@ -13,9 +12,9 @@ from .handshake import Part
 from .ring import Ring, window_layout
 from .schedule import Actor, PadActor, RingActor
 from .shapers import StreamBuffer
-from .stage import deep
+from .stage import deep, gear_actors, gears
 
-__all__ = ["PadStage", "Repeat", "UpsampleStage"]
+__all__ = ["PadStage", "Repeat", "UpsampleStage", "GearedStage"]
 
 
 class PadStage(Chain):
@@ -159,3 +158,36 @@ class UpsampleStage(Chain):
         words = ring.cycles // len(ring.starts)
         return [RingActor(after, [True] * (ring.height * ring.width * ring.words), starts=ring.starts, span=ring.span,
                           capacity=ring.capacity, groups=words, group_cycles=1, beats=1, latency=1, gap=1)]
+
+
+class GearedStage(Chain):
+    """A stage of fewer lanes than its stream has.
+
+    Parameters
+    ----------
+    shape : Shape
+        Of what comes in.
+    in_lanes, lanes : int
+        Lanes of the stream, and of the stage, which divide them.
+    stage : Chain
+        One stream in, one out.
+
+    Members
+    -------
+    i : stream of ``in_lanes`` values
+    o : the stage's
+
+    Cycles a frame: the stage's.
+    """
+
+    def __init__(self, shape: Shape, in_lanes: int, lanes: int, stage: Chain):
+        check(in_lanes % lanes == 0 and in_lanes > lanes, f"Lanes must be fewer than the stream's {in_lanes} and divide them, not {lanes!r}")
+        self._stage, self._lanes = stage, (in_lanes, lanes)
+        self.cycles, self.out_shape = stage.cycles, stage.out_shape                         # type: ignore[attr-defined]
+        self.out_lanes, self.ring, self.eager = (getattr(stage, name, default) for name, default in (("out_lanes", 1), ("ring", None), ("eager", False)))
+        super().__init__([*gears(shape, in_lanes, lanes), ("stage", stage)])
+
+    def actors(self, after: Actor) -> list[Actor]:
+        """Return the event model of the stage in front of ``after``, first actor first."""
+        mine: list[Actor] = self._stage.actors(after)                                       # type: ignore[attr-defined]
+        return [*gear_actors(mine[0], *self._lanes), *mine]

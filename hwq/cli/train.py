@@ -27,6 +27,7 @@ def command(factory: str = typer.Argument(..., help="Function that makes the flo
 
     from ..data import open_dataset
     from ..errors import FormatError
+    from ..frontend import require_convertible
     from ..quant import parallel
     from ..quant.run import train_run
 
@@ -44,7 +45,7 @@ def command(factory: str = typer.Argument(..., help="Function that makes the flo
             console.print(f"{phase} epoch {row['epoch']}: loss {row['loss']:.4f}, validation {100 * row['accuracy']:.2f} %, "
                           f"{row['seconds']:.0f} s", highlight=False)
         result = train_run(factory, open_dataset(data, "train"), text, folder, seed=seed, device=device, resume=resume,
-                           weights=weights, report=report,
+                           weights=weights, check=require_convertible, report=report,
                            progress=lambda phase, done, total: bar.update(task, description=phase, completed=done, total=total))
         if not parallel.lead():
             return

@@ -3,9 +3,9 @@
 from importlib import import_module
 from typing import Any
 
-__all__ = ["convert", "trace_codes", "compare", "import_file", "compare_source"]
+__all__ = ["convert", "require_convertible", "trace_codes", "compare", "import_file", "compare_source"]
 
-_HOME = {"convert": "torch_fx", "trace_codes": "torch_fx", "compare": "equality", "import_file": "importer",
+_HOME = {"convert": "torch_fx", "require_convertible": "torch_fx", "trace_codes": "torch_fx", "compare": "equality", "import_file": "importer",
          "compare_source": "importer"}
 
 

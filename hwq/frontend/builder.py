@@ -13,6 +13,7 @@ from ..errors import ModelError
 from ..formats import MAX_WIDTH, FixedPoint
 from ..ir.infer import channel_ranges, infer
 from ..passes.exact_scale import exact_scales, threshold_table
+from ..passes.fold_permute import FoldPermute
 
 __all__ = ["Builder", "Imported", "MAX_ELEMENTS", "weight_format", "turn"]
 
@@ -112,6 +113,31 @@ class Builder:
     def private(self, name: str, kinds: type | tuple[type, ...]) -> bool:
         """Return whether a node is of these kinds and nothing reads it yet."""
         return isinstance(self.nodes[name], kinds) and not any(name in node.inputs for node in self.nodes.values())
+
+    def arrange(self, base: str, source: str, places: np.ndarray, shape: tuple[int, ...]) -> str:
+        """Return an edge of another shape and order; nothing is added where it is the one that there is.
+
+        Parameters
+        ----------
+        base : str
+            Names the nodes.
+        source : str
+            The edge that there is.
+        places : int array
+            For each element of the edge wanted, in order, its place in ``source``.
+        shape : tuple of int
+            Of the edge wanted.
+        """
+        old, rows = self.edges[source].shape, places.reshape(-1, shape[-1])
+        if old == shape and (rows == rows[0] + np.arange(len(rows))[:, None] * shape[-1]).all():
+            places = rows[0]                       # channels change places, pixels do not
+        elif len(old) > 1:
+            source = self.add(ir.Flatten(self.unique(f"{base}.flat"), (source,)))
+        if not (places == np.arange(len(places))).all():
+            source = self.add(ir.Permute(self.unique(f"{base}.order"), (source,), order=places))
+        if self.edges[source].shape != shape:
+            source = self.add(ir.Unflatten(self.unique(f"{base}.image"), (source,), shape=shape))
+        return source
 
     def ranges(self, source: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the exact bounds of each channel of an edge, int64 (channels,)."""
@@ -218,7 +244,13 @@ class Builder:
         self.replace_node(replace(node, weight=weight, bias=node.bias * sign, weight_format=fmt))      # type: ignore[attr-defined,call-arg]
 
     def finish(self, last: str, preprocess: ir.Preprocess | None = None, classes: Sequence[str] = ()) -> ir.Graph:
-        """Return the graph that ends in the edge ``last``; nodes that do not lead there are left out, with a note."""
+        """Return the graph that ends in the edge ``last``; nodes that do not lead there are left out, with a note.
+
+        Raises
+        ------
+        ModelError
+            An order of channels that no weights can take up, see `FoldPermute`.
+        """
         needed, stack = set(), [last]
         while stack:
             name = stack.pop()
@@ -231,5 +263,7 @@ class Builder:
         nodes = [node for name, node in self.nodes.items() if name in needed]
         if not isinstance(nodes[0], ir.Input):
             raise ModelError(f"Network '{self.name}': the output does not depend on the input")
-        return ir.Graph((*nodes, ir.Output("output", (last,))), preprocess, tuple(classes), self.name)
+        graph = ir.Graph((*nodes, ir.Output("output", (last,))), preprocess, tuple(classes), self.name)
+        FoldPermute().apply(graph)                 # refuses now what no hardware could do
+        return graph
 

@@ -24,8 +24,8 @@ __all__ = ["compare_onnx", "random_floats", "encode_floats", "to_edge"]
 def to_edge(view: View, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return a tensor of the source (n, *tensor shape without batch) in the layout of its edge (n, *shape)."""
     if view.order is not None:
-        result = np.empty_like(values)
-        result[:, view.order] = values
+        result = np.empty((len(values), values[0].size), values.dtype)
+        result[:, view.order] = values.reshape(len(values), -1)
         return result.reshape(-1, *shape)
     wide = [i + 1 for i, (_, axis) in enumerate(view.dims) if axis is not None]
     order = sorted(wide, key=lambda i: view.dims[i - 1][1])        # type: ignore[arg-type,return-value]
@@ -179,9 +179,11 @@ def _execute(imported: Imported, x: np.ndarray, tensors: list[str]) -> tuple[str
     except PackageNotFoundError:
         raise EnvironmentError_(f"Comparing with the source needs the package '{package}'; install it with: pip install "
                                 f"'hwq[{'qonnx' if custom else 'check'}]', or import without comparing: --no-check") from None
-    x = x.reshape(len(x), 1, *_input_shape(imported) if None in file.shape[1:] else file.shape[1:])
+    count, batch, x = len(x), file.shape[0] or 1, x.astype(file.dtype)
+    full = np.concatenate([x, np.repeat(x[-1:], -count % batch, axis=0)]).reshape(-1, batch, *_input_shape(imported) if None in file.shape[1:] else file.shape[1:])
     try:
-        return oracle, (_qonnx if custom else _onnxruntime)(imported, x, tensors)
+        found = (_qonnx if custom else _onnxruntime)(imported, full, tensors)
+        return oracle, {name: values[:count] for name, values in found.items()}
     except Exception as error:                     # anything that the executor does not like
         raise ToolError(f"{oracle} cannot run the file: {str(error).strip().splitlines()[0] if str(error).strip() else error!r}") from None
 

@@ -98,9 +98,12 @@ class Context:
         self.before_input: View | None = None
         self.unscaled: set[str] = set()            # layers whose weights' scale is no power of two
         shape = file.shape
-        if len(shape) not in (2, 3, 4) or any(d is None for d in shape[1:]) or shape[0] not in (None, 1):
-            raise ModelError(f"The input '{file.input}' has the shape {tuple('?' if d is None else d for d in shape)}; accepted: a batch of 1 or open, "
+        if len(shape) not in (2, 3, 4) or any(d is None for d in shape[1:]):
+            raise ModelError(f"The input '{file.input}' has the shape {tuple('?' if d is None else d for d in shape)}; accepted: a batch, perhaps open, "
                              "and 1, 2 or 3 axes behind it, all of them known")
+        self.batch = shape[0] or 1
+        if self.batch > 1:
+            self.b.note(f"The file takes {self.batch} inputs at a time; the network takes one")
         sizes = [int(d) for d in shape[1:] if d is not None]
         if len(sizes) == 1:
             axes: tuple[int, ...] = (0,)
@@ -110,9 +113,17 @@ class Context:
             axes = (0, 1, 2) if channels_last else (2, 0, 1)
         self.input_dims = tuple(zip(sizes, axes, strict=True))
         self.input = View(None, self.input_dims)
+        if file.dtype != "float32":
+            if grid is not None:
+                raise ModelError(f"The input '{file.input}' holds integers already, of the type {file.dtype}; leave --input-format and --input-scale out")
+            info = np.iinfo(file.dtype)
+            self.grid = grid = InputGrid(Fraction(1), int(info.min), int(info.max))
         if grid is not None:
             self.input = self.make_input(self.input, grid.lo, grid.hi, (grid.scale,), (Fraction(0),))
             self.input = self.input.but(error=(float(self.peak(self.input).max()) * ULP,))
+            if file.dtype != "float32":            # what they are worth, the DequantizeLinear says
+                self.b.replace_node(replace(self.b.nodes["input"], frac_bits=None))                # type: ignore[call-arg]
+                self.input = self.input.but(error=(0.0,), integer=True)
             if len(sizes) == 3 and grid.lo == 0 and (grid.hi + 1) & grid.hi == 0 and grid.hi < 256:
                 self.preprocess = ir.Preprocess(grid.hi.bit_length())
 

@@ -18,6 +18,8 @@ _STANDARD = ("", "ai.onnx")
 # Numbers of TensorProto.DataType: (u)int8, (u)int16, (u)int4, (u)int2.
 _RANGES = {2: (0, 255), 3: (-128, 127), 4: (0, 65535), 5: (-32768, 32767), 21: (0, 15), 22: (-8, 7), 25: (0, 3), 26: (-2, 1)}
 
+_INPUTS = {0: "float32", 1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16"}
+
 
 @dataclass(frozen=True, eq=False)
 class OnnxNode:
@@ -39,13 +41,16 @@ class OnnxNode:
 
 @dataclass(frozen=True, eq=False)
 class OnnxFile:
-    """The main graph; ``shape`` is the input's, None where a dimension is open; ``ranges`` are those of integer constants' types."""
+    """The main graph; ``shape`` is the input's, ``output_shape`` the output's, None where a dimension is open; ``dtype`` is the input's, float32 or
+    integers; ``ranges`` are those of integer constants' types."""
 
     nodes: tuple[OnnxNode, ...]
     constants: dict[str, np.ndarray]
     input: str
     shape: tuple[int | None, ...]
+    dtype: str
     output: str
+    output_shape: tuple[int | None, ...]
     opsets: dict[str, int]
     ranges: dict[str, tuple[int, int]]
     model: Any
@@ -115,16 +120,17 @@ def _read(content: bytes) -> OnnxFile:
     for what, ends in (("input", inputs), ("output", graph.output)):
         if len(ends) != 1:
             raise ModelError(f"The network has {len(ends)} {what}s ({', '.join(e.name for e in ends)}); one is accepted")
-    if inputs[0].type.tensor_type.elem_type not in (onnx.TensorProto.FLOAT, 0):
-        kind = inputs[0].type.tensor_type.elem_type
+    kind = inputs[0].type.tensor_type.elem_type
+    if kind not in _INPUTS:
         name = onnx.TensorProto.DataType.Name(kind) if kind in onnx.TensorProto.DataType.values() else f"number {kind}"
-        raise ModelError(f"The input '{inputs[0].name}' must be of float32, not of the type {name}; export with float inputs, and the quantizer in the graph")
+        raise ModelError(f"The input '{inputs[0].name}' must be of float32, or of 8 or 16 bits in front of a DequantizeLinear, not of the type {name}; "
+                         "export with float inputs, and the quantizer in the graph")
     nodes = []
     for n in graph.node:
         where = f"{n.op_type} '{n.name or (n.output[0] if n.output else '')}'"
         nodes.append(OnnxNode(n.op_type, "" if n.domain in _STANDARD else n.domain, n.name, tuple(n.input), tuple(n.output),
                               _attributes(n, where), n))
-    return OnnxFile(tuple(nodes), constants, inputs[0].name, _shape(inputs[0]), graph.output[0].name,
+    return OnnxFile(tuple(nodes), constants, inputs[0].name, _shape(inputs[0]), _INPUTS[kind], graph.output[0].name, _shape(graph.output[0]),
                     {o.domain: int(o.version) for o in model.opset_import},
                     {t.name: _RANGES[t.data_type] for t in graph.initializer if t.data_type in _RANGES}, model)
 

@@ -60,6 +60,8 @@ _FOLDED = ("Shape", "Gather", "Unsqueeze", "Squeeze", "Concat", "Reshape", "Tran
 _TAILS = ("Softmax", "LogSoftmax", "Sigmoid")      # left out at the end of a network
 _BEHIND = ("QuantizeLinear", "DequantizeLinear", "Quant", "IntQuant", "Identity", "Cast")
 _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
+_ANYWHERE = (*_MOVES, "Cast", "Dropout", "Relu", "Clip", "QuantizeLinear", "DequantizeLinear", "Quant", "IntQuant")      # need no image
+_IMAGES = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "Upsample", "Pad")
 
 
 def _rule(node: OnnxNode) -> tuple[Rule, tuple[str, ...]]:
@@ -100,7 +102,11 @@ class _Importer:
         out = self.values.get(self.file.output)
         if not isinstance(out, View) or out.edge is None:
             raise ModelError(f"The output '{self.file.output}' does not come from a layer of the network")
+        if self.ctx.batch > 1 and self.file.output_shape[:1] not in ((), (None,), (self.ctx.batch,)):
+            raise ModelError(f"The output '{self.file.output}' has the shape {self.file.output_shape}, but the input a batch of {self.ctx.batch}, which must be in front "
+                             "of every tensor")
         last = self.file.nodes[-1]
+        out = shapes.gathered(self.ctx, last, out) if out.scattered else out
         view = out if out.dims == () else self.ctx.common(last, self.ctx.plain(last, out))
         assert view.edge is not None
         graph = self.ctx.finish(view)
@@ -110,7 +116,7 @@ class _Importer:
         return Imported(graph, "onnx", tuple(self.ctx.b.notes), dict(tensors), x, _meaning(view),
                         {"file": self.file, "checks": {e: c for e, c in self.ctx.checks.items() if e in graph.edges}, "output": view,
                          "output_tensor": output, "dims": self.ctx.input_dims, "before": self.ctx.before_input,
-                         "kinds": self.kinds | {key: (value.shape, "float32") if isinstance(value, View) else (value.value.shape, value.value.dtype.name)
+                         "kinds": self.kinds | {key: ((self.ctx.batch, *value.shape[1:]), "float32") if isinstance(value, View) else (value.value.shape, value.value.dtype.name)
                                    for key, value in self.values.items() if not (isinstance(value, View) and value.integer)}, "grid": self.ctx.grid})
 
     def values_in(self) -> str:
@@ -134,7 +140,10 @@ class _Importer:
         for name in node.inputs:
             if name and name not in self.values:
                 refuse(node, f"its input '{name}' is made by no node before it")
-            inputs.append(self.values[name] if name else None)
+            value = self.values[name] if name else None
+            if isinstance(value, View) and (value.scattered and node.op not in _ANYWHERE or node.op in _IMAGES):
+                value = self.values[name] = shapes.gathered(self.ctx, node, value, node.domain in LAST)
+            inputs.append(value)
         if not node.outputs or not node.outputs[0]:
             refuse(node, "it has no output")
         made = node.outputs[0]
@@ -144,7 +153,8 @@ class _Importer:
             made = node.outputs[1]
         value = self.values[made] = self.value(node, inputs)
         if node.domain == "" and node.op in ("ArgMax", "TopK") and isinstance(value, View):
-            self.kinds |= {node.outputs[0]: (value.shape, "float32"), made: (value.shape, "int64")}
+            shape = self.ctx.batch, *value.shape[1:]
+            self.kinds |= {node.outputs[0]: (shape, "float32"), made: (shape, "int64")}
 
     def value(self, node: OnnxNode, inputs: list[Value | None]) -> Value:
         if node.domain == "" and node.op in _TAILS:
@@ -154,7 +164,7 @@ class _Importer:
             return inputs[0]
         if node.domain == "" and node.op == "Shape" and isinstance(inputs[0], View):
             start, end = (node.attributes.get(key) for key in ("start", "end"))
-            return Const(np.array(inputs[0].shape[start:end], np.int64))
+            return Const(np.array((self.ctx.batch, *inputs[0].shape[1:])[start:end], np.int64))
         if node.domain == "" and all(isinstance(i, Const) or i is None for i in inputs):
             folded = self.fold(node, inputs)
             if folded is not None:
@@ -168,9 +178,10 @@ class _Importer:
         if not isinstance(first, View) and node.op not in ("Add", "Sub", "Mul", "Div", "Quant", "IntQuant", "BipolarQuant", "QuantizeLinear",
                                                            "DequantizeLinear", "Concat"):
             refuse(node, "its first input must come from the network's input")
-        if node.op in ("Conv", "MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "BatchNormalization", "AveragePool", "GlobalAveragePool") and \
+        if node.op in ("Conv", "MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "BatchNormalization", "AveragePool", "GlobalAveragePool", "QuantizeLinear",
+                       "Quant", "IntQuant", "BipolarQuant") and \
                 any(isinstance(i, View) and i.integer for i in inputs):
-            refuse(node, "of the integers of a QuantizeLinear is not supported; put a DequantizeLinear between them")
+            refuse(node, "of integers, such as those of a QuantizeLinear, is not supported; put a DequantizeLinear or a Cast between them")
         return rule(self.ctx, node, inputs)
 
     def fold(self, node: OnnxNode, inputs: list[Value | None]) -> Const | None:

@@ -1,4 +1,7 @@
-"""ONNX operators that move elements: reshapes, transposes, joins, the largest ones."""
+"""ONNX operators that move elements: reshapes, transposes, joins, the largest ones.
+
+Nothing moves until something reads an image: till then a view says where the elements stand (`View.order`), and `gathered` moves them once.
+"""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +13,7 @@ from .onnx_context import Context, LayoutError, refuse
 from .onnx_file import OnnxNode
 from .onnx_values import Const, View
 
-__all__ = ["ints", "flat", "reshape", "transpose", "squeeze", "unsqueeze", "same", "cast", "concat", "argmax", "top_k"]
+__all__ = ["ints", "flat", "gathered", "reshape", "transpose", "squeeze", "unsqueeze", "same", "cast", "concat", "argmax", "top_k"]
 
 Values = Sequence["Const | View | None"]
 
@@ -26,17 +29,26 @@ def ints(node: OnnxNode, values: Values, position: int, key: str) -> list[int] |
     return None if found is None else [int(v) for v in np.atleast_1d(found)]
 
 
+def _shape(ctx: Context, view: View) -> tuple[int, ...]:
+    return ctx.input_shape if view.edge is None else ctx.b.edges[view.edge].shape
+
+
+def _places(ctx: Context, view: View) -> np.ndarray:
+    """Return the place in the edge of each element of the tensor."""
+    if view.order is not None:
+        return view.order
+    shape = _shape(ctx, view)
+    wide = [axis for _, axis in view.dims if axis is not None]
+    rest = [axis for axis in range(len(shape)) if axis not in wide]
+    return np.arange(math.prod(shape)).reshape(shape).transpose(wide + rest).reshape(-1)
+
+
 def flat(ctx: Context, node: OnnxNode, view: View) -> View:
     """Return the view with one axis behind the batch, in the tensor's own order of elements."""
-    if len(view.dims) == 1:
+    if len(view.dims) == 1 and not view.scattered:
         return view
-    shape = ctx.input_shape if view.edge is None else ctx.b.edges[view.edge].shape
-    total = math.prod(shape)
-    places = np.arange(total).reshape(shape)
-    wide = [(size, axis) for size, axis in view.dims if axis is not None]
-    rest = [axis for axis in range(len(shape)) if axis not in {a for _, a in wide}]
-    order = places.transpose([axis for _, axis in wide] + rest).reshape(-1)
-    channels = shape[-1]
+    shape, order = _shape(ctx, view), _places(ctx, view)
+    total, channels = len(order), shape[-1]
     def tile(values: tuple) -> tuple:
         return tuple(values) * (total // channels) if len(values) > 1 else values
     edge = view.edge
@@ -46,10 +58,34 @@ def flat(ctx: Context, node: OnnxNode, view: View) -> View:
                     shift=tile(view.shift), error=tile(view.error))
 
 
+def gathered(ctx: Context, node: OnnxNode, view: View, channels_last: bool = False) -> View:
+    """Return a view as an image or a line of pixels, whose channels are the first axis, or the last, if its elements are scattered or its edge is flat."""
+    if view.edge is None or not view.scattered and (len(view.dims) < 2 or len(ctx.b.edges[view.edge].shape) > 1):
+        return view
+    sizes = [size for size, _ in view.dims]
+    if len(sizes) not in (2, 3):
+        refuse(node, f"its input {view.shape} has its elements in another order than the hardware's; supported: 1 or 2 axes beside batch and channels")
+    shape = (*([1] if len(sizes) == 2 else []), *(sizes if channels_last else [*sizes[1:], sizes[0]]))
+    places = _places(ctx, view).reshape(sizes)
+    order = (places if channels_last else np.moveaxis(places, 0, -1)).reshape(-1)
+    rows, old = order.reshape(-1, shape[-1]), ctx.b.edges[view.edge].shape[-1]
+    edge = ctx.b.arrange(node.inputs[0], view.edge, order, shape)
+
+    def moved(values: tuple) -> tuple:
+        each = np.array(values, object)[rows % old] if len(values) > 1 else np.array([values])
+        if (each != each[0]).any():
+            refuse(node, "its input has scales of their own for elements that are one channel here; put a quantizer for the tensor before it is reshaped")
+        return tuple(each[0])
+    axes = range(3 - len(sizes), 3) if channels_last else [2, *range(3 - len(sizes), 2)]
+    return view.but(edge=edge, dims=tuple(zip(sizes, axes, strict=True)), order=None, scale=moved(view.scale), shift=moved(view.shift), error=(max(view.error),))
+
+
 def _reshaped(ctx: Context, node: OnnxNode, view: View, shape: Sequence[int]) -> View:
     if math.prod(shape) != math.prod(view.shape) or not shape or shape[0] != 1:
         refuse(node, f"{view.shape} to {tuple(shape)} changes the batch or the number of elements, which is not supported")
     new = list(shape[1:])
+    if view.scattered and len(new) > 1:
+        return view.but(dims=tuple((size, None) for size in new))
     if [s for s in new if s != 1] == [s for s, _ in view.dims if s != 1] and len(new) >= 1:
         kept = iter([d for d in view.dims if d[0] != 1])
         dims = [next(kept) if s != 1 else (1, None) for s in new]
@@ -65,8 +101,10 @@ def _reshaped(ctx: Context, node: OnnxNode, view: View, shape: Sequence[int]) ->
         if len(new) in (2, 3):
             ctx.input_dims = tuple(zip(new, axes, strict=True))
             return view.but(dims=ctx.input_dims)
-    refuse(node, f"{view.shape} to {tuple(shape)} is not supported; supported: flattening, axes of 1, and an image from a flat input")
-    raise AssertionError
+    if view.edge is None:
+        refuse(node, f"{view.shape} to {tuple(shape)} is not supported in front of the input's quantizer; supported there: flattening, axes of 1, and an "
+                     "image from a flat input")
+    return view.but(dims=tuple((size, None) for size in new), order=_places(ctx, view))
 
 
 def reshape(ctx: Context, node: OnnxNode, values: Values) -> View:
@@ -83,6 +121,10 @@ def reshape(ctx: Context, node: OnnxNode, values: Values) -> View:
         refuse(node, f"its shape must be a constant, and none of it 0 where allowzero = 1, not {target}")
     assert target is not None
     shape = [view.shape[i] if t == 0 and i < len(view.shape) else t for i, t in enumerate(target)]
+    if ctx.batch > 1 and target[:1] not in ([ctx.batch], [0], [-1]):
+        refuse(node, f"shape {target} changes the batch of {ctx.batch}, which is not supported")
+    if shape[:1] == [ctx.batch]:
+        shape[0] = 1                               # views are of one input
     if shape.count(-1) > 1 or min(shape, default=0) < -1:
         refuse(node, f"shape {target} is malformed")
     if -1 in shape:
@@ -100,7 +142,8 @@ def transpose(ctx: Context, node: OnnxNode, values: Values) -> View:
     perm = list(node.attributes.get("perm", range(len(view.shape))[::-1]))
     if sorted(perm) != list(range(len(view.shape))) or perm[0] != 0:
         refuse(node, f"perm = {perm} is not supported; supported: any that leaves the batch in front")
-    return view.but(dims=tuple(view.dims[p - 1] for p in perm[1:]))
+    order = _places(ctx, view).reshape(view.shape[1:]).transpose([p - 1 for p in perm[1:]]).reshape(-1) if view.scattered else view.order
+    return view.but(dims=tuple(view.dims[p - 1] for p in perm[1:]), order=order)
 
 
 def squeeze(ctx: Context, node: OnnxNode, values: Values) -> View:
@@ -121,6 +164,8 @@ def unsqueeze(ctx: Context, node: OnnxNode, values: Values) -> View:
     assert isinstance(view, View)
     axes = ints(node, values, 1, "axes") or []
     rank = len(view.shape) + len(axes)
+    if ctx.batch > 1 and 0 in {a % rank for a in axes}:
+        refuse(node, f"axes = {axes} put another axis before the batch of {ctx.batch}, which is not supported")
     shape, old = [], iter(view.shape)
     for i in range(rank):
         shape.append(1 if i in {a % rank for a in axes} else next(old, 1))

@@ -81,7 +81,8 @@ class View:
     lo, hi : Fraction or None
         Clip that no quantizer has taken up yet.
     order : int array or None
-        For flat edges whose elements stand in another order: place in the tensor to place in the edge.
+        Where the elements stand in another order: place in the tensor to place in the edge. Of a flat edge, or of a tensor whose axes are
+        none of the edge's, see `scattered`.
     error : tuple of float
         Bound of what a float32 executor may be off, one or one for each channel.
     integer : bool
@@ -102,6 +103,11 @@ class View:
     def shape(self) -> tuple[int, ...]:
         """The tensor's shape, batch included."""
         return (1, *(size for size, _ in self.dims))
+
+    @property
+    def scattered(self) -> bool:
+        """Whether ``order`` alone says where the elements stand, for no axis is one of the edge's: between a Reshape and what reads an image."""
+        return self.order is not None and bool(self.dims) and all(axis is None for _, axis in self.dims)
 
     @property
     def clipped(self) -> bool:

@@ -170,6 +170,9 @@ def resize(ctx: Context, node: OnnxNode, values: Values) -> View:
     sizes = values[3] if len(values) > 3 else None
     if isinstance(sizes, Const) and sizes.value.size:
         new = [int(v) for v in sizes.value.reshape(-1)]
+        if new[:1] != [ctx.batch]:
+            refuse(node, f"sizes {new} change the batch of {ctx.batch}, which is not supported")
+        new[0] = 1
     else:
         factors = scales.value.reshape(-1).tolist() if isinstance(scales, Const) and scales.value.size else a.get("scales")
         if factors is None or len(factors) != len(old) or any(f != int(f) for f in factors):

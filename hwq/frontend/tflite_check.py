@@ -59,7 +59,7 @@ def compare_tflite(imported: Imported, codes: np.ndarray, say: Callable[[str], N
             values = ((batch - zero).astype(np.float32) * np.float32(scale)).astype(np.float32)
         else:
             values = batch.astype(np.dtype(details["dtype"].lower()))
-        found = run_micro(details["content"], _laid_out(details, values), list(edges.values()))
+        found = run_micro(details["content"], _laid_out(details, values), list(edges.values()), details["batch"])
         ours = interp.run(graph, batch)
         for edge, tensor in edges.items():
             tallies[edge].add(ours[edge], found[tensor].astype(np.int64).reshape(ours[edge].shape))

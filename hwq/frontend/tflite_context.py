@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from .. import ir
 from ..errors import FormatError, ModelError
 from .builder import Builder, Imported
-from .tflite_file import Op, Tensor, read_tflite
+from .tflite_file import Model, Op, Tensor, read_tflite
 
-__all__ = ["Importer", "Rule", "edge_shape", "same_stream", "meaning"]
+__all__ = ["Importer", "Rule", "MOVES", "edge_shape", "same_stream", "meaning"]
 
 _SHAPES = ("SHAPE", "STRIDED_SLICE", "PACK")       # only ever compute the shape that RESHAPE's output tensor states anyway
+
+MOVES = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE")         # till something else reads a tensor, its elements need not stand in order
 
 
 def edge_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -26,14 +31,38 @@ def same_stream(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return len(a) == len(b) == 3 and a[2] == b[2] and a[0] * a[1] == b[0] * b[1] and 1 in a[:2] and 1 in b[:2]
 
 
+def _one_image(model: Model) -> tuple[Model, int]:
+    """Return the model of one image, and the batch of the file, which every tensor that the network makes must have in front.
+
+    Raises
+    ------
+    ModelError
+        One has not; the message names the operator.
+    """
+    x = model.tensors[model.inputs[0]] if len(model.inputs) == 1 and model.inputs[0] >= 0 else None
+    if x is None or len(x.shape) < 2 or x.shape[0] < 2:
+        return model, 1
+    made = {x.index}
+    for op in model.ops:
+        for index in op.outputs if op.kind not in _SHAPES else ():
+            t = model.tensors[index]
+            if t.shape[:1] != x.shape[:1]:
+                raise ModelError(f"{op.text} makes the shape {t.shape}, but the input '{x.name}' has a batch of {x.shape[0]}; accepted: a batch of 1, or one that "
+                                 "every tensor has in front")
+            made.add(index)
+    tensors = tuple(replace(t, shape=(1, *t.shape[1:])) if t.index in made else t for t in model.tensors)
+    return replace(model, tensors=tensors), x.shape[0]
+
+
 class Importer:
     """One import: the file, the network that grows, and where each tensor lies; ``rules`` make an operator's nodes."""
 
     def __init__(self, path: Path, name: str, say: Callable[[str], None], rules: Mapping[str, Rule]) -> None:
-        self.model = read_tflite(path)
+        self.model, self.batch = _one_image(read_tflite(path))
         self.b = Builder(name)
         self.say, self.rules = say, rules
         self.edge: dict[int, str] = {}             # tensor -> edge
+        self.places: dict[int, np.ndarray] = {}    # where a tensor's elements stand in its edge, if in another order, or the tensor is no image
         self.softmax: Tensor | None = None         # what the function behind the output reads, where one is left out
         self.tail: set[int] = set()                # tensors behind it
         self.order: tuple[tuple[int, ...], tuple[int, ...]] | None = None      # shape and permutation, where a TRANSPOSE turns the input
@@ -64,7 +93,17 @@ class Importer:
         if index not in self.edge:
             raise ModelError(f"{op.text}: input {position} '{t.name}' is {'a constant' if t.data is not None else 'made by no operator before it'}, "
                              "which is not supported there")
+        if index in self.places and op.kind not in MOVES:
+            self.gather(t)
         return self.edge[index]
+
+    def gather(self, t: Tensor) -> None:
+        """Give a tensor whose elements stand elsewhere an edge where they stand in order."""
+        shape = edge_shape(t.shape)
+        if len(shape) not in (1, 3):
+            raise ModelError(f"Tensor '{t.name}' of the shape {t.shape} is read where an image or a flat tensor is supported")
+        edge = self.edge[t.index] = self.b.arrange(_short(t.name) or "moved", self.edge[t.index], self.places.pop(t.index), shape)
+        self.b.tensors[edge] = t.index
 
     def run(self) -> Imported:
         m = self.model
@@ -72,6 +111,8 @@ class Importer:
             if len(ends) != 1:
                 raise ModelError(f"The network has {len(ends)} {what}s; one is accepted")
         self.input(m.tensors[m.inputs[0]])
+        if self.batch > 1:
+            self.b.note(f"The file takes {self.batch} inputs at a time; the network takes one")
         needed = self.needed()
         for op in m.ops:
             if op.index in needed:
@@ -79,13 +120,15 @@ class Importer:
                 self.operator(op)
             else:
                 self.b.note(f"Left out, because the output does not depend on it: {op.text}")
+        if m.outputs[0] in self.places:
+            self.gather(m.tensors[m.outputs[0]])
         last = self.edge.get(m.outputs[0])
         if last is None:
             raise ModelError("The network's output is made by no operator")
         graph = self.b.finish(last)
         x, y = m.tensors[m.inputs[0]], self.softmax or m.tensors[m.outputs[0]]
         return Imported(graph, "tflite", tuple(self.b.notes), dict(self.b.tensors), meaning(x), meaning(y),
-                        {"content": m.content, "dtype": x.dtype, "shape": x.shape, "grid": self.grid, "order": self.order,
+                        {"content": m.content, "batch": self.batch, "dtype": x.dtype, "shape": x.shape, "grid": self.grid, "order": self.order,
                          "names": {t.index: t.name.split(";")[0] or f"tensor {t.index}" for t in m.tensors}})
 
     def needed(self) -> set[int]:
@@ -99,7 +142,7 @@ class Importer:
 
     def input(self, t: Tensor) -> None:
         if len(t.shape) not in (2, 3, 4) or t.shape[0] != 1 or min(t.shape) < 1:
-            raise ModelError(f"The input '{t.name}' has the shape {t.shape}; accepted: a batch of 1 and 1, 2 or 3 axes, all of them known")
+            raise ModelError(f"The input '{t.name}' has the shape {t.shape}; accepted: a batch and 1, 2 or 3 axes, all of them known")
         if t.dtype not in ("INT8", "UINT8", "FLOAT32"):
             raise ModelError(f"The input '{t.name}' has the type {t.dtype}; supported: INT8 (or UINT8 or FLOAT32 in front of a QUANTIZE)")
         if t.dtype == "FLOAT32":
@@ -129,9 +172,11 @@ class Importer:
         except KeyError as error:
             raise FormatError(f"{op.text} lacks its options ({error})") from None
         self.edge[out.index] = edge
+        if out.index in self.places:
+            return
         shape = self.b.edges[edge].shape
         if shape != edge_shape(out.shape) and not same_stream(shape, edge_shape(out.shape)) or out.shape[:1] != (1,):
-            if math.prod(out.shape) == math.prod(shape) and op.kind not in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS"):
+            if math.prod(out.shape) == math.prod(shape) and op.kind not in MOVES[:3]:
                 return                             # a fully connected layer that keeps axes of 1
             raise FormatError(f"{op.text}: the file says that its result has the shape {out.shape}, but it has {(1, *shape)}")
         if out is not self.softmax and op.kind != "DEQUANTIZE" and out.index not in self.tail:

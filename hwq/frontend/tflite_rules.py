@@ -172,10 +172,13 @@ def _reshape(self: Importer, op: Op, out: Tensor, name: str) -> str:
     _same_scale(self, op, x, out)
     source = self.source(op, 0)
     old, new = self.b.edges[source].shape, edge_shape(out.shape)
-    if old == new or same_stream(old, new):
-        return source
     if math.prod(old) != math.prod(new) or out.shape[:1] != (1,):
         raise ModelError(f"{op.text}: {x.shape} to {out.shape} changes the batch")
+    if x.index in self.places or len(new) not in (1, 3):
+        self.places[out.index] = self.places.get(x.index, np.arange(math.prod(old)))
+        return source
+    if old == new or same_stream(old, new):
+        return source
     if len(new) == 1:
         return self.b.add(ir.Flatten(name, (source,)))
     node = self.b.nodes[source]
@@ -185,7 +188,8 @@ def _reshape(self: Importer, op: Op, out: Tensor, name: str) -> str:
         self.b.replace_node(replace(node, shape=new))          # type: ignore[call-arg]
         self.b.note(f"The input has the shape {new}, which {op.text} gives it")
         return source
-    raise ModelError(f"{op.text}: {x.shape} to {out.shape} is not supported; supported: flattening, and any shape right behind the input")
+    self.places[out.index] = np.arange(math.prod(old))         # an image of other pixels, unless a TRANSPOSE follows
+    return source
 
 
 def _transpose(self: Importer, op: Op, out: Tensor, name: str) -> str:
@@ -196,15 +200,19 @@ def _transpose(self: Importer, op: Op, out: Tensor, name: str) -> str:
     if sorted(order) != list(range(rank)) or out.shape != tuple(x.shape[p] for p in order):
         raise FormatError(f"{op.text}: the permutation {order} does not go with {x.shape} to {out.shape}")
     wide = [p for p in order if x.shape[p] != 1]
-    if order[0] == 0 and wide == sorted(wide) and edge_shape(out.shape)[-1] == self.b.edges[source].shape[-1]:
+    if x.index not in self.places and order[0] == 0 and wide == sorted(wide) and edge_shape(out.shape)[-1] == self.b.edges[source].shape[-1]:
         return source                              # only axes of 1 move
     node = self.b.nodes[source]
-    if order[0] == 0 and self.order is None and self.b.private(source, ir.Input):
+    if x.index not in self.places and order[0] == 0 and self.order is None and self.b.private(source, ir.Input):
         self.b.replace_node(replace(node, shape=edge_shape(out.shape)))       # type: ignore[call-arg]
         self.order = x.shape, tuple(order)
         self.b.note(f"The input has the shape {edge_shape(out.shape)}, which {op.text} gives it: the file's axes {order[1:]}")
         return source
-    raise ModelError(f"{op.text}: the permutation {order} of {x.shape} is not supported; supported: right behind the input, and axes of 1")
+    if order[0] != 0:
+        raise ModelError(f"{op.text}: the permutation {order} of {x.shape} is not supported; supported: any that leaves the batch in front")
+    places = self.places.get(x.index, np.arange(math.prod(x.shape)))
+    self.places[out.index] = places.reshape(x.shape).transpose(order).reshape(-1)
+    return source
 
 
 def _pad(self: Importer, op: Op, out: Tensor, name: str) -> str:

@@ -42,8 +42,8 @@ def _stop() -> None:
         _child = None
 
 
-def run_micro(content: bytes, inputs: np.ndarray, tensors: list[int]) -> dict[int, np.ndarray]:
-    """Return what tensors hold for each input: (inputs, *tensor shape).
+def run_micro(content: bytes, inputs: np.ndarray, tensors: list[int], batch: int = 1) -> dict[int, np.ndarray]:
+    """Return what tensors hold for each input: (inputs, *tensor shape without batch).
 
     Parameters
     ----------
@@ -53,6 +53,8 @@ def run_micro(content: bytes, inputs: np.ndarray, tensors: list[int]) -> dict[in
         Of the input tensor's own type.
     tensors : list of int
         Indices of the file's tensors.
+    batch : int
+        Of the file: so many inputs are run at once, the last one again to fill up.
 
     Raises
     ------
@@ -60,13 +62,15 @@ def run_micro(content: bytes, inputs: np.ndarray, tensors: list[int]) -> dict[in
         TensorFlow Lite Micro refuses the file, or crashes on it.
     """
     global _child
+    count, full = len(inputs), np.concatenate([inputs, np.repeat(inputs[-1:], -len(inputs) % batch, axis=0)])
+    full = full.reshape(-1, batch, *inputs.shape[1:])
     if _child is None:
         _child = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                   stderr=subprocess.DEVNULL)
         atexit.register(_stop)
     assert _child.stdin is not None and _child.stdout is not None
     try:
-        _child.stdin.write(_pack({"model": np.frombuffer(content, np.uint8), "inputs": inputs, "tensors": np.array(tensors, np.int64)}))
+        _child.stdin.write(_pack({"model": np.frombuffer(content, np.uint8), "inputs": full, "tensors": np.array(tensors, np.int64)}))
         _child.stdin.flush()
         answer = _unpack(_child.stdout)
     except BrokenPipeError:
@@ -76,7 +80,7 @@ def run_micro(content: bytes, inputs: np.ndarray, tensors: list[int]) -> dict[in
         raise ToolError("TensorFlow Lite Micro crashed on this file, so that nothing could be compared")
     if "error" in answer:
         raise ToolError(f"TensorFlow Lite Micro refuses the file: {answer['error']}")
-    return {index: answer[f"t{index}"] for index in tensors}
+    return {index: (found := answer[f"t{index}"]).reshape(-1, *found.shape[2:])[:count] for index in tensors}
 
 
 def _serve() -> None:
@@ -89,7 +93,7 @@ def _serve() -> None:
             interpreter = runtime.Interpreter.from_bytes(request["model"].tobytes(), arena_size=64 << 20,
                                                          intrepreter_config=runtime.InterpreterConfig.kPreserveAllTensors)
             for value in request["inputs"]:
-                interpreter.set_input(value[None], 0)
+                interpreter.set_input(value, 0)
                 interpreter.invoke()
                 for i in request["tensors"]:
                     found[f"t{i}"].append(np.array(interpreter.GetTensor(int(i), 0)["tensor_data"]))

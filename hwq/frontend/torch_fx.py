@@ -1,5 +1,6 @@
 """From a prepared torch network to the integer IR, and the torch side of every edge for comparison."""
 
+import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
 
@@ -9,13 +10,15 @@ import torch
 from .. import ir
 from ..errors import ModelError
 from ..passes.exact_scale import exact_scale, thresholds_of
+from ..passes.fold_permute import FoldPermute
+from ..quant.activations import ActivationQuantizer
 from ..quant.grid import Grid
 from ..quant.joins import Add, Concat, Quantize, Relu
 from ..quant.model import QuantizedModel
 from ..quant.stages import Requant, Stage, Weighted
-from ..quant.windows import Average, AvgPool, Flatten, MaxPool, Pad, Upsample
+from ..quant.windows import Average, AvgPool, Flatten, MaxPool, Pad, Shuffle, Unflatten, Upsample
 
-__all__ = ["convert", "trace_codes"]
+__all__ = ["convert", "require_convertible", "trace_codes"]
 
 
 def _names(model: QuantizedModel) -> dict[Stage, str]:
@@ -25,9 +28,9 @@ def _names(model: QuantizedModel) -> dict[Stage, str]:
     for stage in model:
         base = re.sub(r"[^A-Za-z0-9_.]", "_", stage.name) or "layer"
         name, count = base, 2
-        while name in taken or f"{name}.act" in taken:
+        while taken & {name, f"{name}.act", f"{name}.order"}:
             name, count = f"{base}_{count}", count + 1
-        taken |= {name, f"{name}.act"}
+        taken |= {name, f"{name}.act", f"{name}.order"}
         names[stage] = name
     return names
 
@@ -48,7 +51,7 @@ def _orders(model: QuantizedModel) -> dict[str, np.ndarray | None]:
             c, h, w = stage.shape
             order = np.arange(c * h * w).reshape(c, h, w).transpose(1, 2, 0).ravel()
             orders[stage.name] = order if c > 1 and h * w > 1 else None
-        elif isinstance(stage, Weighted):
+        elif isinstance(stage, Weighted | Unflatten):
             orders[stage.name] = None
         elif isinstance(stage, Concat | Add) and any(order is not None for order in found):
             orders[stage.name] = _joined(stage, model, found)
@@ -141,6 +144,17 @@ class _Builder:
         self.nodes.append(ir.Add(name, sources, stage.mults(*grids)))
         self.requantize(f"{name}.act", name, stage.requant(*grids))
 
+    def unflatten(self, stage: Unflatten, name: str, sources: tuple[str, ...], grid: Grid) -> None:
+        c, h, w = stage.shape
+        here = self.orders[stage.sources[0]]                      # which of torch's features stands where
+        wanted = np.arange(c * h * w).reshape(c, h, w).transpose(1, 2, 0).ravel()
+        self.nodes += [ir.Permute(f"{name}.order", sources, order=wanted if here is None else np.argsort(here)[wanted]),
+                       ir.Unflatten(name, (f"{name}.order",), shape=(h, w, c))]
+
+    def shuffle(self, stage: Shuffle, name: str, sources: tuple[str, ...], grid: Grid) -> None:
+        here, order = self.orders[stage.sources[0]], np.array(stage.order)
+        self.nodes.append(ir.Permute(name, sources, order=order if here is None else np.argsort(here)[order[here]]))
+
     def relu(self, stage: Relu, name: str, sources: tuple[str, ...], grid: Grid) -> None:
         self.nodes.append(ir.Requantize(name, sources, lo=0, hi=stage.grid(grid).hi, frac_bits=grid.frac_bits))
 
@@ -152,6 +166,7 @@ _RULES: dict[type[Stage], Callable[..., None]] = {
     MaxPool: lambda to, stage, name, sources, grid: to.nodes.append(ir.MaxPool2d(name, sources, stage.kernel, stage.stride, stage.pads)),
     Pad: lambda to, stage, name, sources, grid: to.nodes.append(ir.Pad(name, sources, stage.pads)),
     Upsample: lambda to, stage, name, sources, grid: to.nodes.append(ir.Upsample(name, sources, stage.factor)),
+    Unflatten: _Builder.unflatten, Shuffle: _Builder.shuffle,
     Flatten: lambda to, stage, name, sources, grid: to.nodes.append(ir.Flatten(name, sources)),
 }
 
@@ -173,7 +188,8 @@ def convert(model: QuantizedModel, name: str = "network", classes: Sequence[str]
     Raises
     ------
     ModelError
-        Not a prepared or not a calibrated model; NaN or infinite weights; class names that do not match.
+        Not a prepared or not a calibrated model; NaN or infinite weights; class names that do not match; channels in an order that no weights
+        can take up, see `FoldPermute`.
     """
     if not isinstance(model, QuantizedModel):
         raise ModelError(f"convert takes what hwq.quant.prepare returns, not a {type(model).__name__}")
@@ -186,7 +202,19 @@ def convert(model: QuantizedModel, name: str = "network", classes: Sequence[str]
                          "channel, the hardware pixel by pixel. End in a Linear layer or a global average, or leave the Flatten out")
     builder.nodes.append(ir.Output("output", (builder.nodes[-1].name,)))
     preprocess = ir.Preprocess(model.input_spec.bits) if len(model.input_shape) == 3 else None
-    return ir.Graph(tuple(builder.nodes), preprocess, tuple(classes), name)
+    graph = ir.Graph(tuple(builder.nodes), preprocess, tuple(classes), name)
+    FoldPermute().apply(graph)
+    return graph
+
+
+def require_convertible(model: QuantizedModel) -> None:
+    """Raise now, before it is calibrated and trained, what `convert` would refuse afterwards."""
+    twin = copy.deepcopy(model)
+    for module in twin.modules():
+        if isinstance(module, ActivationQuantizer) and not bool(module.calibrated):
+            module.frac_bits.fill_(4)                             # any scale will do
+            module.calibrated.fill_(True)
+    convert(twin.eval())
 
 
 def _channels_last(codes: torch.Tensor) -> np.ndarray:

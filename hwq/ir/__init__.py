@@ -18,8 +18,10 @@ from .nodes import (
     Node,
     Output,
     Pad,
+    Permute,
     Requantize,
     TopK,
+    Unflatten,
     Upsample,
 )
 from .storage import content_hash, dumps, load, loads, save
@@ -27,6 +29,6 @@ from .text import to_text
 
 __all__ = [
     "Graph", "Preprocess", "infer", "channel_ranges", "window_size", "NODE_TYPES", "Node", "Edge", "Input", "Conv2d",
-    "Linear", "Add", "Concat", "MaxPool2d", "AvgPool2d", "GlobalAvgPool2d", "Pad", "Upsample", "Flatten", "Requantize",
-    "ArgMax", "TopK", "Output", "save", "load", "dumps", "loads", "content_hash", "to_text",
+    "Linear", "Add", "Concat", "MaxPool2d", "AvgPool2d", "GlobalAvgPool2d", "Pad", "Upsample", "Flatten", "Unflatten",
+    "Permute", "Requantize", "ArgMax", "TopK", "Output", "save", "load", "dumps", "loads", "content_hash", "to_text",
 ]

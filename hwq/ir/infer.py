@@ -157,6 +157,18 @@ def _flatten(node: n.Flatten, x: Edge) -> Edge:
     return Edge((prod(x.shape),), x.lo, x.hi, x.frac_bits)
 
 
+def _unflatten(node: n.Unflatten, x: Edge) -> Edge:
+    _need(len(x.shape) == 1, node, f"input must be flat, not {x.shape}")
+    _need(len(node.shape) == 3 and min(node.shape) >= 1 and prod(node.shape) == x.shape[0], node,
+          f"shape must be (height, width, channels) of {x.shape[0]} values, not {node.shape}")
+    return Edge(node.shape, x.lo, x.hi, x.frac_bits)
+
+
+def _permute(node: n.Permute, x: Edge) -> Edge:
+    _need(node.order.ndim == 1 and np.array_equal(np.sort(node.order), np.arange(x.shape[-1])), node, f"order must have each of 0 to {x.shape[-1] - 1} once")
+    return x
+
+
 def _requantize(node: n.Requantize, x: Edge) -> Edge:
     _need(node.lo <= node.hi, node, f"range {node.lo}..{node.hi} is empty")
     for name in ("mult", "offset", "offset_neg", "thresholds"):
@@ -191,7 +203,7 @@ def _top_k(node: n.TopK, x: Edge) -> Edge:
 _RULES: dict[type[Node], Callable[..., Edge]] = {
     n.Input: _input, n.Conv2d: _conv, n.Linear: _linear, n.Add: _add, n.Concat: _concat, n.MaxPool2d: _max_pool,
     n.AvgPool2d: _avg_pool, n.GlobalAvgPool2d: _global_avg_pool, n.Pad: _pad, n.Upsample: _upsample,
-    n.Flatten: _flatten, n.Requantize: _requantize, n.ArgMax: _argmax, n.TopK: _top_k, n.Output: lambda node, x: x,
+    n.Flatten: _flatten, n.Unflatten: _unflatten, n.Permute: _permute, n.Requantize: _requantize, n.ArgMax: _argmax, n.TopK: _top_k, n.Output: lambda node, x: x,
 }
 
 

@@ -13,7 +13,8 @@ from ..formats import Format
 from .checks import checked
 
 __all__ = ["Node", "Input", "Conv2d", "Linear", "Add", "Concat", "MaxPool2d", "AvgPool2d", "GlobalAvgPool2d", "Pad",
-           "Upsample", "Flatten", "Requantize", "ArgMax", "TopK", "Output", "NODE_TYPES", "Edge"]
+           "Upsample", "Flatten", "Unflatten", "Permute", "Requantize", "ArgMax", "TopK", "Output", "NODE_TYPES",
+           "Edge"]
 
 Pads = tuple[int, int, int, int]
 
@@ -184,6 +185,20 @@ class Flatten(Node):
 
 
 @dataclass(frozen=True, eq=False)
+class Unflatten(Node):
+    """One axis to ``shape``, (height, width, channels), channels last: `Flatten` undone."""
+
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Permute(Node):
+    """Channels (of a flat tensor its features) in another order: ``out[..., i] = in[..., order[i]]``. No hardware: see `hwq.passes.FoldPermute`."""
+
+    order: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+@dataclass(frozen=True, eq=False)
 class Requantize(Node):
     """Accumulator to code, per tensor (arrays of one element) or per channel, in one of two forms.
 
@@ -236,5 +251,5 @@ class Output(Node):
 
 
 NODE_TYPES: dict[str, type[Node]] = {t.__name__: t for t in (
-    Input, Conv2d, Linear, Add, Concat, MaxPool2d, AvgPool2d, GlobalAvgPool2d, Pad, Upsample, Flatten, Requantize,
-    ArgMax, TopK, Output)}
+    Input, Conv2d, Linear, Add, Concat, MaxPool2d, AvgPool2d, GlobalAvgPool2d, Pad, Upsample, Flatten, Unflatten,
+    Permute, Requantize, ArgMax, TopK, Output)}

@@ -6,14 +6,15 @@ from .base import Pass
 from .drop_dead import DropDead
 from .ensure_requantize import EnsureRequantize
 from .exact_scale import ExactScale, ScaleForm, exact_scale, exact_scales, fits, threshold_table, thresholds_of
+from .fold_permute import FoldPermute
 from .fuse_requantize import FuseRequantize
 
-__all__ = ["Pass", "AbsorbPad", "DropDead", "FuseRequantize", "EnsureRequantize", "HARDWARE_PASSES", "apply_passes", "ExactScale",
+__all__ = ["Pass", "AbsorbPad", "DropDead", "FoldPermute", "FuseRequantize", "EnsureRequantize", "HARDWARE_PASSES", "apply_passes", "ExactScale",
            "ScaleForm", "exact_scale", "exact_scales", "thresholds_of", "threshold_table", "fits"]
 
-# The order matters: dead nodes first, so that a layer sees its true reader; then borders, which change no reader; then the missing requantizations, which
+# The order matters: dead nodes first, so that a layer sees its true reader; then channels' orders go into weights; then borders, which change no reader; then the missing requantizations, which
 # take their layer's bias themselves; then the biases of all others move, so that no layer has a bias in hardware.
-HARDWARE_PASSES: tuple[Pass, ...] = (DropDead(), AbsorbPad(), EnsureRequantize(), FuseRequantize())
+HARDWARE_PASSES: tuple[Pass, ...] = (DropDead(), FoldPermute(), AbsorbPad(), EnsureRequantize(), FuseRequantize())
 
 
 def apply_passes(graph: Graph, passes: tuple[Pass, ...] = HARDWARE_PASSES) -> Graph:

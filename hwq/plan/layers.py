@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from math import gcd, prod
 
 import numpy as np
 
 from hwq.rtl.accelerator import CORE_NAMES
 from hwq.rtl.border import Border
-from hwq.rtl.common import Technology
+from hwq.rtl.common import Technology, shape_of
 from hwq.rtl.joins import AddStage, ConcatStage, Joining, JoinStage
 from hwq.rtl.matvec import MatVec
 from hwq.rtl.pooling import GlobalPoolStage, PoolStage
 from hwq.rtl.ranking import RankStage
-from hwq.rtl.reshape import PadStage, UpsampleStage
+from hwq.rtl.reshape import GearedStage, PadStage, UpsampleStage
 from hwq.rtl.stage import ConvStage, Folding, Requant, RequantStage
 
 from ..arith import width_of
@@ -25,7 +25,7 @@ from ..ir.nodes import Edge, Node
 
 __all__ = ["Layer", "split"]
 
-Stage = ConvStage | PoolStage | GlobalPoolStage | RequantStage | PadStage | UpsampleStage | RankStage | JoinStage
+Stage = ConvStage | PoolStage | GlobalPoolStage | RequantStage | PadStage | UpsampleStage | RankStage | JoinStage | GearedStage
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +143,11 @@ class Layer:
     def stage(self, fold: Folding | Joining, in_lanes: Sequence[int], technology: Technology) -> Stage:
         """Return the layer's block tree; cheap: nothing is elaborated."""
         try:
-            return self._join(fold, in_lanes, technology) if isinstance(fold, Joining) else self._stage(fold, in_lanes[0], technology)
+            if isinstance(fold, Joining):
+                return self._join(fold, in_lanes, technology)
+            lanes = in_lanes[0] if self.folds else gcd(in_lanes[0], self.x.shape[-1])     # behind an Unflatten they may not divide the channels
+            stage = self._stage(fold, lanes, technology)
+            return stage if lanes == in_lanes[0] else GearedStage(shape_of(self.x.lo, self.x.hi), in_lanes[0], lanes, stage)
         except ModelError as error:
             raise ModelError(f"Layer '{self.name}': {error}") from None
 
@@ -224,7 +228,7 @@ def split(graph: Graph) -> list[Layer]:
     for node in graph:
         if isinstance(node, n.Input | n.Output) or node.name in done:
             continue
-        if isinstance(node, n.Flatten):                  # raster order, channels last: nothing to do
+        if isinstance(node, n.Flatten | n.Unflatten):    # raster order, channels last: nothing to do
             makers[node.name] = makers[node.inputs[0]]
             continue
         group = [node]

@@ -12,11 +12,12 @@ from torch import fx, nn
 
 from ..errors import ModelError
 from .lines import wide
+from .shuffles import group_shuffle
 
 __all__ = ["Found", "SUPPORTED", "layer", "function", "refuse"]
 
 SUPPORTED = ("Conv1d/2d, Linear, BatchNorm1d/2d behind them, ReLU, ReLU6, Hardtanh, MaxPool1d/2d, AvgPool1d/2d, AdaptiveAvgPool1d/2d(1) or mean over the image, "
-             "additions, concatenations along the channels, ZeroPad1d/2d, Upsample (nearest), Flatten, Dropout, Identity, and the "
+             "additions, concatenations along the channels, ZeroPad1d/2d, Upsample (nearest), Flatten, Unflatten, ChannelShuffle, Dropout, Identity, and the "
              "functions relu, relu6, hardtanh, clamp, max_pool1d/2d, avg_pool1d/2d, adaptive_avg_pool1d/2d, add, cat, pad, interpolate, flatten, view, reshape, squeeze, dropout")
 
 Shape = tuple[int, ...]
@@ -30,12 +31,14 @@ class Found:
     Attributes
     ----------
     kind : str
-        ``conv``, ``linear``, ``bn``, ``clip``, ``maxpool``, ``avgpool``, ``gap``, ``gap+flatten``, ``flatten``, ``pad``,
-        ``upsample``, ``add``, ``concat``; empty where nothing is to do at run time.
+        ``conv``, ``linear``, ``bn``, ``clip``, ``maxpool``, ``avgpool``, ``gap``, ``gap+flatten``, ``flatten``, ``unflatten``,
+        ``shuffle``, ``pad``, ``upsample``, ``add``, ``concat``; empty where nothing is to do at run time.
     kernel, stride : (int, int)
         Of a pooling; of an upsampling, its factors.
     pads : (top, left, bottom, right)
         Of a pooling or padding; what ``ceil_mode`` adds is among them.
+    order : tuple of int
+        Of a shuffle of channels: ``out[i] = in[order[i]]``.
     clip : (float, float)
         Of a ReLU or another clamp, its ends: least and largest value.
     """
@@ -45,6 +48,7 @@ class Found:
     stride: tuple[int, int] = (0, 0)
     pads: Pads = (0, 0, 0, 0)
     clip: tuple[float, float] = (-inf, inf)
+    order: tuple[int, ...] = ()
 
 
 def refuse(name: str, attribute: str, value: Any, accepted: str) -> None:
@@ -162,6 +166,10 @@ def layer(name: str, module: nn.Module, shape: Shape, out: Shape) -> Found:
         if module.start_dim != 1 or len(out) != 1:
             refuse(name, "start_dim, end_dim", (module.start_dim, module.end_dim), "1, -1")
         return Found("flatten")
+    if kind is nn.Unflatten:
+        return _unflatten(name, shape, out)
+    if isinstance(module, nn.ChannelShuffle) and kind is nn.ChannelShuffle:
+        return Found("shuffle", order=group_shuffle(shape[0], module.groups))
     if isinstance(module, nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Identity):
         return Found("")
     raise ModelError(f"Node '{name}': layer {kind.__name__} is not supported; supported: {SUPPORTED}")
@@ -184,11 +192,19 @@ def _mean(name: str, node: fx.Node, shape: Shape) -> Found:
     return Found("gap" if given.get("keepdim") else "gap+flatten")
 
 
+def _unflatten(name: str, shape: Shape, out: Shape) -> Found:
+    if len(shape) != 1 or len(out) not in (2, 3):
+        refuse(name, "shape behind it", out, "(channels, height, width) or (channels, length) of a flat tensor")
+    return Found("unflatten")
+
+
 def _flatten(name: str, node: fx.Node, shape: Shape, out: Shape) -> Found:
     if node.target in (torch.flatten, "flatten"):
         given = _given(node, "start_dim", "end_dim")
         if given.get("start_dim", 0) != 1 or given.get("end_dim", -1) not in (-1, len(shape)):
             refuse(name, "start_dim, end_dim", (given.get("start_dim", 0), given.get("end_dim", -1)), "1, -1")
+    if len(shape) == 1 and len(out) > 1:
+        return _unflatten(name, shape, out)
     size = 1
     for axis in shape:
         size *= axis
@@ -256,6 +272,8 @@ _FUNCTIONS: list[tuple[tuple[Any, ...], Callable[[str, fx.Node, Shape, Shape], F
     ((F.adaptive_avg_pool2d, F.adaptive_avg_pool1d, torch.adaptive_avg_pool1d), lambda name, node, shape, out: _adaptive(name, _given(node, "output_size").get("output_size"))),
     ((torch.mean, "mean"), lambda name, node, shape, out: _mean(name, node, shape)),
     ((torch.flatten, "flatten", "view", "reshape", torch.reshape), _flatten),
+    (("unflatten", torch.unflatten), lambda name, node, shape, out: _unflatten(name, shape, out)),
+    ((torch.channel_shuffle,), lambda name, node, shape, out: Found("shuffle", order=group_shuffle(shape[0], _given(node, "groups")["groups"]))),
     ((torch.squeeze, "squeeze", torch.unsqueeze, "unsqueeze"), _squeeze),
     ((F.dropout, F.dropout1d, F.dropout2d, "contiguous"), lambda name, node, shape, out: Found("")),
     ((F.pad,), lambda name, node, shape, out: _pad(name, **_given(node, "pad", "mode", "value"))),

@@ -19,7 +19,7 @@ from .patterns import assign
 from .stages import Stage, Weighted, batchnorm_line
 from .tracing import Op, trace
 from .weights import WeightQuantizer, check_finite, weight_quantizer
-from .windows import AvgPool, Flatten, GlobalAvgPool, MaxPool, Pad, Upsample
+from .windows import AvgPool, Flatten, GlobalAvgPool, MaxPool, Pad, Shuffle, Unflatten, Upsample
 
 __all__ = ["prepare"]
 
@@ -135,6 +135,10 @@ def _plain(draft: Draft, sources: tuple[str, ...], quantizer: ActivationQuantize
         return Upsample(name, sources, found.kernel)
     if draft.kind == "flatten":
         return Flatten(name, sources, (op.shape_in[0], op.shape_in[1], op.shape_in[2]))
+    if draft.kind == "unflatten":
+        return Unflatten(name, sources, (op.shape_out[0], op.shape_out[1], op.shape_out[2]))
+    if draft.kind == "shuffle":
+        return Shuffle(name, sources, found.order)
     if draft.kind == "add":
         kept = None if draft.batchnorm is None else _kept(draft.batchnorm)
         return Add(name, sources, quantizer, kept, mult_bits)

@@ -58,7 +58,7 @@ def _prepared(network: nn.Module, shape: tuple[int, ...], recipe: Recipe) -> Qua
 
 
 def train_run(factory: str, data: Dataset, config: str, folder: Path, *, seed: int = 0, device: str = "cpu",
-              resume: bool = False, weights: Path | None = None,
+              resume: bool = False, weights: Path | None = None, check: Callable[[QuantizedModel], None] = lambda model: None,
               report: Callable[[str, dict[str, Any]], None] = lambda phase, row: None,
               progress: Callable[[str, int, int], None] = lambda phase, done, total: None) -> dict[str, Any]:
     """Train by a recipe into a folder: ``run.json``, ``model.pt``, ``log.json``, and a checkpoint for every phase.
@@ -77,6 +77,8 @@ def train_run(factory: str, data: Dataset, config: str, folder: Path, *, seed: i
         Made if need be; must hold no run unless ``resume``.
     weights : path, optional
         Trained float weights: the float phase is left out.
+    check : function of QuantizedModel
+        Given the prepared network before anything is trained; raises what would be refused afterwards.
     report : (phase, row) -> None
         Called after every epoch.
     progress : (phase, done, total) -> None
@@ -100,7 +102,9 @@ def train_run(factory: str, data: Dataset, config: str, folder: Path, *, seed: i
     spec = InputSpec(recipe.input_bits)
     inputs, labels = spec.samples(data), torch.from_numpy(np.asarray(data.labels, np.int64))
     shape = tuple(inputs.shape[1:])
-    _check_outputs(_prepared(network, shape, recipe), labels)     # refuses now what it would refuse after hours
+    prepared = _prepared(network, shape, recipe)                  # refuses now what it would refuse after hours
+    _check_outputs(prepared, labels)
+    check(prepared)
     samples = Samples.split(inputs, labels, recipe.validation, seed)
     if weights is not None:
         load_weights(network, weights)

@@ -14,6 +14,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from ..errors import ModelError
 from .lines import wide, widened
 from .operators import Found, function, layer, refuse
+from .shuffles import shuffle_of
 
 __all__ = ["Op", "trace"]
 
@@ -142,6 +143,7 @@ class _Reader:
         self.place: dict[fx.Node, int] = {}                       # where a node's value is made
         self.names = set(self.modules)                            # that no function may take
         self.seen: set[str] = set()
+        self.shuffles: dict[fx.Node, tuple[int, ...] | None] = {}     # last node of a shuffle: its order; nodes inside of one: None
         needed = self._needed(graph)
         for node in graph.graph.nodes:
             if node.op == "placeholder":
@@ -180,6 +182,11 @@ class _Reader:
             raise ModelError(f"Node '{node.name}': the parameter '{node.target}' is used outside of a layer; use nn modules")
         if full is None:
             return                                                # sizes that feed view and reshape
+        if node not in self.shuffles and (shuffle := shuffle_of(node, lambda each: (_shape(each) or ())[1:])) is not None:
+            self.shuffles |= {shuffle[1]: shuffle[2], **dict.fromkeys(shuffle[0])}
+        if node in self.shuffles and self.shuffles[node] is None:
+            self.place[node] = self.place[next(source for source in _operands(node) if source in self.place)]
+            return
         sources = [source for source in _operands(node) if source in self.place]
         shapes = [(_shape(source) or ())[1:] for source in sources]
         shape, out = shapes[0] if shapes else (), full[1:]
@@ -195,7 +202,9 @@ class _Reader:
             self.seen.add(name)
         else:
             name = self._name(_base(node))
-            found = function(name, node, shape, out)
+            moved = self.shuffles.get(node)
+            shape = shape if moved is None else out               # of what it begins with, which its end has too
+            found = function(name, node, shape, out) if moved is None else Found("shuffle", order=moved)
         if not full or full[0] != self.batch:
             raise ModelError(f"Node '{name}' changes the batch axis: {_shape(sources[0])} to {full}")
         if found.kind == "add" and shapes != [out, out]:

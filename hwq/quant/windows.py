@@ -9,7 +9,7 @@ from .activations import ActivationQuantizer
 from .grid import Grid, require_exact
 from .stages import Codes, Stage, Step
 
-__all__ = ["MaxPool", "Average", "AvgPool", "GlobalAvgPool", "Pad", "Upsample", "Flatten"]
+__all__ = ["MaxPool", "Average", "AvgPool", "GlobalAvgPool", "Pad", "Upsample", "Flatten", "Unflatten", "Shuffle"]
 
 Pair = tuple[int, int]
 Pads = tuple[int, int, int, int]
@@ -83,6 +83,37 @@ class Flatten(Move):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Flatten."""
         return x.flatten(1)
+
+
+class Unflatten(Move):
+    """(n, features) to (n, c, h, w), in torch's order; ``shape`` is (c, h, w). On integers it first yields the features pixel by pixel."""
+
+    def __init__(self, name: str, sources: tuple[str, ...], shape: tuple[int, int, int]) -> None:
+        super().__init__(name, sources)
+        self.shape = shape
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Unflatten."""
+        return x.reshape(-1, *self.shape)
+
+    def steps(self, *inputs: Codes) -> Iterator[Step]:
+        """See `Stage.steps`."""
+        (codes, grid), = inputs
+        image = self(codes)
+        yield ".order", image.permute(0, 2, 3, 1).flatten(1), grid
+        yield "", image, grid
+
+
+class Shuffle(Move):
+    """Channels, or features, in another order: ``out[i] = in[order[i]]``."""
+
+    def __init__(self, name: str, sources: tuple[str, ...], order: tuple[int, ...]) -> None:
+        super().__init__(name, sources)
+        self.order = list(order)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Shuffle."""
+        return x[:, self.order]
 
 
 class Average(Stage):

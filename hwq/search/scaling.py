@@ -10,7 +10,8 @@ from typing import Any
 from ..errors import FormatError, ModelError
 from ..files import write_atomic
 from ..formats import MAX_PO2_WIDTH, Spec, parse_spec
-from ..quant import QuantizedModel, Recipe
+from ..frontend import require_convertible
+from ..quant import QuantizedModel, Recipe, prepare
 from ..quant.config import recipe_text
 from ..quant.factory import make_network
 from ..quant.patterns import assign
@@ -269,9 +270,16 @@ def outcome(store: Store, root: str, fair: dict[str, Any], final: dict[str, Any]
 
 
 def layer_specs(setting: Setting, recipe: Recipe) -> dict[str, Spec]:
-    """Return the recipe's format of every layer with weights, in order."""
-    ops = trace(make_network(setting.factory), parts_of(setting).inputs[:2])
-    return specs_of(recipe, [op.name for op in ops if op.kind in ("conv", "linear")])
+    """Return the recipe's format of every layer with weights, in order.
+
+    Raises
+    ------
+    ModelError
+        What prepares or converts the network would refuse it.
+    """
+    network, inputs = make_network(setting.factory), parts_of(setting).inputs[:2]
+    require_convertible(prepare(network, inputs, recipe.weights, activations=recipe.activations, batchnorm=recipe.batchnorm))
+    return specs_of(recipe, [op.name for op in trace(network, inputs) if op.kind in ("conv", "linear")])
 
 
 def _parameters(store: Store, key: str) -> int:

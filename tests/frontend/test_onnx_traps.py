@@ -273,6 +273,38 @@ def n(**kw):
     return lambda net: net.quant(**kw)
 
 
+def integer_input(zero, shape=(1, 4, 7, 6), scale=0.05, turn=False):
+    """Codes come in; the quantizer was left to the caller."""
+    net = Net(shape=shape, opset=21).add("DequantizeLinear", np.float32(scale), zero)
+    net = net.add("Transpose", perm=[0, 3, 1, 2]) if turn else net
+    return net.conv().qdq(0.11, np.int8(-5))
+
+
+def cast_input():
+    """Pixels come in, and are normalized in the graph."""
+    net = Net().add("Cast", to=TensorProto.FLOAT).add("Sub", np.float32(127.5)).add("Div", np.float32(127.5)).qdq(0.01, np.int8(0))
+    return net.conv().qdq(0.11, np.int8(-5)).bytes(input_kind=TensorProto.UINT8)
+
+
+def batch(count, *target):
+    """A batch that the file fixes, flattened, and a dense layer."""
+    net = Net(shape=(count, 4, 7, 6)).qdq().add("Reshape", np.array(target, np.int64))
+    return end(net.add("MatMul", net.weights(168, 3, axis=1)), 1.0)
+
+
+def batch_of_shape():
+    """The same as torch writes it: by what Shape says of the batch."""
+    net = Net(shape=(4, 4, 7, 6)).qdq()
+    first = net.node("Gather", [net.node("Shape", [net.last]), net.const(np.array([0], np.int64))])
+    net.last = net.node("Reshape", [net.last, net.node("Concat", [first, net.const(np.array([-1], np.int64))], axis=0)])
+    return end(net.add("MatMul", net.weights(168, 3, axis=1)), 1.0)
+
+
+def batch_of_3():
+    net = Net(shape=(3, 20)).quant()
+    return net.add("MatMul", net.qweights(20, 6)).bn(6).add("Relu").quant(0.5, signed=0).bytes()
+
+
 TRAPS = {
     # QuantizeLinear and DequantizeLinear
     "conv": (end(start().conv()), EXACT),
@@ -353,7 +385,14 @@ TRAPS = {
     "input_normalized": (end(normalized().conv(channels=3)), EXACT),
     "input_normalized_channels_last": (end(normalized((1, 6, 5, 3)).add("Transpose", perm=[0, 3, 1, 2]).conv(channels=3)), EXACT),
     "input_normalized_and_flattened": (end((lambda t: t.add("MatMul", t.weights(90, 6, axis=1)))(normalized(flatten=True))), EXACT),
-    "uint8_input": (start().bytes(input_kind=TensorProto.UINT8), "must be of float32, not of the type UINT8"),
+    "uint8_input": (integer_input(np.uint8(131)).bytes(input_kind=TensorProto.UINT8), EXACT),
+    "uint8_input_channels_last": (integer_input(np.uint8(0), (1, 7, 6, 4), turn=True).bytes(input_kind=TensorProto.UINT8), EXACT),
+    "int8_input": (integer_input(np.int8(-7)).bytes(input_kind=TensorProto.INT8), EXACT),
+    "int16_input": (integer_input(np.int16(300), scale=0.0002).bytes(input_kind=TensorProto.INT16), EXACT),
+    "uint8_input_batch_of_4": (integer_input(np.uint8(131), (4, 4, 7, 6)).bytes(input_kind=TensorProto.UINT8), EXACT),
+    "uint8_input_cast": (cast_input(), EXACT),
+    "uint8_input_quantized": (start().bytes(input_kind=TensorProto.UINT8), "QuantizeLinear 'n1': of integers, such as those"),
+    "int32_input": (start().bytes(input_kind=TensorProto.INT32), "must be of float32, or of 8 or 16 bits.*not of the type INT32"),
     "reshape_allowzero": (end(start(opset=14).add("Reshape", np.array([1, -1], np.int64), allowzero=1)), EXACT),
     "reshape_allowzero_of_a_zero": (end(start(opset=14).add("Reshape", np.array([0, -1], np.int64), allowzero=1)), "none of it 0 where allowzero = 1"),
     "sigmoid_last": (end(start().add("Sigmoid")), EXACT),
@@ -384,7 +423,14 @@ TRAPS = {
     "scale_nan": (end(Net().qdq(float("nan"))), "NaN"),
     "output_scales": (final_scales(), "--output-bits"),
     "batch_open": ((lambda t: end(t.conv()) and t.bytes(shape=("n", 4, 7, 6)))(start()), EXACT),
-    "batch_of_4": ((lambda t: end(t.conv()) and t.bytes(shape=(4, 4, 7, 6)))(start()), "a batch of 1"),
+    "batch_of_4": ((lambda t: end(t.conv()) and t.bytes(shape=(4, 4, 7, 6)))(start()), EXACT),
+    "batch_of_4_flattened": (batch(4, 4, -1), EXACT), "batch_of_4_flattened_by_0": (batch(4, 0, 168), EXACT), "batch_of_4_open": (batch(4, -1, 168), EXACT),
+    "batch_of_4_becomes_1": (batch(4, 1, -1), r"shape \[1, -1\] changes the batch of 4"), "batch_of_4_split": (batch(4, 8, 84), r"changes the batch of 4"),
+    "batch_of_4_split_open": (batch(4, -1, 84), "changes the batch or"), "batch_of_4_as_shape_says": (batch_of_shape(), EXACT),
+    "batch_of_4_unsqueezed": (end(Net(shape=(4, 4, 7, 6)).qdq().add("Unsqueeze", np.array([0], np.int64))), "another axis before the batch of 4"),
+    "batch_of_4_resized": (end(Net(shape=(4, 4, 7, 6)).qdq().add("Resize", "", "", np.array([4, 4, 14, 12], np.int64))), EXACT),
+    "batch_of_4_resized_to_1": (end(Net(shape=(4, 4, 7, 6)).qdq().add("Resize", "", "", np.array([1, 4, 14, 12], np.int64))), "change the batch of 4"),
+    "batch_of_3_qonnx": (batch_of_3(), EXACT),
     "shape_open": ((lambda t: end(t.conv()) and t.bytes(shape=(1, 4, "h", "w")))(start()), "all of them known"),
     "external_data": ((lambda t: end(t.conv()) and t.bytes(external=True))(start()), "another file"),
     "terabyte": (claims_a_terabyte(), "the limit is|holds less"),

@@ -233,10 +233,40 @@ def per_pixel():
     return Net((1, 7, 5)).dense(6, RELU, shape=(1, 7, 6), keep=True).mean().dense(3).file()
 
 
-def channel_shuffle():
-    net = Net((1, 4, 4, 6)).reshape(1, 4, 4, 2, 3)
+def channel_shuffle(depthwise=False):
+    """Channels change places, of the input or behind a convolution, in front of another or of a depthwise one."""
+    net = Net((1, 4, 4, 6))
+    if depthwise:
+        net.conv(6)
+    net.reshape(1, 4, 4, 2, 3)
     net.layer("TRANSPOSE", (net.const(np.array([0, 1, 2, 4, 3], np.int32)),), (1, 4, 4, 3, 2))
-    return net.reshape(1, 4, 4, 6).conv(4).mean().file()
+    net.reshape(1, 4, 4, 6)
+    if depthwise:
+        net.depthwise()
+    return net.conv(4).mean().file()
+
+
+def decoder(first=False, shape=(4, 5, 3)):
+    """An image that a dense layer makes; perhaps channels first, as converters from torch write it."""
+    height, width, channels = shape
+    net = Net((1, 9)).dense(60, RELU)
+    if first:
+        net.reshape(1, channels, height, width)
+        net.layer("TRANSPOSE", (net.const(np.array([0, 2, 3, 1], np.int32)),), (1, *shape))
+    else:
+        net.reshape(1, *shape)
+    return net.conv(4).conv(2).file()
+
+
+def other_pixels():
+    """An image of the same stream, with other pixels and channels."""
+    return Net((1, 4, 6, 4)).conv(3).reshape(1, 3, 4, 6).conv(4).mean().file()
+
+
+def turned_pixels():
+    net = Net((1, 4, 5, 3)).conv(3)
+    net.layer("TRANSPOSE", (net.const(np.array([0, 2, 1, 3], np.int32)),), (1, 5, 4, 3))
+    return net.conv(4).mean().file()
 
 
 def channels_first(shape=(1, 3, 6, 5)):
@@ -255,7 +285,9 @@ NETWORKS = {
     "keywords_1d_reshape": (keywords_1d("RESHAPE", "RESHAPE"), EXACT), "column_1d": (column_1d(), EXACT), "unet": (unet(), EXACT),
     "unet_half_pixel": (unet(True), EXACT), "squeezenet": (squeezenet(), EXACT), "densenet": (densenet(), EXACT),
     "autoencoder": (autoencoder(), EXACT), "dilated": (dilated(), EXACT), "global_max": (global_max(), EXACT), "per_pixel": (per_pixel(), EXACT),
-    "channels_first": (channels_first(), EXACT), "channels_first_in_a_row": (channels_first((1, 90)), EXACT), "channel_shuffle": (channel_shuffle(), "RESHAPE .* is not supported"),
+    "channels_first": (channels_first(), EXACT), "channels_first_in_a_row": (channels_first((1, 90)), EXACT), "channel_shuffle": (channel_shuffle(), EXACT),
+    "channel_shuffle_depthwise": (channel_shuffle(True), EXACT), "decoder": (decoder(), EXACT), "decoder_channels_first": (decoder(True), EXACT),
+    "other_pixels": (other_pixels(), EXACT), "turned_pixels": (turned_pixels(), "puts channels into another order"),
 }
 
 

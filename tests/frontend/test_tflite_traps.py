@@ -147,6 +147,14 @@ def two_inputs():
     return w.write([x, w.tensor((1, 4))], [y])
 
 
+def batch_of_4():
+    w = Writer()
+    x, y, z = w.tensor((4, 6, 4, 3)), w.tensor((4, 3, 2, 3)), w.tensor((4, 3))
+    w.op("MAX_POOL_2D", (x,), (y,), "Pool2DOptions", Padding=1, StrideH=2, StrideW=2, FilterHeight=2, FilterWidth=2)
+    w.op("MEAN", (y, w.const(np.array([1, 2], np.int32))), (z,), "ReducerOptions", KeepDims=False)
+    return w.write([x], [z])
+
+
 TRAPS = {
     # convolutions
     "plain": (net(), EXACT),
@@ -255,7 +263,11 @@ TRAPS = {
     "custom": (unary("CUSTOM"), "custom operator 'mine'"),
     "transpose_conv": (unary("TRANSPOSE_CONV", "TransposeConvOptions"), "TRANSPOSE_CONV"),
     "dynamic_shape": (unary("RELU", shape=(0, 6, 6, 4)), "all of them known"),
-    "batch_of_4": (unary("RELU", shape=(4, 6, 6, 4)), "a batch of 1"),
+    "batch_of_4": (unary("RELU", shape=(4, 6, 6, 4)), EXACT),
+    "batch_of_4_flattened": (unary("RESHAPE", "ReshapeOptions", shape=(4, 3, 2, 5), out=(4, 30), constants=[np.array([4, 30], np.int32)]), EXACT),
+    "batch_of_4_pooled": (batch_of_4(), EXACT),
+    "batch_of_4_becomes_pixels": (unary("RESHAPE", "ReshapeOptions", shape=(4, 6, 6, 4), out=(2, 12, 6, 4), constants=[np.array([2, 12, 6, 4], np.int32)]),
+                                  "a batch of 4; accepted: a batch of 1, or one"),
     "huge_tensor": (unary("RELU", shape=(1, 1 << 20, 1 << 20, 4)), "the limit is"),
     "wrong_output_shape": (unary("RELU", out=(1, 6, 6, 5)), "the file says"),
     "variable": (variable(), "is a variable"),

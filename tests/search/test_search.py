@@ -55,6 +55,11 @@ def branched():
     return Net()
 
 
+def shuffled():
+    from torch import nn
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 1, groups=2), nn.ChannelShuffle(2), nn.Conv2d(4, 4, 1, groups=2), nn.Flatten(), nn.Linear(144, 3))
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "toy.npz"
@@ -95,6 +100,13 @@ def test_a_search_ends_in_a_network_that_lowers(whole, data):
     images = parts.data.images[parts.confirm.numpy()]
     right = predict(graph, run_batches(graph, encode_images(graph, images))) == parts.data.labels[parts.confirm.numpy()]
     assert right.mean() == result["accuracy"]["confirm"]           # what was confirmed is what the hardware computes
+
+
+def test_a_network_without_hardware_is_refused_before_it_is_trained(data, tmp_path):
+    asked = setting_of(RECIPE, "tests.search.test_search:shuffled", str(data), search=120, confirm=80, test=str(data.with_name("test.npz")))
+    with pytest.raises(ModelError, match="Permute '2' puts channels into another order"):
+        search(asked, RECIPE, Options(), tmp_path / "s")
+    assert not (tmp_path / "s").exists()
 
 
 def test_the_log_has_every_training(whole):
