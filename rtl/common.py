@@ -1,7 +1,7 @@
 """What the blocks share: streams, parameter checks, cost rows, and the technology argument."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from math import ceil
 from typing import Any
@@ -56,6 +56,10 @@ class Cost:
 
     def __sub__(self, other: "Cost") -> "Cost":
         return Cost(self.lc - other.lc, self.ebr - other.ebr, self.dsp - other.dsp, self.spram - other.spram)
+
+    def rounded(self) -> dict[str, int]:
+        """Return the resources by name, logic cells as a whole number."""
+        return asdict(self) | {"lc": round(self.lc)}
 
 
 @dataclass(frozen=True)

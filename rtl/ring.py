@@ -74,7 +74,8 @@ class Ring(Block):
         check_int("Depth", self.depth, self.min_depth)
         check(self.depth & (self.depth - 1) == 0, f"Depth must be a power of two, not {depth!r}")
         self.capacity = self.capacity_of(self.depth)
-        reads, blocks = prod(count for count, _ in self._loops), rows * cols
+        self._reads = reads = prod(count for count, _ in self._loops)        # of a block
+        self._blocks = blocks = rows * cols
         # Words come in at least as fast as they must if one may take run + 2 cycles.
         fast = bisect_left(range(1, reads + 1), True, key=lambda run: frame * (run + 2) > blocks * (reads + -(-reads // run))) if spram else 0
         self.run, self.flows = max(1, fast) if spram else 0, fast > 0 or not spram
@@ -102,15 +103,13 @@ class Ring(Block):
         """Return the cycles without a read in each of so many equal parts of what is read of a block."""
         if not self.spram:
             return [0] * parts
-        reads = prod(count for count, _ in self._loops)
-        ends = [reads // parts * k // self.run for k in range(parts)] + [-(-reads // self.run)]
+        ends = [self._reads // parts * k // self.run for k in range(parts)] + [-(-self._reads // self.run)]
         return [b - a for a, b in pairwise(ends)]
 
     @property
     def cycles(self) -> int:
         """Cycles a frame."""
-        (rows, _), (cols, _) = self._outer
-        return rows * cols * (prod(count for count, _ in self._loops) + sum(self.turns(1)))
+        return self._blocks * (self._reads + sum(self.turns(1)))
 
     def blocks(self, depth: int) -> int:
         """Return the block RAMs, or large RAMs, that a ring of that depth takes."""
@@ -126,7 +125,7 @@ class Ring(Block):
         (rows, _), (cols, _) = self._outer
         row = [self._moves[0]] * (cols - 1)
         moves = [*row, self._moves[1]] * (rows - 1) + [*row, self._moves[2]]
-        return (Window(moves, span=self.span, room=self._room_of(self.depth), reads=prod(count for count, _ in self._loops),
+        return (Window(moves, span=self.span, room=self._room_of(self.depth), reads=self._reads,
                        words=prod(count for count, _ in self._loops[self._mark:]), run=self.run),)
 
     @property

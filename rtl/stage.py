@@ -72,6 +72,11 @@ class Folding:
     logic_bits: int = 0
     spram: bool = False
 
+    @property
+    def window(self) -> str:
+        """What plans and reports call the window source: ``"memory"``, ``"spram"`` or ``"shift"``."""
+        return "spram" if self.spram else self.source
+
 
 @dataclass(frozen=True, eq=False)
 class Requant:

@@ -117,7 +117,7 @@ def _layer_rows(plan: Plan) -> list[LayerRow]:
         main = layer.main
         if isinstance(stage, ConvStage) and isinstance(fold, Folding) and isinstance(main, Conv2d | Linear) and main.weight_format:
             depth, width = stage.matvec.rom
-            row.update({"pe": fold.pe, "simd": fold.simd, "source": "spram" if fold.spram else fold.source, "format": main.weight_format.text,
+            row.update({"pe": fold.pe, "simd": fold.simd, "source": fold.window, "format": main.weight_format.text,
                         "weight_bits": layer.weight.size * main.weight_format.width, "rom": [depth, width],
                         "rom_blocks": stage.matvec.rom_blocks, "rom_block_weights": (width - fold.logic_bits) * depth if fold.block_rom else 0,
                         "accumulator_bits": stage.matvec.acc_shape.width})
@@ -147,7 +147,7 @@ def make_report(graph: Graph, plan: Plan, manifest: Manifest, placed: Placed | N
         row["cells"] = cells[row["name"]]
     i, o = manifest["input"], manifest["output"]
     extra: Report = {
-        "estimate": {"lc": round(plan.cost.lc), "ebr": plan.cost.ebr, "dsp": plan.cost.dsp, "spram": plan.cost.spram},
+        "estimate": plan.cost.rounded(),
         "used": {name: list(placed.used.get(cell, (0, 0))) for name, cell in family.used.items()}, "core_cells": total,
         "clock_mhz": placed.hz / 1e6, "fmax_mhz": round(placed.fmax_mhz, 2), "seed": placed.seed,
         "seeds": {str(seed): mhz for seed, mhz in placed.seeds.items()},

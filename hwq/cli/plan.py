@@ -16,13 +16,13 @@ def _row(planned: Any, technology: Any) -> dict[str, Any]:
 
     cost = planned.cost
     row: dict[str, Any] = {"layer": planned.layer.name, "op": planned.layer.main.op, "cycles": planned.cycles,
-                           "lc": round(cost.lc), "ebr": cost.ebr, "dsp": cost.dsp, "spram": cost.spram}
+                           **cost.rounded()}
     fold = planned.fold
     if isinstance(fold, Folding) and planned.layer.folds:
         stage = planned.stage(technology)
         assert isinstance(stage, ConvStage)
         depth, width = stage.matvec.rom
-        row |= {"pe": fold.pe, "simd": fold.simd, "window": "spram" if fold.spram else fold.source, "style": fold.style,
+        row |= {"pe": fold.pe, "simd": fold.simd, "window": fold.window, "style": fold.style,
                 "rom": [depth, width], "rom_in": ("both" if fold.logic_bits else "blocks") if fold.block_rom else "logic" if depth else "adders",
                 "rom_bits": depth * (width - fold.logic_bits), "rom_block_bits": technology.block_bits * stage.matvec.rom_blocks,
                 "ring": getattr(stage.window, "depth", None), "macs": planned.layer.macs}
@@ -34,8 +34,7 @@ def _row(planned: Any, technology: Any) -> dict[str, Any]:
 
 
 def _total(plan: Any) -> dict[str, Any]:
-    return {"cycles": plan.cycles, "bottleneck": plan.bottleneck, "lc": round(plan.cost.lc), "ebr": plan.cost.ebr, "dsp": plan.cost.dsp,
-            "spram": plan.cost.spram}
+    return {"cycles": plan.cycles, "bottleneck": plan.bottleneck, **plan.cost.rounded()}
 
 
 def command(model: Path = typer.Argument(..., help="A .hwq file."),
@@ -54,7 +53,7 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
     from ..errors import FormatError, ModelError
     from ..ir import load
     from ..passes import apply_passes
-    from ..plan import SHELL, Planner, fewer_bits, hinting, least_depths, parse_fold
+    from ..plan import SHELL, Planner, fewer_bits, hinting, joined, least_depths, parse_fold
     from ..plan import device as find_device
     from . import progress
 
@@ -77,12 +76,11 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
     rows = [_row(planned, chosen.technology) for planned in plan.layers]
     for name, least in least_depths(plan).items():       # what keeps a join from standing still; its buffers keep its pace
         next(row for row in rows if row["layer"] == name)["least_fifos"] = list(least)
-    joins = any(planned.layer.joins for planned in plan.layers)
     limits = {"lc": chosen.lc, "ebr": chosen.ebr, "dsp": chosen.dsp, "spram": chosen.spram}
     fits = not chosen.lc or all(_total(plan)[k] <= v for k, v in limits.items())
     result = {"name": graph.name, "device": chosen.name, "layers": rows, "total": _total(plan), "limits": limits, "fits": fits,
               "mhz": mhz, "frames_per_s": round(mhz * 1e6 / plan.cycles, 1), "next_step": _total(faster) if faster else None,
-              **({"fifos_tight": plan.tight} if joins else {})}
+              **({"fifos_tight": plan.tight} if joined(plan) else {})}
     if picture:
         from ..plot import areas
         areas(rows, plan.cycles, picture, f"{graph.name} on {chosen.name}")

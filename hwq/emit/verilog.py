@@ -9,12 +9,13 @@ from ..toolchain import run_yosys
 
 __all__ = ["NO_CONTENTS", "write_verilog", "plain_names"]
 
+# Large RAM has no contents at the start; Amaranth gives every memory zeros.
+NO_CONTENTS = f"delete t:$meminit_v2 r:MEMID=\\\\{SPRAM} %i"
+
 # write_verilog keeps all attributes or none: drop all but those that place memories. Vivado has no rom_style "logic", and
 # its "distributed" is an error in Yosys where a family has no such ROM: small tables are left to Vivado, which takes LUTs.
 # Quartus has names of its own and finds block RAM by itself. The ports of a RAM never meet at one address (hwq.rtl.memory
 # asserts it), so Quartus may leave its checks out.
-# Large RAM has no contents at the start; Amaranth gives every memory zeros.
-NO_CONTENTS = f"delete t:$meminit_v2 r:MEMID=\\\\{SPRAM} %i"
 _SCRIPT = f"""read_rtlil accel.il
 chformal -remove
 hierarchy -top accel

@@ -12,8 +12,9 @@ from .fuse_requantize import FuseRequantize
 __all__ = ["Pass", "AbsorbPad", "DropDead", "FoldPermute", "FuseRequantize", "EnsureRequantize", "HARDWARE_PASSES", "apply_passes", "ExactScale",
            "ScaleForm", "exact_scale", "exact_scales", "thresholds_of", "threshold_table", "fits"]
 
-# The order matters: dead nodes first, so that a layer sees its true reader; then channels' orders go into weights; then borders, which change no reader; then the missing requantizations, which
-# take their layer's bias themselves; then the biases of all others move, so that no layer has a bias in hardware.
+# The order matters: dead nodes first, so that a layer sees its true reader; then channels' orders go into weights; then
+# borders, which change no reader; then the missing requantizations, which take their layer's bias themselves; then the biases
+# of all others move, so that no layer has a bias in hardware.
 HARDWARE_PASSES: tuple[Pass, ...] = (DropDead(), FoldPermute(), AbsorbPad(), EnsureRequantize(), FuseRequantize())
 
 
