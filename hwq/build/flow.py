@@ -21,7 +21,7 @@ from ..errors import FormatError
 from ..ir.graph import Graph
 from ..lower import lower
 from ..passes import apply_passes
-from ..plan import SHELL, Plan, device, hinting, make_plan, parse_fold
+from ..plan import SHELL, Plan, cycles_for, device, hinting, make_plan, parse_fold
 from ..toolchain import find, run_yosys, versions
 from .diagnose import ClockError
 from .html import write_html
@@ -101,16 +101,13 @@ def _choose(target: str | None, board: str | None, device_name: str | None, pcf:
     return _Choice(chosen, part, hz, read_pcf(pcf) if pcf is not None else None, baud, tuple(range(first, first + (seeds or 1))), raises)
 
 
-def _cycles_for(fps: float, choice: _Choice, max_cycles: int | None) -> int:
+def _enough_cycles(fps: float, choice: _Choice, max_cycles: int | None) -> int:
     """Return the cycles a frame that make ``fps`` frames a second at the least clock the build may end with."""
     if max_cycles is not None:
         raise FormatError("--fps and --cycles exclude each other: frames a second are cycles at a clock")
     if choice.part is None:
         raise FormatError("--fps needs a clock, which --target verilog has none of: give --cycles")
-    hz = made_hz(choice.board, choice.hz) if choice.board else choice.hz
-    if not 0 < fps <= hz:
-        raise FormatError(f"--fps must lie above 0 and below the clock, {hz / 1e6:g} MHz, not {fps:g}")
-    return int(hz / fps)
+    return cycles_for(fps, made_hz(choice.board, choice.hz) if choice.board else choice.hz)
 
 
 def _patience(plan: Plan) -> int:
@@ -162,7 +159,7 @@ def build(graph: Graph, output: str | Path, *, target: str | None = None, board:
         raise FormatError(f"--cycles must be at least 1, not {max_cycles}")
     choice = _choose(target, board, device_name, pcf, freq_mhz, baud, seed, seeds)
     if fps is not None:
-        max_cycles = _cycles_for(fps, choice, max_cycles)
+        max_cycles = _enough_cycles(fps, choice, max_cycles)
     for tool in choice.tools:                            # a missing tool is known before any work
         find(tool)
     with output_folder(Path(output)) as work:

@@ -53,7 +53,7 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
     from ..errors import FormatError, ModelError
     from ..ir import load
     from ..passes import apply_passes
-    from ..plan import SHELL, Planner, fewer_bits, hinting, joined, least_depths, parse_fold
+    from ..plan import SHELL, Planner, cycles_for, fewer_bits, hinting, joined, least_depths, parse_fold
     from ..plan import device as find_device
     from . import progress
 
@@ -63,15 +63,14 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
         raise FormatError(f"--mhz must be a positive number of MHz, not {mhz:g}")
     if picture and picture.suffix not in (".svg", ".png"):
         raise FormatError(f"--picture must end in .svg or .png, not {picture.name!r}")
-    if fps is not None and not 0 < fps <= mhz * 1e6:
-        raise ModelError(f"Frames a second must lie in 0..{mhz * 1e6:g}, not {fps:g}")
+    max_cycles = None if fps is None else cycles_for(fps, mhz * 1e6)
     graph = apply_passes(load(model))
     chosen = find_device(device or find_board(board or "icebreaker").device.name)
     reserve = SHELL if chosen.lc else Cost()
     with progress("plan"):
         with hinting(graph, chosen):
             planner = Planner(graph, chosen, folds=parse_fold(fold), reserve=reserve)
-            plan = planner.plan(None if fps is None else int(mhz * 1e6 / fps), tight=tight)
+            plan = planner.plan(max_cycles, tight=tight)
         faster = planner.next_step(plan) if chosen.lc and not fold else None
     rows = [_row(planned, chosen.technology) for planned in plan.layers]
     for name, least in least_depths(plan).items():       # what keeps a join from standing still; its buffers keep its pace

@@ -10,11 +10,11 @@ from hwq.rtl.stage import ConvStage, Folding
 from hwq.rtl.wired import wired_size
 
 from ..arith import width_of
-from ..errors import ModelError
+from ..errors import FormatError, ModelError
 from .devices import Device
 from .layers import Layer
 
-__all__ = ["Wish", "Option", "parse_fold", "divisors", "options_of", "offers", "WIRED_DIGITS"]
+__all__ = ["Wish", "Option", "cycles_for", "parse_fold", "divisors", "options_of", "offers", "WIRED_DIGITS"]
 
 # What a user may ask of a layer: pe and simd, or all of it at once.
 Wish = tuple[int, int] | Literal["wired"]
@@ -29,6 +29,13 @@ _SPLITS_TRIED, _SPLITS = 8, 64
 _WASTE = 8
 # Signed digits of the weights up to which a layer is offered wired unasked, and its adders are searched for.
 WIRED_DIGITS = 400
+
+
+def cycles_for(fps: float, hz: float) -> int:
+    """Return the cycles a frame that make ``fps`` frames a second (``--fps``) at a clock; `FormatError` if it has not as many."""
+    if not 0 < fps <= hz:
+        raise FormatError(f"--fps must lie above 0 and below the clock, {hz / 1e6:g} MHz, not {fps:g}")
+    return int(hz / fps)
 
 
 def parse_fold(texts: Iterable[str]) -> dict[str, Wish]:
