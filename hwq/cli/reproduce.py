@@ -79,7 +79,7 @@ def command(paper: str = typer.Argument(..., help="wess2018"),
     dataset = dataset or ("synthetic" if scale == "tiny" else "fashion-mnist")
     plan = plan_of(scale, dataset, width)
     _claim(folder, {"scale": scale, "dataset": dataset, "plan": asdict(plan)}, resume)
-    where, test = data or dataset, ""
+    where, test = f"{dataset}={data}" if data else dataset, ""
     if dataset == "synthetic":
         where, test = str(folder / "train.npz"), str(folder / "test.npz")
         for path, seed in ((where, 2018), (test, 2019)):

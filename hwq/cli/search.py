@@ -10,7 +10,7 @@ __all__ = ["command"]
 
 def command(factory: str = typer.Argument(..., help="Function that makes the float network: package.module:function or ...:function(key=value)."),
             folder: Path = typer.Option(..., "-o", "--output", help="Folder of the search; made if need be."),
-            data: str = typer.Option("", "--data", help="Data set's name, folder of its files, or labelled .npz; default fashion-mnist."),
+            data: str = typer.Option("", "--data", help="Data set's name, folder of its files, NAME=FOLDER, or labelled .npz; default fashion-mnist."),
             test: str = typer.Option("", "--test", help="Test images where --data is one file; else the data set's own."),
             config: Path = typer.Option(None, "--config", help="Recipe (TOML): formats (their widths are searched), [float], [tune], [penalty]."),
             rule: str = typer.Option("greedy", "--rule", help="greedy, fast (a tenth of the trainings), path (about five, as long as the reference's) or product (a third party's)."),

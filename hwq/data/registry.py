@@ -26,8 +26,8 @@ def load_dataset(name: str | None = None, folder: str | Path | None = None, spli
     Parameters
     ----------
     name : str, optional
-        A key of `DATASETS`. If left out: the folder's name where it is one, else the first data set whose files the folder
-        holds; ``fashion-mnist`` without a folder.
+        A key of `DATASETS`. If left out: the folder's name where it is one, else the data set whose files the folder
+        holds (``fashion-mnist`` before ``mnist``, whose files have the same names); ``fashion-mnist`` without a folder.
     folder : path, optional
         Holds the files as published.
     split : str
@@ -36,7 +36,7 @@ def load_dataset(name: str | None = None, folder: str | Path | None = None, spli
     Raises
     ------
     FormatError
-        Unknown name or split, missing folder, missing or damaged files.
+        Unknown name or split, missing folder, missing or damaged files, a folder of several data sets without a name.
     EnvironmentError_
         Nowhere on this machine, and no network.
     """
@@ -63,11 +63,14 @@ def load_dataset(name: str | None = None, folder: str | Path | None = None, spli
 def _recognize(folder: Path, split: str) -> str:
     if folder.name in DATASETS:
         return folder.name
-    return next((name for name, source in DATASETS.items() if source.needs(folder, split)), "fashion-mnist")
+    found = [name for name, source in DATASETS.items() if source.needs(folder, split)]
+    if len(found) > 1 and {*found} != {"fashion-mnist", "mnist"}:                       # these two call their files alike
+        raise FormatError(f"{folder} holds the data sets {', '.join(found)}; say which one: {found[0]}={folder}")
+    return found[0] if found else "fashion-mnist"
 
 
 def open_dataset(where: str | Path | None, split: str = "test", name: str | None = None) -> Dataset:
-    """Return what a user names: a labelled ``.npz`` file, a data set's name, a folder, or None for the default place.
+    """Return what a user names: a labelled ``.npz`` file, a data set's name, a folder, ``NAME=FOLDER``, or None for the default place.
 
     Raises
     ------
@@ -76,6 +79,8 @@ def open_dataset(where: str | Path | None, split: str = "test", name: str | None
     """
     if where is None:
         return load_dataset(name, None, split)
+    if both := _both(where):
+        return load_dataset(*both, split)
     if Path(where).is_file() or str(where).endswith(".npz"):
         return read_npz(where)
     if str(where) in DATASETS and not Path(where).is_dir():
@@ -85,9 +90,15 @@ def open_dataset(where: str | Path | None, split: str = "test", name: str | None
     return load_dataset(name, where, split)
 
 
+def _both(where: str | Path) -> tuple[str, str] | None:
+    """Return name and folder of a text ``NAME=FOLDER``; None if it is none."""
+    name, _, folder = str(where).partition("=")
+    return (name, folder) if folder and name in DATASETS and not Path(where).exists() else None
+
+
 def _unknown(where: str | Path) -> FormatError:
     return FormatError(f"There is no data set, file or folder {str(where)!r}; known data sets: {', '.join(DATASETS)}; or give a folder "
-                       "of such a set's files, or an .npz file with 'images' and 'labels'")
+                       "of such a set's files (NAME=FOLDER where it holds several), or an .npz file with 'images' and 'labels'")
 
 
 def load_images(where: str | Path | None, split: str = "test", shape: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray | None]:
@@ -101,7 +112,7 @@ def load_images(where: str | Path | None, split: str = "test", shape: tuple[int,
     FormatError, EnvironmentError_
         See `load_dataset` and `hwq.data.read_npz`.
     """
-    if where is not None and not Path(where).is_dir() and str(where) not in DATASETS:
+    if where is not None and not Path(where).is_dir() and str(where) not in DATASETS and not _both(where):
         if not Path(where).exists() and Path(where).suffix not in (".npz", ".npy"):
             raise _unknown(where)
         return read_images(where, shape)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwq.data import load_dataset, open_dataset
+from hwq.data import load_dataset, load_images, open_dataset
 from hwq.data import source as source_module
 from hwq.data.source import Source, fetch
 from hwq.errors import FormatError
@@ -65,6 +65,21 @@ def test_cifar100(tmp_path):
     batch = {b"data": PLANES[1].reshape(4, -1), b"fine_labels": [7, 8, 9, 99], b"coarse_labels": [0, 0, 0, 1]}
     (tmp_path / "py" / "test").write_bytes(pickle.dumps(batch, 2))
     assert load_dataset("cifar-100", tmp_path / "py", "test").labels.tolist() == [7, 8, 9, 99]
+
+
+def test_a_folder_of_several_sets_needs_a_name(tmp_path):
+    binary(tmp_path / "cifar-10-batches-bin")
+    (tmp_path / "cifar-100-binary").mkdir()
+    (tmp_path / "cifar-100-binary" / "train.bin").write_bytes(bytes([3, 77]) + PLANES[0, 0].tobytes())
+    with pytest.raises(FormatError, match=f"{tmp_path} holds the data sets cifar-10, cifar-100; say which one: cifar-10={tmp_path}"):
+        open_dataset(tmp_path, "train")
+    assert open_dataset(f"cifar-100={tmp_path}", "train").labels.tolist() == [77]
+    images, labels = load_images(f"cifar-10={tmp_path}", "train")
+    assert len(images) == len(labels) == 20 and labels.tolist() == LABELS.reshape(-1).tolist()
+    with pytest.raises(FormatError, match="There is no folder /nowhere"):
+        open_dataset("cifar-10=/nowhere", "train")
+    with pytest.raises(FormatError, match="There is no data set, file or folder 'cifar-11="):
+        open_dataset(f"cifar-11={tmp_path}", "train")
 
 
 class Evil:

@@ -116,6 +116,14 @@ def test_refusals(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_the_data_are_those_that_are_named(tmp_path):
+    """Of a folder with CIFAR-10's files `--dataset cifar-100` takes none."""
+    for k in range(5):
+        (tmp_path / f"data_batch_{k + 1}.bin").write_bytes(bytes(3073))
+    with pytest.raises(FormatError, match=f"{tmp_path} lacks train .*cifar-100-binary or cifar-100-python"):
+        hwq("reproduce", "wess2018", "--scale", "small", "--dataset", "cifar-100", "--data", tmp_path, "-o", tmp_path / "x")
+
+
 def test_plans_are_fair():
     for (scale, name), plan in PLANS.items():
         assert plan_of(scale, name) is plan and len(plan.rates) == len(plan.qr) == len(plan.wqr)
