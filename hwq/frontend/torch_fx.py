@@ -16,7 +16,7 @@ from ..quant.grid import Grid
 from ..quant.joins import Add, Concat, Quantize, Relu
 from ..quant.model import QuantizedModel
 from ..quant.stages import Requant, Stage, Weighted
-from ..quant.windows import Average, AvgPool, Flatten, MaxPool, Pad, Shuffle, Unflatten, Upsample
+from ..quant.windows import Average, AvgPool, Flatten, MaxPool, Pad, Select, Shuffle, Unflatten, Upsample
 
 __all__ = ["convert", "require_convertible", "trace_codes"]
 
@@ -53,6 +53,9 @@ def _orders(model: QuantizedModel) -> dict[str, np.ndarray | None]:
             orders[stage.name] = order if c > 1 and h * w > 1 else None
         elif isinstance(stage, Weighted | Unflatten):
             orders[stage.name] = None
+        elif isinstance(stage, Select) and found[0] is not None:
+            kept = np.searchsorted(stage.channels, found[0][np.isin(found[0], stage.channels)])
+            orders[stage.name] = None if np.array_equal(kept, np.arange(len(kept))) else kept
         elif isinstance(stage, Concat | Add) and any(order is not None for order in found):
             orders[stage.name] = _joined(stage, model, found)
         else:
@@ -81,6 +84,8 @@ def _features(model: QuantizedModel, name: str) -> int:
         return int(np.prod(stage.shape))
     if isinstance(stage, Weighted):
         return int(stage.weight.shape[0])
+    if isinstance(stage, Select):
+        return len(stage.channels)
     counts = [_features(model, source) for source in stage.sources]
     return sum(counts) if isinstance(stage, Concat) else counts[0]
 
@@ -155,6 +160,10 @@ class _Builder:
         here, order = self.orders[stage.sources[0]], np.array(stage.order)
         self.nodes.append(ir.Permute(name, sources, order=order if here is None else np.argsort(here)[order[here]]))
 
+    def select(self, stage: Select, name: str, sources: tuple[str, ...], grid: Grid) -> None:
+        here, channels = self.orders[stage.sources[0]], np.array(stage.channels)
+        self.nodes.append(ir.Select(name, sources, channels if here is None else np.flatnonzero(np.isin(here, channels))))
+
     def relu(self, stage: Relu, name: str, sources: tuple[str, ...], grid: Grid) -> None:
         self.nodes.append(ir.Requantize(name, sources, lo=0, hi=stage.grid(grid).hi, frac_bits=grid.frac_bits))
 
@@ -166,7 +175,7 @@ _RULES: dict[type[Stage], Callable[..., None]] = {
     MaxPool: lambda to, stage, name, sources, grid: to.nodes.append(ir.MaxPool2d(name, sources, stage.kernel, stage.stride, stage.pads)),
     Pad: lambda to, stage, name, sources, grid: to.nodes.append(ir.Pad(name, sources, stage.pads)),
     Upsample: lambda to, stage, name, sources, grid: to.nodes.append(ir.Upsample(name, sources, stage.factor)),
-    Unflatten: _Builder.unflatten, Shuffle: _Builder.shuffle,
+    Unflatten: _Builder.unflatten, Shuffle: _Builder.shuffle, Select: _Builder.select,
     Flatten: lambda to, stage, name, sources, grid: to.nodes.append(ir.Flatten(name, sources)),
 }
 

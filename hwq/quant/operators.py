@@ -17,7 +17,7 @@ from .shuffles import group_shuffle
 __all__ = ["Found", "SUPPORTED", "layer", "function", "refuse"]
 
 SUPPORTED = ("Conv1d/2d, Linear, BatchNorm1d/2d behind them, ReLU, ReLU6, Hardtanh, MaxPool1d/2d, AvgPool1d/2d, AdaptiveAvgPool1d/2d(1) or mean over the image, "
-             "additions, concatenations along the channels, ZeroPad1d/2d, Upsample (nearest), Flatten, Unflatten, ChannelShuffle, Dropout, Identity, and the "
+             "additions, concatenations along the channels, ZeroPad1d/2d, Upsample (nearest), Flatten, Unflatten, ChannelShuffle, Dropout, Identity, slices of channels (x[:, a:b], chunk, split, narrow), and the "
              "functions relu, relu6, hardtanh, clamp, max_pool1d/2d, avg_pool1d/2d, adaptive_avg_pool1d/2d, add, cat, pad, interpolate, flatten, view, reshape, squeeze, dropout")
 
 Shape = tuple[int, ...]
@@ -32,13 +32,13 @@ class Found:
     ----------
     kind : str
         ``conv``, ``linear``, ``bn``, ``clip``, ``maxpool``, ``avgpool``, ``gap``, ``gap+flatten``, ``flatten``, ``unflatten``,
-        ``shuffle``, ``pad``, ``upsample``, ``add``, ``concat``; empty where nothing is to do at run time.
+        ``shuffle``, ``select``, ``pad``, ``upsample``, ``add``, ``concat``; empty where nothing is to do at run time.
     kernel, stride : (int, int)
         Of a pooling; of an upsampling, its factors.
     pads : (top, left, bottom, right)
         Of a pooling or padding; what ``ceil_mode`` adds is among them.
     order : tuple of int
-        Of a shuffle of channels: ``out[i] = in[order[i]]``.
+        Of a shuffle of channels or a slice: ``out[i] = in[order[i]]``.
     clip : (float, float)
         Of a ReLU or another clamp, its ends: least and largest value.
     """

@@ -1,4 +1,4 @@
-"""Stages without weights that read one tensor: pooling, borders, enlargement, flattening."""
+"""Stages without weights that read one tensor: pooling, borders, enlargement, flattening, other or fewer channels."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from .activations import ActivationQuantizer
 from .grid import Grid, require_exact
 from .stages import Codes, Stage, Step
 
-__all__ = ["MaxPool", "Average", "AvgPool", "GlobalAvgPool", "Pad", "Upsample", "Flatten", "Unflatten", "Shuffle"]
+__all__ = ["MaxPool", "Average", "AvgPool", "GlobalAvgPool", "Pad", "Upsample", "Flatten", "Unflatten", "Shuffle", "Select"]
 
 Pair = tuple[int, int]
 Pads = tuple[int, int, int, int]
@@ -114,6 +114,18 @@ class Shuffle(Move):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Shuffle."""
         return x[:, self.order]
+
+
+class Select(Move):
+    """Some of the channels, or features: ``out[i] = in[channels[i]]``, ascending."""
+
+    def __init__(self, name: str, sources: tuple[str, ...], channels: tuple[int, ...]) -> None:
+        super().__init__(name, sources)
+        self.channels = list(channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Select."""
+        return x[:, self.channels]
 
 
 class Average(Stage):

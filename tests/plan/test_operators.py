@@ -5,7 +5,21 @@ import numpy as np
 import pytest
 
 from hwq.formats import FixedPoint
-from hwq.ir import AvgPool2d, Flatten, GlobalAvgPool2d, Graph, Input, Linear, MaxPool2d, Output, Pad, Requantize, TopK, Upsample
+from hwq.ir import (
+    AvgPool2d,
+    Flatten,
+    GlobalAvgPool2d,
+    Graph,
+    Input,
+    Linear,
+    MaxPool2d,
+    Output,
+    Pad,
+    Requantize,
+    Select,
+    TopK,
+    Upsample,
+)
 from hwq.passes import apply_passes
 from hwq.plan import device, make_plan, plan_of, plan_record
 
@@ -66,6 +80,11 @@ NETWORKS = {
     "enlarged 1x2": signed(Upsample("u", ("in",), (1, 2)), shape=(3, 2, 3)),
     "enlarged 1x3, a pixel wide": signed(Upsample("u", ("in",), (1, 3)), shape=(4, 1, 1)),
     "border of an enlarged image": signed(Upsample("u", ("in",)), Pad("b", ("u",), (1, 1, 1, 1), 0), shape=(3, 3, 2)),
+    "the last channels": signed(Select("s", ("in",), np.array([2, 3])), shape=(3, 2, 4)),
+    "one channel": signed(Select("s", ("in",), np.array([1])), shape=(3, 2, 5)),
+    "every other feature": signed(Select("s", ("in",), np.arange(0, 24, 2)), shape=(24,)),
+    "channels in runs": signed(Select("s", ("in",), np.array([0, 1, 4, 5, 6, 7])), Requantize("q", ("s",), mult=np.arange(1, 7), shift=1, lo=-8, hi=7), shape=(2, 3, 10)),
+    "channels of channels": signed(Select("s", ("in",), np.array([0, 2, 3, 4])), Select("t", ("s",), np.array([1, 3])), shape=(2, 3, 6)),
     "among convolutions": network((6, 6, 2), *conv("a", "in", 4, (3, 3), 2, pads=(1, 1, 1, 1)), MaxPool2d("p", ("a_q",), (3, 3), (2, 2), (1, 1, 1, 1)),
                                   *conv("b", "p", 4, (1, 1), 4), Upsample("u", ("b_q",)), Pad("e", ("u",), (0, 1, 0, 1), 3),
                                   *conv("c", "e", 2, (3, 3), 4), AvgPool2d("s", ("c_q",), (2, 2), (1, 1)), Requantize("t", ("s",), shift=2, lo=-8, hi=7),
