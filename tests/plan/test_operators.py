@@ -18,6 +18,7 @@ from hwq.ir import (
     Requantize,
     Select,
     TopK,
+    Unflatten,
     Upsample,
 )
 from hwq.passes import apply_passes
@@ -56,6 +57,9 @@ NETWORKS = {
     "scale per channel": signed(Requantize("q", ("in",), **SCALES)),
     "scale of a flat tensor": signed(Flatten("f", ("in",)), Requantize("q", ("f",), mult=np.arange(1, 25), offset=np.array([8]), shift=5, lo=0, hi=7),
                                      shape=(4, 3, 2)),
+    "scale of each pixel": signed(AvgPool2d("p", ("in",), (2, 2), (1, 1), (1, 1, 0, 0)), Flatten("f", ("p",)),
+                                  Requantize("q", ("f",), mult=np.repeat([4, 2, 2, 2, 1, 1, 2, 1, 1], 4), lo=-32, hi=28), Unflatten("i", ("q",), (3, 3, 4)),
+                                  Requantize("r", ("i",), offset=np.array([2]), shift=2, lo=-8, hi=7), shape=(3, 3, 4)),
     "scales in a row": signed(Requantize("q", ("in",), **SCALES), Requantize("r", ("q",), offset=np.array([1, 0]), shift=1, lo=-1, hi=3)),
     "ties to even, offset by sign": signed(Requantize("q", ("in",), mult=np.array([3]), half_even=True, shift=3, lo=-8, hi=7),
                                            Requantize("r", ("q",), mult=np.array([5]), offset=np.array([3]), offset_neg=np.array([4]), shift=3, lo=-2, hi=2)),
