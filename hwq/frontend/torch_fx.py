@@ -21,6 +21,9 @@ from ..quant.windows import Average, AvgPool, Flatten, MaxPool, Pad, Select, Shu
 __all__ = ["convert", "require_convertible", "trace_codes"]
 
 
+_PARTS = ("act", "order", "sum", "flat", "each")         # what else of a stage may be an edge
+
+
 def _names(model: QuantizedModel) -> dict[Stage, str]:
     """Return a safe and unique node name for every stage, from its dotted name."""
     taken = {"input", "output"}
@@ -28,9 +31,9 @@ def _names(model: QuantizedModel) -> dict[Stage, str]:
     for stage in model:
         base = re.sub(r"[^A-Za-z0-9_.]", "_", stage.name) or "layer"
         name, count = base, 2
-        while taken & {name, f"{name}.act", f"{name}.order"}:
+        while taken & (mine := {name, *(f"{name}.{part}" for part in _PARTS)}):
             name, count = f"{base}_{count}", count + 1
-        taken |= {name, f"{name}.act", f"{name}.order"}
+        taken |= mine
         names[stage] = name
     return names
 
@@ -131,7 +134,12 @@ class _Builder:
                                             frac_bits=grid.frac_bits))
 
     def average(self, stage: Average, name: str, sources: tuple[str, ...], grid: Grid) -> None:
-        if isinstance(stage, AvgPool):
+        if isinstance(stage, AvgPool) and stage.factors is not None and stage.shape is not None:
+            sums, (height, width), channels = stage.sums(grid), np.shape(stage.factors), stage.shape[0]
+            self.nodes += [ir.AvgPool2d(f"{name}.sum", sources, stage.kernel, stage.stride, stage.pads), ir.Flatten(f"{name}.flat", (f"{name}.sum",)),
+                           ir.Requantize(f"{name}.each", (f"{name}.flat",), np.repeat(stage.factors, channels), lo=sums.lo, hi=sums.hi, frac_bits=sums.frac_bits),
+                           ir.Unflatten(name, (f"{name}.each",), shape=(height, width, channels))]
+        elif isinstance(stage, AvgPool):
             self.nodes.append(ir.AvgPool2d(name, sources, stage.kernel, stage.stride, stage.pads))
         else:
             self.nodes.append(ir.GlobalAvgPool2d(name, sources))

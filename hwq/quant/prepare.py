@@ -126,7 +126,7 @@ def _plain(draft: Draft, sources: tuple[str, ...], quantizer: ActivationQuantize
     if draft.kind == "maxpool":
         return MaxPool(name, sources, found.kernel, found.stride, found.pads)
     if draft.kind == "avgpool":
-        return AvgPool(name, sources, found.kernel, found.stride, found.pads, quantizer)
+        return AvgPool(name, sources, found.kernel, found.stride, found.pads, quantizer, (op.shape_in[0], op.shape_in[1], op.shape_in[2]) if found.inside else None)
     if draft.kind == "gap":
         return GlobalAvgPool(name, sources, op.shape_in[1] * op.shape_in[2], quantizer)
     if draft.kind == "pad":

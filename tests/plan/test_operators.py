@@ -23,6 +23,8 @@ from hwq.ir import (
 )
 from hwq.passes import apply_passes
 from hwq.plan import device, make_plan, plan_of, plan_record
+from hwq.rtl.common import GENERIC
+from hwq.rtl.stage import Requant, RequantStage
 
 from .test_attributes import conv
 from .test_corners import exact, linear
@@ -114,3 +116,11 @@ def test_rings_come_back_from_the_record(name):
     assert any(p.fold and p.fold.depth and not p.layer.folds for p in plan.layers)
     again = plan_of(graph, plan_record(plan))
     assert [p.fold for p in again.layers] == [p.fold for p in plan.layers] and again.cycles == plan.cycles
+
+
+@pytest.mark.parametrize("lanes, entries", [(1, 9), (2, 18), (4, 36)])
+def test_a_scale_of_each_pixel_is_one_entry_a_pixel_and_lane(lanes, entries):
+    requant = Requant(np.repeat([4, 2, 4, 2, 1, 2, 4, 2, 3], 4), np.array([1]), np.zeros(0, np.int64), 1, -8, 7)
+    assert requant.run(36) == 4 and requant.repeated(np.arange(12)).run(12) == 4 and requant.repeated(np.zeros(7, np.int64)).run(7) == 7
+    stage = RequantStage((-8, 7), lanes=lanes, pixels=1, channels=36, requant=requant, technology=GENERIC)
+    assert stage.requantizer.channels == entries and stage.cycles == 36 // lanes
