@@ -16,7 +16,7 @@ from hwq.rtl.accelerator import Chain
 from hwq.rtl.common import ICE40UP
 from hwq.rtl.pooling import PoolStage
 from hwq.rtl.ranking import TopK
-from hwq.rtl.reshape import UpsampleStage
+from hwq.rtl.reshape import SelectStage, UpsampleStage
 from hwq.rtl.stage import ConvStage, Folding, Requant
 from hwq.rtl.thresholds import Thresholder
 
@@ -89,6 +89,8 @@ OPERATORS = {
     "max 3x3, stride 2, border": lambda: PoolStage("max", (0, 15), kernel=(3, 3), stride=(2, 2), pads=(1, 1, 1, 1), **_IMAGE),
     "sum 3x3": lambda: PoolStage("sum", (0, 255), kernel=(3, 3), stride=(1, 1), **_IMAGE),
     "enlarged 2x2": lambda: UpsampleStage((0, 15), factor=(2, 2), **_IMAGE),
+    **{f"channels {name} of {channels}": partial(lambda channels, chosen: SelectStage((0, 15), pixels=144, channels=channels, chosen=chosen), channels, np.array(chosen))
+       for name, channels, chosen in (("half", 8, range(4)), ("half", 116, range(58, 116)), ("every other", 116, range(0, 116, 2)), ("some", 24, [0, 1, 2, 6, 7, 8, 12, 13]))},
     "enlarged 1x2": lambda: UpsampleStage((0, 15), factor=(1, 2), **_IMAGE),
     **{f"{k} largest of {n}, {reach.bit_length() + 1} bits": partial(lambda k, n, reach: Chain([("k", TopK((-reach, reach), n, k))]), k, n, reach)
        for k, n, reach in ((1, 10, 100), (3, 10, 100), (5, 100, 5000))},

@@ -86,6 +86,7 @@ _RULES: dict[type[Node], Callable[..., np.ndarray]] = {
     n.Flatten: lambda node, e, x: x.reshape(x.shape[0], -1),
     n.Unflatten: lambda node, e, x: x.reshape(x.shape[0], *node.shape),
     n.Permute: lambda node, e, x: x[..., node.order],
+    n.Select: lambda node, e, x: x[..., node.channels],
     n.ArgMax: lambda node, e, x: x.argmax(axis=-1)[..., None],
     n.TopK: lambda node, e, x: np.argsort(-x, axis=-1, kind="stable")[..., :node.k],
     n.Output: lambda node, e, x: x,

@@ -1,20 +1,22 @@
-"""Stages that move codes and compute nothing: a border, enlargement, another number of lanes."""
+"""Stages that move codes and compute nothing: a border, enlargement, some of the channels, another number of lanes."""
+
+from collections.abc import Sequence
 
 import numpy as np
-from amaranth.hdl import Module, Shape
+from amaranth.hdl import Module, Mux, Shape, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out
 
 from .accelerator import Chain
 from .border import Border, Pads
 from .common import Block, Cost, Technology, check, check_int, lanes_stream, shape_of
-from .handshake import Part
+from .handshake import Crop, Part
 from .ring import Ring, window_layout
-from .schedule import Actor, PadActor, RingActor
+from .schedule import Actor, Filter, PadActor, RingActor
 from .shapers import StreamBuffer
 from .stage import deep, gear_actors, gears
 
-__all__ = ["PadStage", "Repeat", "UpsampleStage", "GearedStage"]
+__all__ = ["PadStage", "Repeat", "UpsampleStage", "Select", "SelectStage", "whole_lanes", "GearedStage"]
 
 
 class PadStage(Chain):
@@ -158,6 +160,98 @@ class UpsampleStage(Chain):
         words = ring.cycles // len(ring.starts)
         return [RingActor(after, [True] * (ring.height * ring.width * ring.words), starts=ring.starts, span=ring.span,
                           capacity=ring.capacity, groups=words, group_cycles=1, beats=1, latency=1, gap=1)]
+
+
+class Select(Block):
+    """Let some beats of every pixel through, and swallow the others.
+
+    Parameters
+    ----------
+    shape : Shape
+        Of one lane.
+    lanes : int
+        Lanes a beat.
+    keep : sequence of bool
+        Whether each beat of a pixel goes on; some do and some do not.
+
+    Members
+    -------
+    i, o : streams of ``lanes`` values; combinational from ``i`` to ``o``
+
+    A beat a cycle comes in.
+    """
+
+    latency = 0
+
+    def __init__(self, shape: Shape, lanes: int, keep: Sequence[bool]):
+        check_int("Lanes", lanes)
+        check(any(keep) and not all(keep), "Some of a pixel's beats must go on, and some not")
+        self.shape, self.lanes, self.keep = shape, lanes, tuple(bool(each) for each in keep)
+        super().__init__({"i": In(lanes_stream(shape, lanes)), "o": Out(lanes_stream(shape, lanes))})
+
+    @property
+    def _turns(self) -> list[int]:
+        """Return the beats whose follower in the stream has another fate."""
+        return [k for k, each in enumerate(self.keep) if each != self.keep[(k + 1) % len(self.keep)]]
+
+    @property
+    def handshake(self) -> tuple[Part, ...]:
+        """See `Block.handshake`."""
+        return (Crop(self.keep),)
+
+    @property
+    def cost(self) -> Cost:
+        """Logic cells of the counter and of what compares with it."""
+        bits = (len(self.keep) - 1).bit_length()
+        return Cost(lc=5 + 2 * bits + min(len(self._turns) * (1 + bits // 4), 1 << max(bits - 3, 0)))
+
+    def model(self, x: np.ndarray) -> np.ndarray:
+        """Return beats (n, lanes), those of whole pixels, without the ones that are swallowed."""
+        return x.reshape(-1, len(self.keep), self.lanes)[:, list(self.keep)].reshape(-1, self.lanes)
+
+    def elaborate(self, platform):
+        m = Module()
+        index, inside = Signal(range(len(self.keep))), Signal(init=self.keep[0])     # a register: no comparator in the stream's way
+        m.d.comb += [self.o.valid.eq(self.i.valid & inside), self.i.ready.eq(self.o.ready | ~inside), self.o.payload.eq(self.i.payload)]
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += index.eq(Mux(index == len(self.keep) - 1, 0, index + 1))
+            with m.Switch(index), m.Case(*self._turns):
+                m.d.sync += inside.eq(~inside)
+        return m
+
+
+def whole_lanes(chosen: np.ndarray, lanes: int) -> int:
+    """Return the most lanes, a divisor of ``lanes``, with which every beat is chosen as a whole or not at all."""
+    return next(d for d in range(lanes, 0, -1) if lanes % d == 0 and len(np.unique(chosen // d)) * d == len(chosen))
+
+
+class SelectStage(Chain):
+    """Some of the channels.
+
+    Parameters
+    ----------
+    x_range, lanes, channels
+        Inclusive range of the codes, lanes of the stream (see `whole_lanes`), channels that come in.
+    pixels : int
+    chosen : int array
+        Channels that go on, ascending.
+
+    Members
+    -------
+    i, o : streams of ``lanes`` codes
+
+    Cycles a frame: one a beat of the input.
+    """
+
+    def __init__(self, x_range: tuple[int, int], *, lanes: int = 1, pixels: int, channels: int, chosen: np.ndarray):
+        check(channels % lanes == 0 and whole_lanes(chosen, lanes) == lanes, f"Lanes must divide the channels into beats that are chosen whole, not {lanes!r}")
+        self._keep = np.isin(np.arange(0, channels, lanes), chosen).tolist()
+        self.cycles, self.out_lanes, self.out_shape = pixels * len(self._keep), lanes, shape_of(*x_range)
+        super().__init__([("select", Select(self.out_shape, lanes, self._keep)), ("buffer", StreamBuffer(self.out_shape, lanes))])
+
+    def actors(self, after: Actor) -> list[Actor]:
+        """Return the event model of the stage in front of ``after``."""
+        return [Filter(after, self._keep, 1)]
 
 
 class GearedStage(Chain):

@@ -96,6 +96,12 @@ class Requant:
         return replace(self, **{name: each[rows] for name in ("mult", "offset", "offset_neg", "thresholds")
                                 if len(each := getattr(self, name)) > 1})
 
+    def run(self, channels: int) -> int:
+        """Return how many channels in a row, a divisor of their number, have the same parameters."""
+        changes = [int(k) + 1 for each in (self.mult, self.offset, self.offset_neg, self.thresholds) if len(each) > 1
+                   for k in np.flatnonzero((np.diff(each, axis=0) != 0).reshape(len(each) - 1, -1).any(axis=1))]
+        return gcd(channels, *changes)
+
     def block(self, in_range: tuple[int, int], channels: int, lanes: int, order: tuple[int, int, int],
               technology: Technology, too_much: np.ndarray | None = None, ranges: np.ndarray | None = None) -> Requantizer | Thresholder:
         """Return the block for accumulators of ``in_range``, each too large by its channel's ``too_much``."""
@@ -367,7 +373,12 @@ class RequantStage(Chain):
     def __init__(self, x_range: tuple[int, int], *, lanes: int = 1, pixels: int, channels: int, requant: Requant, technology: Technology):
         check(channels % lanes == 0, f"Lanes must divide the {channels} channels, not {lanes!r}")
         self.cycles = pixels * channels // lanes
-        self.requantizer = requant.block(x_range, channels, lanes, (channels // lanes, 1, 1), technology)
+        run = requant.run(channels)                      # of a flat image whose pixels have parameters of their own, its channels
+        rows = np.repeat(np.arange(0, channels, run), lanes)
+        if run > lanes and run % lanes == 0 and run < channels:
+            self.requantizer = requant.repeated(rows).block(x_range, len(rows), lanes, (channels // run, run // lanes, 1), technology)
+        else:
+            self.requantizer = requant.block(x_range, channels, lanes, (channels // lanes, 1, 1), technology)
         self.out_lanes, self.out_shape = lanes, self.requantizer.out_shape
         super().__init__([("requantizer", self.requantizer), ("buffer", StreamBuffer(self.out_shape, lanes))])
 

@@ -22,6 +22,7 @@ from hwq.ir import (
     Output,
     Pad,
     Requantize,
+    Select,
     TopK,
     Upsample,
 )
@@ -118,6 +119,10 @@ class _Chain:
     def upsample(self) -> None:
         self.add(Upsample, factor=(self.int(1, 3), self.int(1, 2)))
 
+    def select(self) -> None:
+        count = self.edge.shape[-1]
+        self.add(Select, channels=np.sort(self.rng.choice(count, self.int(1, count), replace=False)))
+
     def end(self) -> None:
         if not self.int(0, 3) and self.add(GlobalAvgPool2d):
             self.requantize()
@@ -134,7 +139,7 @@ def random_network(seed: int) -> Graph:
     """Return a network of one to five operators of all kinds and attributes, whose results tell frames apart."""
     chain = _Chain(seed)
     for _ in range(chain.int(1, 5)):
-        chain.pick([chain.conv, chain.conv, chain.conv, chain.pool, chain.pool, chain.pad, chain.upsample, chain.requantize])()
+        chain.pick([chain.conv, chain.conv, chain.conv, chain.pool, chain.pool, chain.pad, chain.upsample, chain.select, chain.requantize])()
     chain.end()
     graph = Graph((*chain.nodes, Output("out", (chain.nodes[-1].name,))))
     computes = any(not isinstance(node, Input | Flatten | Output) for node in apply_passes(graph))

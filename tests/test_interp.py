@@ -100,6 +100,18 @@ def test_top_k(seed, count, k):
         _run(n.TopK("t", ("x",), count + 1), x)
 
 
+@QUICK
+@given(st.integers(0, 2 ** 31), st.integers(1, 6), st.data())
+def test_select(seed, count, data):
+    x = np.random.default_rng(seed).integers(-8, 8, (2, 3, 2, 6))
+    channels = sorted(data.draw(st.sets(st.integers(0, 5), min_size=count, max_size=count)))
+    select = n.Select("s", ("x",), np.array(channels))
+    np.testing.assert_array_equal(_run(select, x), _back(torch.index_select(_torch(x), 1, torch.tensor(channels))))
+    for wrong in ([], [1, 1], [2, 1], [-1], [6], [[0]]):
+        with pytest.raises(ModelError, match="Select 's': channels must be some of 0 to 5, ascending"):
+            _run(n.Select("s", ("x",), np.array(wrong, np.int64)), x)
+
+
 def test_add_and_concat():
     x = np.random.default_rng(0).integers(-8, 8, (2, 3, 3, 2))
     pool = n.MaxPool2d("p", ("x",), (1, 1), (1, 1))

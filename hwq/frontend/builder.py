@@ -139,6 +139,30 @@ class Builder:
             source = self.add(ir.Unflatten(self.unique(f"{base}.image"), (source,), shape=shape))
         return source
 
+    def real_mean(self, base: str, source: str, kernel: tuple[int, int], stride: tuple[int, int], pads: tuple[int, int, int, int]) -> tuple[str, int]:
+        """Append the means of windows over those of their pixels that lie in the image, times one number for all; return edge and number.
+
+        It is the least common multiple of the windows' pixels. A factor a pixel is one a feature of the flat tensor.
+
+        Raises
+        ------
+        ModelError
+            A window lies in the border alone.
+        """
+        x, name = self.edges[source], self.unique(base)
+        shape = self.edges[self.add(ir.AvgPool2d(name, (source,), kernel, stride, pads))].shape
+        rows, cols = (np.minimum(starts + k, size) - np.maximum(starts, 0) for k, size, starts in zip(
+            kernel, x.shape, (np.arange(count) * s - before for count, s, before in zip(shape, stride, pads, strict=False)), strict=False))
+        counts = np.outer(rows, cols)
+        if min(rows.min(), cols.min()) < 1:
+            raise ModelError(f"'{name}': a window of {kernel} with pads {pads} has no pixel of the image, and so no mean")
+        whole = int(np.lcm.reduce(counts.ravel()))
+        if (counts != whole).any():
+            flat = self.add(ir.Flatten(self.unique(f"{name}.flat"), (name,)))
+            each = self.add(ir.Requantize(self.unique(f"{name}.each"), (flat,), np.repeat(whole // counts, shape[2]), lo=whole * x.lo, hi=whole * x.hi))
+            name = self.add(ir.Unflatten(self.unique(f"{name}.image"), (each,), shape=shape))
+        return name, whole
+
     def ranges(self, source: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the exact bounds of each channel of an edge, int64 (channels,)."""
         node, edge = self.nodes[source], self.edges[source]

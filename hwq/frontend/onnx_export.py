@@ -228,6 +228,11 @@ class _Exporter:
                   coordinate_transformation_mode="asymmetric")
         return self.units[node.inputs[0]]
 
+    def select(self, node: ir.Select) -> Fraction:
+        places = self.constant(f"{node.name}.channels", node.channels)
+        self.emit("Gather", (node.inputs[0], places), node.name, self.shape(node.name), axis=1)
+        return self.units[node.inputs[0]]
+
     def flatten(self, node: ir.Flatten) -> Fraction:
         source = node.inputs[0]
         shape = self.shape(source)
@@ -320,7 +325,7 @@ class _Exporter:
 _RULES: dict[type[ir.Node], Any] = {
     ir.Input: _Exporter.input, ir.Conv2d: _Exporter.conv, ir.Linear: _Exporter.linear, ir.Add: _Exporter.add, ir.Concat: _Exporter.concat,
     ir.MaxPool2d: _Exporter.max_pool, ir.AvgPool2d: _Exporter.average, ir.GlobalAvgPool2d: _Exporter.global_average, ir.Pad: _Exporter.pad,
-    ir.Upsample: _Exporter.upsample, ir.Flatten: _Exporter.flatten, ir.ArgMax: _Exporter.argmax, ir.Requantize: _Exporter.requantize,
+    ir.Upsample: _Exporter.upsample, ir.Select: _Exporter.select, ir.Flatten: _Exporter.flatten, ir.ArgMax: _Exporter.argmax, ir.Requantize: _Exporter.requantize,
     ir.Output: _Exporter.output,
 }
 

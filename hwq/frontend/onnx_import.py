@@ -11,6 +11,7 @@ from ..errors import FormatError, HwqError, ModelError
 from . import onnx_linear as linear
 from . import onnx_quant as quant
 from . import onnx_shapes as shapes
+from . import onnx_slices as slices
 from . import onnx_windows as windows
 from .builder import MAX_ELEMENTS, Imported
 from .onnx_context import Context, InputGrid, LayoutError, refuse
@@ -20,7 +21,7 @@ from .onnx_values import Const, View
 __all__ = ["import_onnx"]
 
 Value = Const | View
-Rule = Callable[[Context, OnnxNode, Sequence[Any]], Value]
+Rule = Callable[[Context, OnnxNode, Sequence[Any]], Value | list[View | None]]           # several: of a Split
 
 QONNX = ("onnx.brevitas", "finn.custom_op.general", "qonnx.custom_op.general")
 LAST = ("qonnx.custom_op.channels_last", "finn.custom_op.channels_last")
@@ -41,6 +42,7 @@ _RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
     "Upsample": (windows.resize, ("mode", "scales")), "Concat": (shapes.concat, ("axis",)), "ArgMax": (shapes.argmax, ("axis", "keepdims", "select_last_index")),
     "TopK": (shapes.top_k, ("axis", "k", "largest", "sorted")),
     "Reshape": (shapes.reshape, ("allowzero",)), "Flatten": (shapes.reshape, ("axis",)), "Transpose": (shapes.transpose, ("perm",)),
+    "Slice": (slices.part, ("starts", "ends", "axes")), "Split": (slices.pieces, ("axis", "split", "num_outputs")), "Gather": (slices.gather, ("axis",)),
     "Squeeze": (shapes.squeeze, ("axes",)), "Unsqueeze": (shapes.unsqueeze, ("axes",)), "Identity": (shapes.same, ()),
     "Cast": (shapes.cast, ("to", "saturate", "round_mode")),
     "Dropout": (shapes.same, ("ratio", "seed")),
@@ -151,12 +153,14 @@ class _Importer:
             if made == self.file.output or any(made in other.inputs for other in self.file.nodes) or len(node.outputs) < 2:
                 refuse(node, "the largest values are not supported; supported: their indices")
             made = node.outputs[1]
-        value = self.values[made] = self.value(node, inputs)
-        if node.domain == "" and node.op in ("ArgMax", "TopK") and isinstance(value, View):
-            shape = self.ctx.batch, *value.shape[1:]
+        found = self.value(node, inputs)
+        several = dict(zip(node.outputs, found, strict=True)) if isinstance(found, list) else {made: found}
+        self.values |= {name: each for name, each in several.items() if each is not None}
+        if node.domain == "" and node.op in ("ArgMax", "TopK") and isinstance(found, View):
+            shape = self.ctx.batch, *found.shape[1:]
             self.kinds |= {node.outputs[0]: (shape, "float32"), made: (shape, "int64")}
 
-    def value(self, node: OnnxNode, inputs: list[Value | None]) -> Value:
+    def value(self, node: OnnxNode, inputs: list[Value | None]) -> Value | list[View | None]:
         if node.domain == "" and node.op in _TAILS:
             return self.softmax(node, inputs)
         if id(node) in self.left_out and isinstance(inputs[0], View):

@@ -59,19 +59,19 @@ def average_pool(ctx: Context, node: OnnxNode, values: Values) -> View:
     kernel, stride, pads, axes, turned = _pooled(ctx, node, view, False)
     count = kernel[0] * kernel[1]
     view = ctx.plain(node, view)
-    source = ctx.edge(node, view)
-    if any(pads):
-        if not node.attributes.get("count_include_pad", 0):
-            refuse(node, f"count_include_pad = 0 with pads {pads} divides windows at the border by other numbers, which is not supported; "
-                         "supported: count_include_pad = 1, or no pads")
-        source, pads = _border(ctx, node, view, source, pads, Fraction(0)), (0, 0, 0, 0)
-    edge = ctx.b.add(ir.AvgPool2d(ctx.b.unique(node.name or node.outputs[0]), (source,), kernel, stride, pads))
-    return _averaged(ctx, view.but(edge=edge, dims=laid_out(ctx, edge, axes, False, turned)), count)
+    source, divisor = ctx.edge(node, view), count
+    if any(pads) and not node.attributes.get("count_include_pad", 0):
+        edge, divisor = ctx.b.real_mean(node.name or node.outputs[0], source, kernel, stride, pads)
+    else:
+        if any(pads):
+            source, pads = _border(ctx, node, view, source, pads, Fraction(0)), (0, 0, 0, 0)
+        edge = ctx.b.add(ir.AvgPool2d(ctx.b.unique(node.name or node.outputs[0]), (source,), kernel, stride, pads))
+    return _averaged(ctx, view.but(edge=edge, dims=laid_out(ctx, edge, axes, False, turned)), count, divisor)
 
 
-def _averaged(ctx: Context, view: View, count: int) -> View:
-    """Return the view of sums of ``count`` codes as their mean."""
-    made = view.but(scale=tuple(s / count for s in view.scale), integer=False)
+def _averaged(ctx: Context, view: View, count: int, divisor: int | None = None) -> View:
+    """Return the view of sums of up to ``count`` codes as their mean; ``divisor``: of sums that are as much larger."""
+    made = view.but(scale=tuple(s / (divisor or count) for s in view.scale), integer=False)
     peak = float(ctx.peak(made).max())
     return made.but(error=tuple(e + (count + 2) * ULP * peak for e in view.error))
 

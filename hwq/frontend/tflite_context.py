@@ -16,7 +16,8 @@ from .tflite_file import Model, Op, Tensor, read_tflite
 
 __all__ = ["Importer", "Rule", "MOVES", "edge_shape", "same_stream", "meaning"]
 
-_SHAPES = ("SHAPE", "STRIDED_SLICE", "PACK")       # only ever compute the shape that RESHAPE's output tensor states anyway
+_SHAPES = ("SHAPE", "STRIDED_SLICE", "PACK")       # of shapes, they only ever compute what RESHAPE's output tensor states anyway
+_PARTS = ("SPLIT", "SPLIT_V")                      # the operators of several outputs
 
 MOVES = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE")         # till something else reads a tensor, its elements need not stand in order
 
@@ -44,7 +45,7 @@ def _one_image(model: Model) -> tuple[Model, int]:
         return model, 1
     made = {x.index}
     for op in model.ops:
-        for index in op.outputs if op.kind not in _SHAPES else ():
+        for index in op.outputs if op.kind not in _SHAPES or made & set(op.inputs) and op.kind != "SHAPE" else ():
             t = model.tensors[index]
             if t.shape[:1] != x.shape[:1]:
                 raise ModelError(f"{op.text} makes the shape {t.shape}, but the input '{x.name}' has a batch of {x.shape[0]}; accepted: a batch of 1, or one that "
@@ -85,6 +86,13 @@ class Importer:
         if not -128 <= int(t.zero[0]) <= 127:
             raise ModelError(f"{op.text}: tensor '{t.name}' has the zero point {int(t.zero[0])}, which is no INT8")
         return t
+
+    def same_scale(self, op: Op, x: Tensor, out: Tensor) -> None:
+        """Refuse an operator that only moves codes between tensors of different scales."""
+        self.int8(op, x), self.int8(op, out)
+        if x.scale[0] != out.scale[0] or x.zero[0] != out.zero[0]:
+            raise ModelError(f"{op.text}: scale and zero point of '{x.name}' ({x.scale[0]:.9g}, {x.zero[0]}) and '{out.name}' ({out.scale[0]:.9g}, "
+                             f"{out.zero[0]}) differ, for which the kernels define no result")
 
     def source(self, op: Op, position: int) -> str:
         """Return the edge of an operator's input."""
@@ -160,13 +168,19 @@ class Importer:
         if op.kind == "TOPK_V2":
             raise ModelError(f"{op.text} is not supported: TensorFlow Lite Micro, which says here what is exact, has no kernel for it; take ARG_MAX, "
                              "or end in what it ranks")
-        if op.kind in _SHAPES:
+        if op.kind in _SHAPES and rule is None:
             raise ModelError(f"{op.text} of the network's data is not supported; supported: of shapes")
         if rule is None:
             raise ModelError(f"{op.text} is not supported; supported: {', '.join(sorted({*self.rules, *_SHAPES}))}")
-        if len(op.outputs) != 1 or "BuiltinOptions2" in op.options:
+        if len(op.outputs) != 1 and op.kind not in _PARTS or "BuiltinOptions2" in op.options:
             raise ModelError(f"{op.text} has {len(op.outputs)} outputs or options that this hwq does not know")
-        out = self.model.tensors[op.outputs[0]]
+        read = {*self.model.outputs, *(index for other in self.model.ops for index in other.inputs)}
+        for index in op.outputs:
+            if index in read:
+                self.output(op, rule, self.model.tensors[index])
+
+    def output(self, op: Op, rule: Rule, out: Tensor) -> None:
+        """Make the nodes of one of an operator's outputs."""
         try:
             edge = rule(self, op, out, self.b.unique(_short(out.name) or op.kind.lower()))
         except KeyError as error:

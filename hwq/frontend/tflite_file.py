@@ -32,6 +32,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "ArgMaxOptions": ("OutputType",),
     "PackOptions": ("ValuesCount", "Axis"),
     "StridedSliceOptions": ("BeginMask", "EndMask", "EllipsisMask", "NewAxisMask", "ShrinkAxisMask", "Offset"),
+    "SplitOptions": ("NumSplits",), "SplitVOptions": ("NumSplits",), "SliceOptions": (),
     "SqueezeOptions": (),
     "PadOptions": (), "PadV2Options": (), "QuantizeOptions": (), "DequantizeOptions": (), "ShapeOptions": (), "ExpandDimsOptions": (),
     "TransposeOptions": (), "TopKV2Options": (),

@@ -197,22 +197,21 @@ def _divide(count: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def average(b: Builder, name: str, op: Op, source: str, x: Tensor, out: Tensor) -> str:
-    """AVERAGE_POOL_2D: the mean of the raw codes, half away from zero; windows that overlap the border are refused."""
+    """AVERAGE_POOL_2D: the mean of the raw codes that lie in the image, half away from zero."""
     size, turned = image(b, source, x)
     o = op.options
     kernel, stride = (o["FilterHeight"], o["FilterWidth"]), (o["StrideH"], o["StrideW"])
-    pads = padding(op, size, kernel, stride)
+    pads, edge, count = padding(op, size, kernel, stride), name, kernel[0] * kernel[1]
     if any(pads):
-        raise ModelError(f"{op.text}: padding = SAME makes windows of different sizes at the border (pads {pads}), which is not supported; "
-                         "supported: windows that lie inside the image")
-    if kernel == size:
+        edge, count = b.real_mean(name, source, turn(kernel, turned), turn(stride, turned), turn(pads, turned))
+    elif kernel == size:
         b.add(ir.GlobalAvgPool2d(name, (source,)))
     else:
         b.add(ir.AvgPool2d(name, (source,), turn(kernel, turned), turn(stride, turned)))
     lo, hi = _clamp(op, out)
-    low, high = b.ranges(name)
-    table = threshold_table(_divide(kernel[0] * kernel[1]), low[:1], high[:1], lo, hi)
-    return b.requantize(f"{name}.act", name, table, lo, hi)
+    low, high = b.ranges(edge)
+    table = threshold_table(_divide(count), low[:1], high[:1], lo, hi)
+    return b.requantize(f"{name}.act", edge, table, lo, hi)
 
 
 def mean(b: Builder, name: str, op: Op, source: str, x: Tensor, out: Tensor) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from .. import ir
 from ..errors import FormatError, ModelError
 from . import tflite_layers as layers
+from . import tflite_slices as slices
 from .builder import turn
 from .tflite_context import Importer, Rule, edge_shape, meaning, same_stream
 from .tflite_file import Op, Tensor
@@ -42,22 +43,15 @@ def _add(self: Importer, op: Op, out: Tensor, name: str) -> str:
     return layers.add(self.b, name, op, sources, xs, self.int8(op, out))
 
 
-def _same_scale(self: Importer, op: Op, x: Tensor, out: Tensor) -> None:
-    self.int8(op, x), self.int8(op, out)
-    if x.scale[0] != out.scale[0] or x.zero[0] != out.zero[0]:
-        raise ModelError(f"{op.text}: scale and zero point of '{x.name}' ({x.scale[0]:.9g}, {x.zero[0]}) and '{out.name}' ({out.scale[0]:.9g}, "
-                         f"{out.zero[0]}) differ, for which the kernels define no result")
-
-
 def _average(self: Importer, op: Op, out: Tensor, name: str) -> str:
     x = self.tensor(op, op.inputs[0])
-    _same_scale(self, op, x, out)
+    self.same_scale(op, x, out)
     return layers.average(self.b, name, op, self.source(op, 0), x, out)
 
 
 def _max_pool(self: Importer, op: Op, out: Tensor, name: str) -> str:
     x = self.tensor(op, op.inputs[0])
-    _same_scale(self, op, x, out)
+    self.same_scale(op, x, out)
     source, o = self.source(op, 0), op.options
     size, turned = layers.image(self.b, source, x)
     kernel, stride = (o["FilterHeight"], o["FilterWidth"]), (o["StrideH"], o["StrideW"])
@@ -68,7 +62,7 @@ def _max_pool(self: Importer, op: Op, out: Tensor, name: str) -> str:
 
 def _reduce_max(self: Importer, op: Op, out: Tensor, name: str) -> str:
     x = self.tensor(op, op.inputs[0])
-    _same_scale(self, op, x, out)
+    self.same_scale(op, x, out)
     source = self.source(op, 0)
     _whole_image(self, op, x)
     size = self.b.edges[source].shape[0], self.b.edges[source].shape[1]
@@ -161,7 +155,7 @@ def _relu(self: Importer, op: Op, out: Tensor, name: str) -> str:
     x = self.int8(op, self.tensor(op, op.inputs[0]))
     self.int8(op, out)
     if op.kind == "RELU6":
-        _same_scale(self, op, x, out)              # the kernel clamps and does not rescale
+        self.same_scale(op, x, out)              # the kernel clamps and does not rescale
     factor = np.array([float(np.float32(x.scale[0] / out.scale[0]))])
     lo, hi = layers.activation_range(op.kind, out.scale[0], int(out.zero[0]))
     return layers.rescale(self.b, name, self.source(op, 0), op, factor, int(out.zero[0]), lo, hi, -int(x.zero[0]))
@@ -169,7 +163,7 @@ def _relu(self: Importer, op: Op, out: Tensor, name: str) -> str:
 
 def _reshape(self: Importer, op: Op, out: Tensor, name: str) -> str:
     x = self.int8(op, self.tensor(op, op.inputs[0]))
-    _same_scale(self, op, x, out)
+    self.same_scale(op, x, out)
     source = self.source(op, 0)
     old, new = self.b.edges[source].shape, edge_shape(out.shape)
     if math.prod(old) != math.prod(new) or out.shape[:1] != (1,):
@@ -194,7 +188,7 @@ def _reshape(self: Importer, op: Op, out: Tensor, name: str) -> str:
 
 def _transpose(self: Importer, op: Op, out: Tensor, name: str) -> str:
     x, perm = self.int8(op, self.tensor(op, op.inputs[0])), self.tensor(op, op.inputs[1]).data
-    _same_scale(self, op, x, out)
+    self.same_scale(op, x, out)
     source, rank = self.source(op, 0), len(x.shape)
     order = [] if perm is None else [int(p) for p in perm.reshape(-1)]
     if sorted(order) != list(range(rank)) or out.shape != tuple(x.shape[p] for p in order):
@@ -217,7 +211,7 @@ def _transpose(self: Importer, op: Op, out: Tensor, name: str) -> str:
 
 def _pad(self: Importer, op: Op, out: Tensor, name: str) -> str:
     x = self.tensor(op, op.inputs[0])
-    _same_scale(self, op, x, out)
+    self.same_scale(op, x, out)
     pads, value = self.tensor(op, op.inputs[1]).data, int(out.zero[0])
     if op.kind == "PADV2":
         constant = self.tensor(op, op.inputs[2])
@@ -235,7 +229,7 @@ def _pad(self: Importer, op: Op, out: Tensor, name: str) -> str:
 def _concat(self: Importer, op: Op, out: Tensor, name: str) -> str:
     xs = [self.tensor(op, i) for i in op.inputs]
     for x in xs:
-        _same_scale(self, op, x, out)
+        self.same_scale(op, x, out)
     axis, rank = op.options["Axis"], len(out.shape)
     if axis % max(rank, 1) != rank - 1:
         raise ModelError(f"{op.text}: axis = {axis} is not supported; supported: the channels ({rank - 1})")
@@ -245,7 +239,7 @@ def _concat(self: Importer, op: Op, out: Tensor, name: str) -> str:
 
 def _resize(self: Importer, op: Op, out: Tensor, name: str) -> str:
     x = self.tensor(op, op.inputs[0])
-    _same_scale(self, op, x, out)
+    self.same_scale(op, x, out)
     source = self.source(op, 0)
     if op.options["AlignCorners"]:
         raise ModelError(f"{op.text}: align_corners = True is not supported; supported: False")
@@ -271,4 +265,5 @@ RULES: dict[str, Rule] = {
     "MAX_POOL_2D": _max_pool, "MEAN": _mean, "REDUCE_MAX": _reduce_max, "QUANTIZE": _quantize, "DEQUANTIZE": _dequantize, "SOFTMAX": _softmax, "LOGISTIC": _softmax, "RELU": _relu,
     "RELU6": _relu, "RESHAPE": _reshape, "SQUEEZE": _reshape, "EXPAND_DIMS": _reshape, "TRANSPOSE": _transpose, "PAD": _pad, "PADV2": _pad,
     "CONCATENATION": _concat, "RESIZE_NEAREST_NEIGHBOR": _resize, "ARG_MAX": _argmax,
+    "SLICE": slices.part, "STRIDED_SLICE": slices.part, "SPLIT": slices.piece, "SPLIT_V": slices.piece,
 }

@@ -16,9 +16,12 @@ from ..quant.grid import Grid
 from ..quant.joins import Add, Concat, Quantize, Relu
 from ..quant.model import QuantizedModel
 from ..quant.stages import Requant, Stage, Weighted
-from ..quant.windows import Average, AvgPool, Flatten, MaxPool, Pad, Shuffle, Unflatten, Upsample
+from ..quant.windows import Average, AvgPool, Flatten, MaxPool, Pad, Select, Shuffle, Unflatten, Upsample
 
 __all__ = ["convert", "require_convertible", "trace_codes"]
+
+
+_PARTS = ("act", "order", "sum", "flat", "each")         # what else of a stage may be an edge
 
 
 def _names(model: QuantizedModel) -> dict[Stage, str]:
@@ -28,9 +31,9 @@ def _names(model: QuantizedModel) -> dict[Stage, str]:
     for stage in model:
         base = re.sub(r"[^A-Za-z0-9_.]", "_", stage.name) or "layer"
         name, count = base, 2
-        while taken & {name, f"{name}.act", f"{name}.order"}:
+        while taken & (mine := {name, *(f"{name}.{part}" for part in _PARTS)}):
             name, count = f"{base}_{count}", count + 1
-        taken |= {name, f"{name}.act", f"{name}.order"}
+        taken |= mine
         names[stage] = name
     return names
 
@@ -53,6 +56,9 @@ def _orders(model: QuantizedModel) -> dict[str, np.ndarray | None]:
             orders[stage.name] = order if c > 1 and h * w > 1 else None
         elif isinstance(stage, Weighted | Unflatten):
             orders[stage.name] = None
+        elif isinstance(stage, Select) and found[0] is not None:
+            kept = np.searchsorted(stage.channels, found[0][np.isin(found[0], stage.channels)])
+            orders[stage.name] = None if np.array_equal(kept, np.arange(len(kept))) else kept
         elif isinstance(stage, Concat | Add) and any(order is not None for order in found):
             orders[stage.name] = _joined(stage, model, found)
         else:
@@ -81,6 +87,8 @@ def _features(model: QuantizedModel, name: str) -> int:
         return int(np.prod(stage.shape))
     if isinstance(stage, Weighted):
         return int(stage.weight.shape[0])
+    if isinstance(stage, Select):
+        return len(stage.channels)
     counts = [_features(model, source) for source in stage.sources]
     return sum(counts) if isinstance(stage, Concat) else counts[0]
 
@@ -126,7 +134,12 @@ class _Builder:
                                             frac_bits=grid.frac_bits))
 
     def average(self, stage: Average, name: str, sources: tuple[str, ...], grid: Grid) -> None:
-        if isinstance(stage, AvgPool):
+        if isinstance(stage, AvgPool) and stage.factors is not None and stage.shape is not None:
+            sums, (height, width), channels = stage.sums(grid), np.shape(stage.factors), stage.shape[0]
+            self.nodes += [ir.AvgPool2d(f"{name}.sum", sources, stage.kernel, stage.stride, stage.pads), ir.Flatten(f"{name}.flat", (f"{name}.sum",)),
+                           ir.Requantize(f"{name}.each", (f"{name}.flat",), np.repeat(stage.factors, channels), lo=sums.lo, hi=sums.hi, frac_bits=sums.frac_bits),
+                           ir.Unflatten(name, (f"{name}.each",), shape=(height, width, channels))]
+        elif isinstance(stage, AvgPool):
             self.nodes.append(ir.AvgPool2d(name, sources, stage.kernel, stage.stride, stage.pads))
         else:
             self.nodes.append(ir.GlobalAvgPool2d(name, sources))
@@ -155,6 +168,10 @@ class _Builder:
         here, order = self.orders[stage.sources[0]], np.array(stage.order)
         self.nodes.append(ir.Permute(name, sources, order=order if here is None else np.argsort(here)[order[here]]))
 
+    def select(self, stage: Select, name: str, sources: tuple[str, ...], grid: Grid) -> None:
+        here, channels = self.orders[stage.sources[0]], np.array(stage.channels)
+        self.nodes.append(ir.Select(name, sources, channels if here is None else np.flatnonzero(np.isin(here, channels))))
+
     def relu(self, stage: Relu, name: str, sources: tuple[str, ...], grid: Grid) -> None:
         self.nodes.append(ir.Requantize(name, sources, lo=0, hi=stage.grid(grid).hi, frac_bits=grid.frac_bits))
 
@@ -166,7 +183,7 @@ _RULES: dict[type[Stage], Callable[..., None]] = {
     MaxPool: lambda to, stage, name, sources, grid: to.nodes.append(ir.MaxPool2d(name, sources, stage.kernel, stage.stride, stage.pads)),
     Pad: lambda to, stage, name, sources, grid: to.nodes.append(ir.Pad(name, sources, stage.pads)),
     Upsample: lambda to, stage, name, sources, grid: to.nodes.append(ir.Upsample(name, sources, stage.factor)),
-    Unflatten: _Builder.unflatten, Shuffle: _Builder.shuffle,
+    Unflatten: _Builder.unflatten, Shuffle: _Builder.shuffle, Select: _Builder.select,
     Flatten: lambda to, stage, name, sources, grid: to.nodes.append(ir.Flatten(name, sources)),
 }
 

@@ -20,6 +20,7 @@ from .nodes import (
     Pad,
     Permute,
     Requantize,
+    Select,
     TopK,
     Unflatten,
     Upsample,
@@ -30,5 +31,5 @@ from .text import to_text
 __all__ = [
     "Graph", "Preprocess", "infer", "channel_ranges", "window_size", "NODE_TYPES", "Node", "Edge", "Input", "Conv2d",
     "Linear", "Add", "Concat", "MaxPool2d", "AvgPool2d", "GlobalAvgPool2d", "Pad", "Upsample", "Flatten", "Unflatten",
-    "Permute", "Requantize", "ArgMax", "TopK", "Output", "save", "load", "dumps", "loads", "content_hash", "to_text",
+    "Permute", "Select", "Requantize", "ArgMax", "TopK", "Output", "save", "load", "dumps", "loads", "content_hash", "to_text",
 ]

@@ -169,6 +169,13 @@ def _permute(node: n.Permute, x: Edge) -> Edge:
     return x
 
 
+def _select(node: n.Select, x: Edge) -> Edge:
+    chosen = node.channels
+    ascending = chosen.ndim == 1 and chosen.size > 0 and bool((np.diff(chosen) > 0).all()) and 0 <= chosen[0] and chosen[-1] < x.shape[-1]
+    _need(ascending, node, f"channels must be some of 0 to {x.shape[-1] - 1}, ascending")
+    return Edge((*x.shape[:-1], len(chosen)), x.lo, x.hi, x.frac_bits)
+
+
 def _requantize(node: n.Requantize, x: Edge) -> Edge:
     _need(node.lo <= node.hi, node, f"range {node.lo}..{node.hi} is empty")
     for name in ("mult", "offset", "offset_neg", "thresholds"):
@@ -203,7 +210,7 @@ def _top_k(node: n.TopK, x: Edge) -> Edge:
 _RULES: dict[type[Node], Callable[..., Edge]] = {
     n.Input: _input, n.Conv2d: _conv, n.Linear: _linear, n.Add: _add, n.Concat: _concat, n.MaxPool2d: _max_pool,
     n.AvgPool2d: _avg_pool, n.GlobalAvgPool2d: _global_avg_pool, n.Pad: _pad, n.Upsample: _upsample,
-    n.Flatten: _flatten, n.Unflatten: _unflatten, n.Permute: _permute, n.Requantize: _requantize, n.ArgMax: _argmax, n.TopK: _top_k, n.Output: lambda node, x: x,
+    n.Flatten: _flatten, n.Unflatten: _unflatten, n.Permute: _permute, n.Select: _select, n.Requantize: _requantize, n.ArgMax: _argmax, n.TopK: _top_k, n.Output: lambda node, x: x,
 }
 
 

@@ -13,7 +13,7 @@ from ..formats import Format
 from .checks import checked
 
 __all__ = ["Node", "Input", "Conv2d", "Linear", "Add", "Concat", "MaxPool2d", "AvgPool2d", "GlobalAvgPool2d", "Pad",
-           "Upsample", "Flatten", "Unflatten", "Permute", "Requantize", "ArgMax", "TopK", "Output", "NODE_TYPES",
+           "Upsample", "Flatten", "Unflatten", "Permute", "Select", "Requantize", "ArgMax", "TopK", "Output", "NODE_TYPES",
            "Edge"]
 
 Pads = tuple[int, int, int, int]
@@ -199,6 +199,13 @@ class Permute(Node):
 
 
 @dataclass(frozen=True, eq=False)
+class Select(Node):
+    """Some of the channels (of a flat tensor its features): ``out[..., i] = in[..., channels[i]]``, ``channels`` ascending."""
+
+    channels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+@dataclass(frozen=True, eq=False)
 class Requantize(Node):
     """Accumulator to code, per tensor (arrays of one element) or per channel, in one of two forms.
 
@@ -252,4 +259,4 @@ class Output(Node):
 
 NODE_TYPES: dict[str, type[Node]] = {t.__name__: t for t in (
     Input, Conv2d, Linear, Add, Concat, MaxPool2d, AvgPool2d, GlobalAvgPool2d, Pad, Upsample, Flatten, Unflatten,
-    Permute, Requantize, ArgMax, TopK, Output)}
+    Permute, Select, Requantize, ArgMax, TopK, Output)}

@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 from ..ir.graph import Graph
-from ..ir.nodes import Flatten, MaxPool2d, Node, Pad, Requantize, Upsample
+from ..ir.nodes import Flatten, MaxPool2d, Node, Pad, Requantize, Select, Upsample
 from .base import Pass
 
 __all__ = ["DropDead"]
 
 
 class DropDead(Pass):
-    """Drops identities: Flatten of a flat edge, 1x1 pooling, empty padding, Upsample by 1, and a Requantize that neither
+    """Drops identities: Flatten of a flat edge, 1x1 pooling, empty padding, Upsample by 1, Select of all channels, and a Requantize that neither
     scales nor saturates a reachable value and stands behind no layer with weights.
 
     (Nodes that nothing reads cannot exist: the graph refuses them.)
@@ -43,6 +43,8 @@ class DropDead(Pass):
             return not any(node.pads)
         if isinstance(node, Upsample):
             return node.factor == (1, 1)
+        if isinstance(node, Select):
+            return len(node.channels) == edge.shape[-1]
         if isinstance(node, Requantize):
             plain = not node.thresholds.size and not node.offset_neg.size and node.shift == 0 and not node.offset.any()
             return (plain and bool((node.mult == 1).all()) and node.lo <= edge.lo and edge.hi <= node.hi

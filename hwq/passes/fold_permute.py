@@ -20,6 +20,7 @@ from ..ir.nodes import (
     Pad,
     Permute,
     Requantize,
+    Select,
     Unflatten,
     Upsample,
 )
@@ -78,6 +79,10 @@ def _before(node: Node, graph: Graph, order: np.ndarray) -> tuple[Node, Orders]:
         return node, [order] * len(node.inputs)
     if isinstance(node, Permute):
         return replace(node, order=node.order[order]), [np.arange(len(order))]
+    if isinstance(node, Select):                         # what it leaves out stays where it is
+        whole = np.arange(rank[0][-1])
+        whole[node.channels] = node.channels[order]
+        return node, [whole]
     if isinstance(node, Unflatten):
         return node, [_tiled(order, rank[0][0] // len(order))]
     if isinstance(node, Flatten):
@@ -113,6 +118,9 @@ def _behind(node: Node, graph: Graph, orders: Orders) -> tuple[Node, np.ndarray]
         return node, order
     if isinstance(node, Permute):
         return replace(node, order=order[node.order]), np.arange(len(order))
+    if isinstance(node, Select):                         # others, in the order that they come in
+        wanted = order[node.channels]
+        return replace(node, channels=np.sort(wanted)), np.argsort(np.argsort(wanted))
     if isinstance(node, Flatten):
         return node, _tiled(order, int(np.prod(shape[:-1])))
     if isinstance(node, Unflatten):

@@ -13,7 +13,7 @@ from hwq.rtl.joins import AddStage, ConcatStage, Joining, JoinStage
 from hwq.rtl.matvec import MatVec
 from hwq.rtl.pooling import GlobalPoolStage, PoolStage
 from hwq.rtl.ranking import RankStage
-from hwq.rtl.reshape import GearedStage, PadStage, UpsampleStage
+from hwq.rtl.reshape import GearedStage, PadStage, SelectStage, UpsampleStage, whole_lanes
 from hwq.rtl.stage import ConvStage, Folding, Requant, RequantStage
 
 from ..arith import width_of
@@ -25,7 +25,7 @@ from ..ir.nodes import Edge, Node
 
 __all__ = ["Layer", "split"]
 
-Stage = ConvStage | PoolStage | GlobalPoolStage | RequantStage | PadStage | UpsampleStage | RankStage | JoinStage | GearedStage
+Stage = ConvStage | PoolStage | GlobalPoolStage | RequantStage | PadStage | UpsampleStage | SelectStage | RankStage | JoinStage | GearedStage
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,11 +145,16 @@ class Layer:
         try:
             if isinstance(fold, Joining):
                 return self._join(fold, in_lanes, technology)
-            lanes = in_lanes[0] if self.folds else gcd(in_lanes[0], self.x.shape[-1])     # behind an Unflatten they may not divide the channels
+            lanes = in_lanes[0] if self.folds else self._lanes(in_lanes[0])
             stage = self._stage(fold, lanes, technology)
             return stage if lanes == in_lanes[0] else GearedStage(shape_of(self.x.lo, self.x.hi), in_lanes[0], lanes, stage)
         except ModelError as error:
             raise ModelError(f"Layer '{self.name}': {error}") from None
+
+    def _lanes(self, given: int) -> int:
+        """Return the lanes of a stage without weights whose stream has as many as given."""
+        lanes = gcd(given, self.x.shape[-1])             # behind an Unflatten they may not divide the channels
+        return whole_lanes(self.main.channels, lanes) if isinstance(self.main, n.Select) else lanes
 
     def joining(self, most: int) -> Joining:
         """Return the join with as few lanes as need at most ``most`` cycles a frame, if any number does."""
@@ -178,6 +183,8 @@ class Layer:
             return PadStage(x_range, **image, pads=main.pads, value=main.value)
         if isinstance(main, n.Upsample):
             return UpsampleStage(x_range, **image, factor=main.factor, depth=fold.depth, technology=technology)
+        if isinstance(main, n.Select):
+            return SelectStage(x_range, lanes=in_lanes, pixels=height * width, channels=channels, chosen=main.channels)
         if isinstance(main, n.ArgMax | n.TopK):
             return RankStage(x_range, lanes=in_lanes, count=channels, k=main.k if isinstance(main, n.TopK) else 1)
         assert requant is not None                       # `split` has seen to it

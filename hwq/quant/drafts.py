@@ -13,7 +13,7 @@ __all__ = ["Draft", "drafts_of"]
 
 _SUMS = ("conv", "linear", "add", "avgpool", "gap")               # what makes sums, which a quantizer turns into codes
 _NORMED = ("conv", "linear", "add")                               # what a batch norm may stand behind
-_MOVES = ("maxpool", "flatten", "unflatten", "shuffle", "pad", "upsample")                # what a clamp around zero may change places with
+_MOVES = ("maxpool", "flatten", "unflatten", "shuffle", "select", "pad", "upsample")                # what a clamp around zero may change places with
 
 
 FREE = (-inf, inf)                                                # no clamp

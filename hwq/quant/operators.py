@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -17,7 +17,7 @@ from .shuffles import group_shuffle
 __all__ = ["Found", "SUPPORTED", "layer", "function", "refuse"]
 
 SUPPORTED = ("Conv1d/2d, Linear, BatchNorm1d/2d behind them, ReLU, ReLU6, Hardtanh, MaxPool1d/2d, AvgPool1d/2d, AdaptiveAvgPool1d/2d(1) or mean over the image, "
-             "additions, concatenations along the channels, ZeroPad1d/2d, Upsample (nearest), Flatten, Unflatten, ChannelShuffle, Dropout, Identity, and the "
+             "additions, concatenations along the channels, ZeroPad1d/2d, Upsample (nearest), Flatten, Unflatten, ChannelShuffle, Dropout, Identity, slices of channels (x[:, a:b], chunk, split, narrow), and the "
              "functions relu, relu6, hardtanh, clamp, max_pool1d/2d, avg_pool1d/2d, adaptive_avg_pool1d/2d, add, cat, pad, interpolate, flatten, view, reshape, squeeze, dropout")
 
 Shape = tuple[int, ...]
@@ -32,13 +32,15 @@ class Found:
     ----------
     kind : str
         ``conv``, ``linear``, ``bn``, ``clip``, ``maxpool``, ``avgpool``, ``gap``, ``gap+flatten``, ``flatten``, ``unflatten``,
-        ``shuffle``, ``pad``, ``upsample``, ``add``, ``concat``; empty where nothing is to do at run time.
+        ``shuffle``, ``select``, ``pad``, ``upsample``, ``add``, ``concat``; empty where nothing is to do at run time.
     kernel, stride : (int, int)
         Of a pooling; of an upsampling, its factors.
     pads : (top, left, bottom, right)
         Of a pooling or padding; what ``ceil_mode`` adds is among them.
     order : tuple of int
-        Of a shuffle of channels: ``out[i] = in[order[i]]``.
+        Of a shuffle of channels or a slice: ``out[i] = in[order[i]]``.
+    inside : bool
+        Of an average pooling: each window is divided by its pixels inside the image.
     clip : (float, float)
         Of a ReLU or another clamp, its ends: least and largest value.
     """
@@ -48,6 +50,7 @@ class Found:
     stride: tuple[int, int] = (0, 0)
     pads: Pads = (0, 0, 0, 0)
     clip: tuple[float, float] = (-inf, inf)
+    inside: bool = False
     order: tuple[int, ...] = ()
 
 
@@ -82,14 +85,12 @@ def _max_pool(name: str, shape: Shape, out: Shape, kernel_size: Any, stride: Any
 
 def _avg_pool(name: str, shape: Shape, out: Shape, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: Any = False,
               count_include_pad: Any = True, divisor_override: Any = None) -> Found:
-    if not count_include_pad and _pair(padding) != (0, 0):
-        refuse(name, "count_include_pad", count_include_pad, "True where there is padding: every sum is divided by the kernel's area")
     if divisor_override is not None:
         refuse(name, "divisor_override", divisor_override, "None")
     found = _windows("avgpool", shape, out, kernel_size, stride, padding, False)
     if ceil_mode and any(more > pad for more, pad in zip(_windows("", shape, out, kernel_size, stride, padding, True).pads, found.pads, strict=True)):
         refuse(name, "ceil_mode", ceil_mode, f"False where windows leave an image of {wide(shape)[1:]}, which torch divides by another number")
-    return found
+    return found if count_include_pad or not any(found.pads) else replace(found, inside=True)
 
 
 def _clip(name: str, low: Any, high: Any) -> Found:

@@ -19,7 +19,7 @@ from .patterns import assign
 from .stages import Stage, Weighted, batchnorm_line
 from .tracing import Op, trace
 from .weights import WeightQuantizer, check_finite, weight_quantizer
-from .windows import AvgPool, Flatten, GlobalAvgPool, MaxPool, Pad, Shuffle, Unflatten, Upsample
+from .windows import AvgPool, Flatten, GlobalAvgPool, MaxPool, Pad, Select, Shuffle, Unflatten, Upsample
 
 __all__ = ["prepare"]
 
@@ -126,7 +126,7 @@ def _plain(draft: Draft, sources: tuple[str, ...], quantizer: ActivationQuantize
     if draft.kind == "maxpool":
         return MaxPool(name, sources, found.kernel, found.stride, found.pads)
     if draft.kind == "avgpool":
-        return AvgPool(name, sources, found.kernel, found.stride, found.pads, quantizer)
+        return AvgPool(name, sources, found.kernel, found.stride, found.pads, quantizer, (op.shape_in[0], op.shape_in[1], op.shape_in[2]) if found.inside else None)
     if draft.kind == "gap":
         return GlobalAvgPool(name, sources, op.shape_in[1] * op.shape_in[2], quantizer)
     if draft.kind == "pad":
@@ -139,6 +139,8 @@ def _plain(draft: Draft, sources: tuple[str, ...], quantizer: ActivationQuantize
         return Unflatten(name, sources, (op.shape_out[0], op.shape_out[1], op.shape_out[2]))
     if draft.kind == "shuffle":
         return Shuffle(name, sources, found.order)
+    if draft.kind == "select":
+        return Select(name, sources, found.order)
     if draft.kind == "add":
         kept = None if draft.batchnorm is None else _kept(draft.batchnorm)
         return Add(name, sources, quantizer, kept, mult_bits)

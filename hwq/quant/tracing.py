@@ -15,6 +15,7 @@ from ..errors import ModelError
 from .lines import wide, widened
 from .operators import Found, function, layer, refuse
 from .shuffles import shuffle_of
+from .slices import PARTS, slice_of
 
 __all__ = ["Op", "trace"]
 
@@ -53,7 +54,13 @@ class Op:
 
 
 class _Values(ShapeProp):
-    """Runs the graph as it is read: an operator that works in place changes its own copy."""
+    """Runs the graph as it is read: an operator that works in place changes its own copy. What is no tensor, such as sizes, is kept as ``meta["value"]``."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if not isinstance(result, torch.Tensor):
+            n.meta["value"] = result
+        return result
 
     def fetch_args_kwargs_from_env(self, n: fx.Node) -> Any:
         args, kwargs = super().fetch_args_kwargs_from_env(n)
@@ -187,7 +194,11 @@ class _Reader:
         if node in self.shuffles and self.shuffles[node] is None:
             self.place[node] = self.place[next(source for source in _operands(node) if source in self.place)]
             return
-        sources = [source for source in _operands(node) if source in self.place]
+        part = slice_of(node, lambda each: (_shape(each) or ())[1:])
+        sources = [source for source in _operands(node) if source in self.place] if part is None else [part[0]]
+        for source in _operands(node) if part is None else ():
+            if source.target in PARTS:
+                raise ModelError(f"Node '{node.name}' reads all parts of '{source.name}' at once; name them: a, b = x.chunk(2, 1)")
         shapes = [(_shape(source) or ())[1:] for source in sources]
         shape, out = shapes[0] if shapes else (), full[1:]
         module = None
@@ -204,7 +215,10 @@ class _Reader:
             name = self._name(_base(node))
             moved = self.shuffles.get(node)
             shape = shape if moved is None else out               # of what it begins with, which its end has too
-            found = function(name, node, shape, out) if moved is None else Found("shuffle", order=moved)
+            if part is not None:
+                found = Found("select" if len(part[1]) < shape[0] else "", order=part[1])
+            else:
+                found = function(name, node, shape, out) if moved is None else Found("shuffle", order=moved)
         if not full or full[0] != self.batch:
             raise ModelError(f"Node '{name}' changes the batch axis: {_shape(sources[0])} to {full}")
         if found.kind == "add" and shapes != [out, out]:

@@ -1,5 +1,6 @@
-"""Stages without weights that read one tensor: pooling, borders, enlargement, flattening."""
+"""Stages without weights that read one tensor: pooling, borders, enlargement, flattening, other or fewer channels."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -9,7 +10,7 @@ from .activations import ActivationQuantizer
 from .grid import Grid, require_exact
 from .stages import Codes, Stage, Step
 
-__all__ = ["MaxPool", "Average", "AvgPool", "GlobalAvgPool", "Pad", "Upsample", "Flatten", "Unflatten", "Shuffle"]
+__all__ = ["MaxPool", "Average", "AvgPool", "GlobalAvgPool", "Pad", "Upsample", "Flatten", "Unflatten", "Shuffle", "Select"]
 
 Pair = tuple[int, int]
 Pads = tuple[int, int, int, int]
@@ -116,6 +117,18 @@ class Shuffle(Move):
         return x[:, self.order]
 
 
+class Select(Move):
+    """Some of the channels, or features: ``out[i] = in[channels[i]]``, ascending."""
+
+    def __init__(self, name: str, sources: tuple[str, ...], channels: tuple[int, ...]) -> None:
+        super().__init__(name, sources)
+        self.channels = list(channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Select."""
+        return x[:, self.channels]
+
+
 class Average(Stage):
     """Base of means over ``pixels`` pixels; on integers the sum, then the division inside the requantization.
 
@@ -180,19 +193,46 @@ class GlobalAvgPool(Average):
 
 
 class AvgPool(Average):
-    """Mean over each window; padding (top, left, bottom, right) counts as zeros."""
+    """Mean over each window; padding (top, left, bottom, right) counts as zeros.
+
+    Parameters
+    ----------
+    shape : (int, int, int), optional
+        Channels and size of the image, where padding does not count: then each sum is first multiplied by ``pixels`` over the window's pixels inside,
+        and ``pixels`` is the least common multiple of those.
+    """
 
     def __init__(self, name: str, sources: tuple[str, ...], kernel: Pair, stride: Pair, pads: Pads,
-                 activation: ActivationQuantizer | None) -> None:
+                 activation: ActivationQuantizer | None, shape: tuple[int, int, int] | None = None) -> None:
         super().__init__(name, sources, kernel[0] * kernel[1], activation)
         self.kernel, self.stride, self.pads = kernel, stride, pads
+        self.factors: list[list[int]] | None = None               # of each window
+        self.shape = shape
+        if shape is not None:
+            counts = self._plain_sum(torch.ones(1, 1, *shape[1:], dtype=torch.float64))[0, 0].long()
+            self.pixels = math.lcm(*counts.flatten().tolist())
+            self.factors = (self.pixels // counts).tolist()
 
     def _mean(self, x: torch.Tensor) -> torch.Tensor:
-        return F.avg_pool2d(x, self.kernel, self.stride, self.pads[:2])
+        return F.avg_pool2d(x, self.kernel, self.stride, self.pads[:2], count_include_pad=self.factors is None)
+
+    def _plain_sum(self, x: torch.Tensor) -> torch.Tensor:
+        return F.avg_pool2d(x, self.kernel, self.stride, self.pads[:2], divisor_override=1)
 
     def _sum(self, x: torch.Tensor) -> torch.Tensor:
-        return F.avg_pool2d(x, self.kernel, self.stride, self.pads[:2], divisor_override=1)
+        total = self._plain_sum(x)
+        return total if self.factors is None else total * torch.tensor(self.factors, dtype=x.dtype, device=x.device)
 
     def sums(self, grid: Grid) -> Grid:
         """See `Average.sums`."""
-        return super().sums(Grid(min(grid.lo, 0), max(grid.hi, 0), grid.frac_bits) if any(self.pads) else grid)
+        return super().sums(Grid(min(grid.lo, 0), max(grid.hi, 0), grid.frac_bits) if any(self.pads) and self.factors is None else grid)
+
+    def steps(self, *inputs: Codes) -> Iterator[Step]:
+        """See `Stage.steps`: where padding does not count, first the sums, pixel by pixel, and their multiples."""
+        (codes, grid), = inputs
+        if self.factors is not None:
+            plain, sums = self._plain_sum(codes), self.sums(grid)
+            yield ".sum", plain, sums
+            yield ".flat", plain.permute(0, 2, 3, 1).flatten(1), sums
+            yield ".each", self._sum(codes).permute(0, 2, 3, 1).flatten(1), sums
+        yield from super().steps(*inputs)

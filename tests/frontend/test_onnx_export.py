@@ -110,9 +110,9 @@ def test_layers_without_weights(tmp_path):
     made = exported(pooled(
         ir.Pad("pad", ("act",), (1, 0, 2, 1), -3), ir.MaxPool2d("max", ("pad",), (3, 2), (1, 2), (1, 0, 1, 1)),
         ir.Upsample("up", ("max",), (2, 3)), ir.AvgPool2d("mean", ("up",), (2, 2), (2, 2)), ir.Concat("both", ("mean", "mean")),
-        ir.Flatten("flat", ("both",)), ir.Linear("fc", ("flat",), np.random.default_rng(1).integers(-2, 2, (3, 6 * 8 * 4)), array(4, 0, -9),
+        ir.Select("some", ("both",), array(0, 2, 3)), ir.Flatten("flat", ("some",)), ir.Linear("fc", ("flat",), np.random.default_rng(1).integers(-2, 2, (3, 4 * 8 * 3)), array(4, 0, -9),
                                                 FixedPoint(2, 1)), ir.ArgMax("class", ("fc",))), tmp_path)
-    assert [node.op_type for node in made.graph.node][5:] == ["Pad", "MaxPool", "Resize", "AveragePool", "Concat", "Transpose", "Flatten", "Quant",
+    assert [node.op_type for node in made.graph.node][5:] == ["Pad", "MaxPool", "Resize", "AveragePool", "Concat", "Gather", "Transpose", "Flatten", "Quant",
                                                             "Gemm", "ArgMax"]
 
 

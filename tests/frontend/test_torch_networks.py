@@ -136,8 +136,22 @@ class Clamped(nn.Module):
         return self.fc(z.clamp_max(0.8).flatten(1))
 
 
+class Averaged(nn.Module):
+    """Average pools whose padding does not count, of several kinds; one at the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 3, 1)
+        self.pool = nn.AvgPool2d(3, 2, 1, count_include_pad=False)
+
+    def forward(self, x):
+        x = self.pool(F.relu(self.a(x)))
+        x = F.relu(self.b(F.avg_pool2d(x, (1, 2), 1, (0, 1), count_include_pad=False)))
+        return F.avg_pool2d(x, 2, 2, 1, count_include_pad=False).mean((2, 3))
+
+
 NETWORKS = {"keywords": (Keywords, (3, 24)), "mean": (Functional, (2, 19)), "squeeze": (lambda: Functional("squeeze"), (2, 19)),
-            "unet": (UNet, (1, 8, 8)), "squeezenet": (squeezenet, (1, 11, 11)), "mobilenet": (mobilenet, (1, 9, 9)), "clamped": (Clamped, (1, 8, 8))}
+            "unet": (UNet, (1, 8, 8)), "squeezenet": (squeezenet, (1, 11, 11)), "mobilenet": (mobilenet, (1, 9, 9)), "clamped": (Clamped, (1, 8, 8)), "averaged": (Averaged, (1, 6, 7))}
 
 
 def prepared(name, batchnorm="fold"):
@@ -194,7 +208,7 @@ def test_1_d_layers_that_are_refused(layer, message):
 
 
 def test_other_1_d_functions_are_refused():
-    with pytest.raises(ModelError, match="function 'getitem' is not supported"):
+    with pytest.raises(ModelError, match=r"Node 'getitem' takes \(3,\) of \(3, 5\); supported: a slice of the channels"):
         prepare(Functional("other"), torch.zeros(2, 2, 19), "dfp:b=4")
     with pytest.raises(ModelError, match=r"must have the shape \(n, 2, 1, 19\)"):
         prepare(Functional(), torch.zeros(2, 2, 19), "dfp:b=4")(torch.zeros(1, 2, 20))

@@ -84,7 +84,22 @@ def both():
     return net.add(n.Add, left, net.last).shuffle()
 
 
+def halves(order, branch=True):
+    """A shuffled tensor split in two, as in ShuffleNet v2: one half joins again as it is, and both are shuffled and split once more."""
+    net = Net(4, 4, 3).conv(8).add(n.Permute, order=np.array(order))
+    whole = net.last
+    left = net.add(n.Select, whole, channels=np.arange(4)).last
+    net.add(n.Select, whole, channels=np.arange(4, 8)).conv(4).conv(4, 4).conv(4, kernel=1)
+    net.add(n.Concat, left, net.last).shuffle(2)
+    return net.add(n.Select, channels=np.array([1, 2, 3, 6])).conv(3) if branch else net.conv(5)
+
+
 CASES = {
+    "of channels that are chosen, before": Net(4, 4, 3).conv(7).add(n.Select, channels=np.array([1, 2, 4, 6])).shuffle().add(n.MaxPool2d),
+    "of channels that are chosen, behind": Net(4, 4, 7).shuffle().add(n.Select, channels=np.array([1, 2, 4, 6])).conv(3),
+    "split and joined": halves([0, 4, 1, 5, 2, 6, 3, 7], branch=False),
+    "split and joined, and split": halves([0, 4, 1, 5, 2, 6, 3, 7]),
+    "split anyhow": halves([3, 7, 5, 0, 1, 6, 4, 2]),
     "into the convolution before": Net(4, 4, 3).conv(6).shuffle().add(n.MaxPool2d),
     "into the convolution behind": Net(4, 4, 6).shuffle().conv(4),
     "through thresholds": Net(4, 4, 3).conv(6).act(thresholds=True).shuffle(3).add(n.AvgPool2d),
@@ -122,7 +137,7 @@ def test_orders_go_into_weights(name):
     assert name == "two that undo one another" or (run(plain, x)["output"] != wanted).any()         # the orders matter
 
 
-@pytest.mark.parametrize("name", ["through depthwise convolutions behind", "of an image of a linear layer", "joined, between the parts"])
+@pytest.mark.parametrize("name", ["through depthwise convolutions behind", "of an image of a linear layer", "joined, between the parts", "split and joined, and split"])
 def test_orders_in_hardware(name):
     exact(CASES[name].graph(), count=2)
 

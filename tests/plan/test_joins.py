@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hwq.interp import run
-from hwq.ir import Add, Concat, Conv2d, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, Requantize, Upsample
+from hwq.ir import Add, Concat, Conv2d, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, Requantize, Select, Upsample
 from hwq.lower import lower
 from hwq.passes import apply_passes
 from hwq.plan import Planner, device, least_depths, make_plan, plan_of, plan_record, settle
@@ -58,6 +58,11 @@ NETWORKS = {
     "pools in between": network((6, 6, 2), MaxPool2d("p", ("in",), kernel=(3, 3), stride=(1, 1), pads=(1, 1, 1, 1)),
                                 Requantize("r", ("in",), mult=np.array([3]), shift=1, lo=0, hi=15), *add("s", "p", "r"),
                                 MaxPool2d("h", ("s_q",)), Upsample("u", ("h",)), *add("t", "u", "s_q")),
+    "split": network((5, 4, 4), Select("l", ("in",), np.array([0, 1])), Select("r", ("in",), np.array([2, 3])), *conv("a", "r", RNG, 2, 2, **SAME), Concat("c", ("l", "a_q"))),
+    "split, wide": network((4, 4, 2), *conv("z", "in", RNG, 8, 2, **SAME), Select("l", ("z_q",), np.arange(4)), Select("r", ("z_q",), np.arange(4, 8)),
+                           *conv("a", "r", RNG, 4, 4, **SAME), *add("s", "a_q", "l"), Select("e", ("s_q",), np.array([1, 2]))),
+    "overlapping parts": network((3, 3, 6), Select("l", ("in",), np.array([0, 2, 3])), Select("r", ("in",), np.array([2, 3, 5])), *add("s", "l", "r"),
+                                 Concat("c", ("s_q", "in", "l"))),
     "flat": network((6,), Linear("a", ("in",), weight=RNG.integers(-8, 8, (6, 6)), bias=np.zeros(6), weight_format=FMT),
                     Requantize("q", ("a",), shift=4, lo=-8, hi=7), Concat("c", ("in", "q")), *add("s", "c", "c")),
 }

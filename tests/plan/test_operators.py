@@ -5,9 +5,26 @@ import numpy as np
 import pytest
 
 from hwq.formats import FixedPoint
-from hwq.ir import AvgPool2d, Flatten, GlobalAvgPool2d, Graph, Input, Linear, MaxPool2d, Output, Pad, Requantize, TopK, Upsample
+from hwq.ir import (
+    AvgPool2d,
+    Flatten,
+    GlobalAvgPool2d,
+    Graph,
+    Input,
+    Linear,
+    MaxPool2d,
+    Output,
+    Pad,
+    Requantize,
+    Select,
+    TopK,
+    Unflatten,
+    Upsample,
+)
 from hwq.passes import apply_passes
 from hwq.plan import device, make_plan, plan_of, plan_record
+from hwq.rtl.common import GENERIC
+from hwq.rtl.stage import Requant, RequantStage
 
 from .test_attributes import conv
 from .test_corners import exact, linear
@@ -42,6 +59,9 @@ NETWORKS = {
     "scale per channel": signed(Requantize("q", ("in",), **SCALES)),
     "scale of a flat tensor": signed(Flatten("f", ("in",)), Requantize("q", ("f",), mult=np.arange(1, 25), offset=np.array([8]), shift=5, lo=0, hi=7),
                                      shape=(4, 3, 2)),
+    "scale of each pixel": signed(AvgPool2d("p", ("in",), (2, 2), (1, 1), (1, 1, 0, 0)), Flatten("f", ("p",)),
+                                  Requantize("q", ("f",), mult=np.repeat([4, 2, 2, 2, 1, 1, 2, 1, 1], 4), lo=-32, hi=28), Unflatten("i", ("q",), (3, 3, 4)),
+                                  Requantize("r", ("i",), offset=np.array([2]), shift=2, lo=-8, hi=7), shape=(3, 3, 4)),
     "scales in a row": signed(Requantize("q", ("in",), **SCALES), Requantize("r", ("q",), offset=np.array([1, 0]), shift=1, lo=-1, hi=3)),
     "ties to even, offset by sign": signed(Requantize("q", ("in",), mult=np.array([3]), half_even=True, shift=3, lo=-8, hi=7),
                                            Requantize("r", ("q",), mult=np.array([5]), offset=np.array([3]), offset_neg=np.array([4]), shift=3, lo=-2, hi=2)),
@@ -66,6 +86,11 @@ NETWORKS = {
     "enlarged 1x2": signed(Upsample("u", ("in",), (1, 2)), shape=(3, 2, 3)),
     "enlarged 1x3, a pixel wide": signed(Upsample("u", ("in",), (1, 3)), shape=(4, 1, 1)),
     "border of an enlarged image": signed(Upsample("u", ("in",)), Pad("b", ("u",), (1, 1, 1, 1), 0), shape=(3, 3, 2)),
+    "the last channels": signed(Select("s", ("in",), np.array([2, 3])), shape=(3, 2, 4)),
+    "one channel": signed(Select("s", ("in",), np.array([1])), shape=(3, 2, 5)),
+    "every other feature": signed(Select("s", ("in",), np.arange(0, 24, 2)), shape=(24,)),
+    "channels in runs": signed(Select("s", ("in",), np.array([0, 1, 4, 5, 6, 7])), Requantize("q", ("s",), mult=np.arange(1, 7), shift=1, lo=-8, hi=7), shape=(2, 3, 10)),
+    "channels of channels": signed(Select("s", ("in",), np.array([0, 2, 3, 4])), Select("t", ("s",), np.array([1, 3])), shape=(2, 3, 6)),
     "among convolutions": network((6, 6, 2), *conv("a", "in", 4, (3, 3), 2, pads=(1, 1, 1, 1)), MaxPool2d("p", ("a_q",), (3, 3), (2, 2), (1, 1, 1, 1)),
                                   *conv("b", "p", 4, (1, 1), 4), Upsample("u", ("b_q",)), Pad("e", ("u",), (0, 1, 0, 1), 3),
                                   *conv("c", "e", 2, (3, 3), 4), AvgPool2d("s", ("c_q",), (2, 2), (1, 1)), Requantize("t", ("s",), shift=2, lo=-8, hi=7),
@@ -91,3 +116,11 @@ def test_rings_come_back_from_the_record(name):
     assert any(p.fold and p.fold.depth and not p.layer.folds for p in plan.layers)
     again = plan_of(graph, plan_record(plan))
     assert [p.fold for p in again.layers] == [p.fold for p in plan.layers] and again.cycles == plan.cycles
+
+
+@pytest.mark.parametrize("lanes, entries", [(1, 9), (2, 18), (4, 36)])
+def test_a_scale_of_each_pixel_is_one_entry_a_pixel_and_lane(lanes, entries):
+    requant = Requant(np.repeat([4, 2, 4, 2, 1, 2, 4, 2, 3], 4), np.array([1]), np.zeros(0, np.int64), 1, -8, 7)
+    assert requant.run(36) == 4 and requant.repeated(np.arange(12)).run(12) == 4 and requant.repeated(np.zeros(7, np.int64)).run(7) == 7
+    stage = RequantStage((-8, 7), lanes=lanes, pixels=1, channels=36, requant=requant, technology=GENERIC)
+    assert stage.requantizer.channels == entries and stage.cycles == 36 // lanes

@@ -16,7 +16,7 @@ from hwq.rtl.pooling import WindowReduce
 from hwq.rtl.ranking import TopK
 from hwq.rtl.reduce import Reduce
 from hwq.rtl.requantizer import Requantizer
-from hwq.rtl.reshape import Repeat
+from hwq.rtl.reshape import Repeat, Select, SelectStage
 from hwq.rtl.serializer import Serializer, SharedSerializer
 from hwq.rtl.shapers import Cropper, Padder, StreamBuffer, WidthConverter
 from hwq.rtl.thresholds import Thresholder
@@ -139,6 +139,18 @@ def test_cropper(stall):
     dut = Cropper(U4, 1, height=3, width=5, words=2, keep=(2, 4))
     x = codes(U4, (2 * 30, 1))
     check_block(dut, x, dut.model(x).reshape(-1, 1), in_shape=U4, out_shape=U4, stall=stall)
+
+
+@pytest.mark.parametrize("keep, lanes", [([1, 0], 2), ([0, 0, 1, 1, 1, 0], 1), ([0, 1] * 4, 3), ([1, 1, 0, 1, 0, 0, 0, 1], 1), ([0] * 9 + [1], 1)])
+@pytest.mark.parametrize("stall", STALLS)
+def test_select(keep, lanes, stall):
+    dut = Select(U4, lanes, keep)
+    x = codes(U4, (3 * len(keep), lanes))
+    want = dut.model(x)
+    np.testing.assert_array_equal(want, [beat for k, beat in enumerate(x) if keep[k % len(keep)]])
+    cycles = check_block(dut, x, want, in_shape=U4, out_shape=U4, stall=stall)
+    if stall == (0.0, 0.0):
+        assert cycles == [k for k in range(len(x)) if keep[k % len(keep)]]           # a beat a cycle comes in
 
 
 WINDOWS = [
@@ -533,6 +545,8 @@ def test_top_k(in_range, count, k, stall):
     (lambda: StreamBuffer(U4, 0), r"^Lanes must be an integer of at least 1, not 0$"),
     (lambda: WidthConverter(U4, 2, 3), r"^One of the lanes must divide the other, not 2 and 3$"),
     (lambda: Padder(U4, 1, height=2, width=2, words=1, pads=(1, 1, 1, 1), value=16), r"^Padding value must lie in 0\.\.15, not 16$"),
+    (lambda: Select(U4, 1, [True, True]), r"^Some of a pixel's beats must go on, and some not$"),
+    (lambda: SelectStage((0, 15), lanes=2, pixels=4, channels=6, chosen=np.array([1, 2])), r"^Lanes must divide the channels into beats that are chosen whole, not 2$"),
     (lambda: Cropper(U4, 1, height=2, width=2, words=1, keep=(3, 1)), r"^Kept part must lie inside 2x2, not \(3, 1\)$"),
     (lambda: MemoryWindow(U4, 3, height=4, width=4, channels=4, kernel=(3, 3), stride=(1, 1), groups=1, technology=GENERIC),
      r"^Simd must divide the 4 channels, not 3$"),

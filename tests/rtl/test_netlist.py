@@ -14,7 +14,7 @@ from hwq.emit import SYNTH_PRELUDE, emit_core, write_vectors
 from hwq.errors import EnvironmentError_
 from hwq.formats import Bipolar, FixedPoint, PowerOfTwo
 from hwq.interp import run, run_batches
-from hwq.ir import AvgPool2d, Conv2d, Flatten, Graph, Input, Linear, MaxPool2d, Output, Pad, Requantize, TopK, Upsample
+from hwq.ir import AvgPool2d, Conv2d, Flatten, Graph, Input, Linear, MaxPool2d, Output, Pad, Requantize, Select, TopK, Upsample
 from hwq.lower import lower
 from hwq.passes import apply_passes
 from hwq.plan import DEVICES, device, make_plan
@@ -83,10 +83,11 @@ def mixed():
     add(Conv2d, weight=rng.integers(-4, 4, (8, 1, 1, 2)), bias=np.zeros(8), weight_format=FixedPoint(3, 0), groups=2)
     thresholds(3, 1, 0)
     add(Upsample)
+    add(Select, channels=np.array([0, 1, 4, 5, 6, 7]))
     add(AvgPool2d, kernel=(3, 2), stride=(2, 1), pads=(0, 1, 1, 0))
-    thresholds(15, 8, 0)
+    thresholds(15, 6, 0)
     add(Flatten)
-    add(Linear, weight=rng.integers(-2, 2, (3, 256)), bias=rng.integers(-9, 9, 3), weight_format=FixedPoint(2, 0))
+    add(Linear, weight=rng.integers(-2, 2, (3, 192)), bias=rng.integers(-9, 9, 3), weight_format=FixedPoint(2, 0))
     thresholds(63, 1, -32)
     return Graph((*nodes, Output("out", (nodes[-1].name,))))
 
@@ -168,7 +169,7 @@ def test_operators_are_exact_after_synthesis(tmp_path):
     x[0], x[1] = 7, -8
     plan, _ = check_netlist(mixed(), x, tmp_path, max_cycles=2500)
     stages = [p.stage(plan.device.technology) for p in plan.layers]
-    assert [type(stage).__name__ for stage in stages] == ["RequantStage", "PadStage", "ConvStage", "PoolStage", "ConvStage", "UpsampleStage", "PoolStage", "ConvStage"]
+    assert [type(stage).__name__ for stage in stages] == ["RequantStage", "PadStage", "ConvStage", "PoolStage", "ConvStage", "UpsampleStage", "SelectStage", "PoolStage", "ConvStage"]
     searches = [stage.requantizer.parallel for stage in stages if hasattr(getattr(stage, "requantizer", None), "parallel")]
     assert set(searches) == {True, False}                                 # both forms of thresholds
 
