@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Part", "Pipe", "Queue", "Gather", "Scatter", "Pad", "Crop", "Window", "Shift", "Fork", "Meet", "Turns"]
+__all__ = ["Part", "Pipe", "Queue", "AnyQueue", "Gather", "Scatter", "Pad", "Crop", "Window", "Shift", "Fork", "Meet", "Turns"]
 
 
 class Part:
@@ -102,6 +102,30 @@ class Queue(Part):
         if self.latency == 1:
             return moves
         return f"{moves}\nif r{o[0]} or not q{n}:\n q{n} = s{n} > 0\n s{n} -= q{n}\ns{n} += w"
+
+
+class AnyQueue(Part):
+    """A `Queue`, or with a latency of 0 none: cores with other depths have the same text, whatever the latency."""
+
+    state = {"h": 0, "s": 0, "q": 0}
+
+    def __init__(self, depth: int, latency: int):
+        self.tables = {"D": depth, "L": latency}
+
+    def valid(self, n, i, o):
+        return f"v{o[0]} = v{i[0]} if L{n} == 0 else h{n} > 0 if L{n} == 1 else q{n}"
+
+    def ready(self, n, i, o):
+        return f"r{i[0]} = r{o[0]} if L{n} == 0 else h{n} < D{n}"
+
+    def clock(self, n, i, o):
+        return f"""w = v{i[0]} & r{i[0]}
+h{n} += w - (v{o[0]} & r{o[0]})
+if L{n} == 2:
+ if r{o[0]} or not q{n}:
+  q{n} = s{n} > 0
+  s{n} -= q{n}
+ s{n} += w"""
 
 
 @dataclass

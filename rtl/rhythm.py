@@ -1,13 +1,17 @@
 """The handshakes of a whole core as one Python function: what it does, cycle by cycle, until it repeats itself."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from .handshake import Part
 
-__all__ = ["Netlist", "Rhythm"]
+__all__ = ["Netlist", "Program", "Rhythm", "Step", "interpreted"]
+
+# Frames in a row of the same length that count as what it will do for good.
+_SAME = 5
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,55 @@ class Rhythm:
     ends: list[int]
     frames: int
     cycles: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """What happens in a cycle: lines of Python on integers, with nothing in them but assignments and ``if``.
+
+    Attributes
+    ----------
+    text : str
+        Names are registers, tables, or given a value before they are used; ``ended`` says whether a frame has ended.
+    state : dict of str to int
+        Registers and what they are after a reset.
+    tables : dict of str to bytes, tuple of int or int
+        Constants that the text does not tell; bytes are truth values.
+    """
+
+    text: str
+    state: dict[str, int]
+    tables: dict[str, Any]
+
+
+# From a cycle, its number and the registers, on until a frame has ended (then true), nothing moves, or a number of cycles: the cycle then, the registers.
+Step = Callable[[int, int, tuple[int, ...]], tuple[bool, int, tuple[int, ...]]]
+
+
+def interpreted(program: Program) -> Step:
+    """Return what steps through a program's cycles in Python."""
+    run, tables = _function(program.text, tuple(program.state), tuple(program.tables)), tuple(program.tables.values())
+    return lambda t, limit, state: run(t, limit, state, tables)
+
+
+@lru_cache(64)
+def _function(text: str, state: tuple[str, ...], tables: tuple[str, ...]):
+    """Return the function of the lines of one cycle."""
+    body = "\n".join(f"  {line}" for line in text.split("\n"))
+    now, scope = f"({', '.join(state)},)", dict[str, Any]()
+    exec(f"""def run(t, limit, state, tables):
+ {now} = state
+ {f"({', '.join(tables)},) = tables" if tables else ""}
+ before = None
+ for t in range(t, limit):
+{body}
+  if ended: return True, t + 1, {now}
+  if not t & 63:
+   now = {now}
+   if now == before: return False, t + 1, now
+   before = now
+ return False, limit, {now}""", scope)
+    return scope["run"]
 
 
 class Netlist:
@@ -51,16 +104,13 @@ class Netlist:
         self._parts.append((part, list(streams), tuple(given)))
         return given
 
-    def run(self, limit: int = 1 << 60, lean: bool = False) -> Rhythm:
-        """Step from reset, source and sink never waiting, until a frame ends in a state in which one before did, nothing moves, or ``limit`` cycles are over.
-
-        ``lean``: with `Part.lean` in the place of every part.
-        """
+    def program(self, lean: bool = False) -> Program:
+        """Return what happens in a cycle; ``lean``: with `Part.lean` in the place of every part."""
         parts = [(part.lean() if lean else part, i, o) for part, i, o in self._parts]
         beats_in, beats_out, under_way, gated = self._ends
         state = {f"{name}{n}": value for n, (part, _, _) in enumerate(parts) for name, value in part.state.items()}
         tables = {f"{name}{n}": value for n, (part, _, _) in enumerate(parts) for name, value in part.tables.items()}
-        last, now = self._count - 1, f"({''.join(f'{name}, ' for name in state)}k_in, k_out, held)"
+        last = self._count - 1
         lines = [f"v0 = k_in != {beats_in - 1} or held < {under_way}", *(part.valid(n, i, o) for n, (part, i, o) in enumerate(parts)),
                  f"r{last} = (k_out != {beats_out - 1} or held > 0)" + (" and (held > 0 or k_in > 0)" if gated else ""),
                  *reversed([part.ready(n, i, o) for n, (part, i, o) in enumerate(parts)]),
@@ -76,26 +126,36 @@ if v0 and r0:
  if k_in == {beats_in}:
   k_in = 0
   held += 1
-if ended:
- held -= 1
- ends.append(t)
- now = {now}
- if now in seen: return ends, seen[now]
- seen[now] = len(ends) - 1
-if not t & 63:
- now = ({now}, len(ends))
- if now == before: return ends, None
- before = now"""]
+if ended: held -= 1"""]
         text = "\n".join(line for part in lines for line in part.split("\n") if line.strip())
-        ends, first = _compiled(text, tuple(state), tuple(tables))(limit, *state.values(), *tables.values())
-        return Rhythm(ends, 0, 0) if first is None else Rhythm(ends, len(ends) - 1 - first, ends[-1] - ends[first])
+        return Program(text, state | {"k_in": 0, "k_out": 0, "held": 0}, tables)
 
+    def run(self, limit: int = 1 << 60, lean: bool = False, pace: int | None = None, make: Callable[[Program], Step] = interpreted) -> Rhythm:
+        """Step from reset, source and sink never waiting, until a frame ends in a state in which one before did, nothing moves, or ``limit`` cycles are over.
 
-@lru_cache(64)
-def _compiled(text: str, state: tuple[str, ...], tables: tuple[str, ...]):
-    """Return the function of the lines of one cycle."""
-    body = "\n".join(f"  {line}" for line in text.split("\n"))
-    scope: dict[str, Any] = {}
-    exec(f"def run(limit, {', '.join((*state, *tables))}):\n k_in = k_out = held = 0\n before, ends, seen = None, [], {{}}\n"
-         f" for t in range(limit):\n{body}\n return ends, None", scope)
-    return scope["run"]
+        Parameters
+        ----------
+        limit : int
+        lean : bool
+            See `program`.
+        pace : int, optional
+            It may end, too, where some frames in a row took the same number of cycles, more than that: what comes before may run ahead of what
+            holds them up for very long until buffers are full, which does not make it faster.
+        make : callable
+            How the program is run: `interpreted`, or what `hwq.rtl.native.compiled` gave.
+        """
+        program = self.program(lean)
+        step, now, state = make(program), 0, tuple(program.state.values())
+        ends: list[int] = []
+        seen: dict[tuple[int, ...], int] = {}
+        while True:
+            ended, now, state = step(now, limit, state)
+            if not ended:
+                return Rhythm(ends, 0, 0)
+            ends.append(now - 1)
+            first = seen.setdefault(state, len(ends) - 1)
+            if first < len(ends) - 1:
+                return Rhythm(ends, len(ends) - 1 - first, ends[-1] - ends[first])
+            last = {after - before for before, after in pairwise(ends[-1 - _SAME:])}
+            if pace is not None and len(ends) > _SAME and len(last) == 1 and last.pop() > pace:
+                return Rhythm(ends, 0, 0)

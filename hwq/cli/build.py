@@ -20,8 +20,8 @@ def command(model: Annotated[Path, typer.Argument(help="A .hwq file.")],
                                                        "not given: the fastest that fits.")] = None,
             fps: Annotated[float | None, typer.Option(help="Frames a second that are enough, instead of --cycles; at --freq, or at the clock "
                                                       "that place and route start from (12 or 24 MHz).")] = None,
-            tight: Annotated[bool, typer.Option("--tight", help="Look for the least depth of every FIFO in large networks, too "
-                                                "(ResNet-8: minutes).")] = False,
+            tight: Annotated[bool, typer.Option("--tight", help="Look for the least depth of every FIFO however large the network "
+                                                "(without a C++ compiler minutes).")] = False,
             freq: Annotated[float | None, typer.Option(help="Clock of the core in MHz; not given: as fast as it gets.")] = None,
             baud: Annotated[int | None, typer.Option(help="Of the board's serial link (1000000).")] = None,
             seed: Annotated[int | None, typer.Option(help="First seed of place and route (1).")] = None,

@@ -43,7 +43,7 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
             fps: float = typer.Option(None, help="Frames a second that are enough: plan the smallest design that reaches them."),
             mhz: float = typer.Option(24.0, help="Clock of the core for frames a second."),
             fold: list[str] = typer.Option([], help="layer=pe,simd, or layer=wired; may be repeated."),
-            tight: bool = typer.Option(False, help="Look for the least depth of every FIFO in large networks, too (ResNet-8: minutes)."),
+            tight: bool = typer.Option(False, help="Look for the least depth of every FIFO however large the network (without a C++ compiler minutes)."),
             picture: Path = typer.Option(None, help="Draw cycles against area of every layer into a .svg or .png file."),
             as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
     """Plan a network: foldings, cycles, logic, memories, what limits it and what one step more would cost."""
@@ -118,7 +118,7 @@ def _print(result: dict[str, Any]) -> None:
                + ("" if result["fits"] else "; DOES NOT FIT"))
     if "fifos_tight" in result:
         typer.echo("FIFOs: one beat less costs cycles; of the least, it stands still." if result["fifos_tight"]
-                   else "FIFOs: deep enough, perhaps too deep; the network is large, and only --tight looks for less.")
+                   else "FIFOs: deep enough, perhaps too deep; the network is large, and only --tight looks for less (without a C++ compiler for minutes).")
     if faster:
         typer.echo(step_text(faster, total, limits))
     elif limits["lc"]:

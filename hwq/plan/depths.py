@@ -7,13 +7,14 @@ large to be tried so often keep bounds that are certainly enough.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hwq.rtl.joins import Joining
+from hwq.rtl.native import compiles
 from hwq.rtl.schedule import play
 
 from .rhythm import Core
@@ -27,8 +28,8 @@ __all__ = ["least_depths", "tighten"]
 
 Depths = Mapping[str, tuple[int, ...]]
 
-# Cycles a frame times layers times buffers, up to which depths are tried: about a second.
-_TRIED = 250_000
+# Cycles a frame times layers times buffers, up to which depths are tried: about a second; with a C++ compiler some seconds.
+_TRIED, _TRIED_COMPILED = 250_000, 40_000_000
 
 
 def least_depths(plan: Plan) -> dict[str, tuple[int, ...]]:
@@ -43,21 +44,30 @@ def least_depths(plan: Plan) -> dict[str, tuple[int, ...]]:
 def tighten(plan: Plan, always: bool = False) -> Plan:
     """Return the plan with buffers of which none can be smaller by one beat without costing cycles.
 
-    A large one is returned as it is unless ``always``: the search takes some 40 frames of every cycle, for ResNet-8 minutes.
+    A large one is returned as it is unless ``always``: the search takes some 200 frames of every cycle, for ResNet-8 seconds, or without a C++
+    compiler minutes.
     """
     depths = {p.layer.name: p.fold.depths if isinstance(p.fold, Joining) else (p.fifo,) for p in plan.layers if p.fifo or p.layer.joins}
-    if not joined(plan) or (not always and plan.cycles * len(plan.layers) * sum(map(len, depths.values())) > _TRIED):
+    work = plan.cycles * len(plan.layers) * sum(map(len, depths.values()))
+    large = work > _TRIED
+    if not joined(plan) or (large and not always and (work > _TRIED_COMPILED or not compiles())):
         return plan
-    core, bounds = Core(plan), _bounds(plan)
+    core, bounds = Core(plan, fast=large), _bounds(plan)
+    if large and not always and not core.fast:
+        return plan
     if not core.keeps(depths) or not core.moves(bounds):
         return plan
     least = _lowest(bounds, {name: (1,) * len(each) for name, each in bounds.items()}, core.moves)
-    found = _lowest(depths, {name: least.get(name, (0,)) for name in depths}, core.keeps)
+    found = _lowest(depths, {name: least.get(name, (0,)) for name in depths}, core.keeps, core.latencies)
     return replace(with_depths(plan, found), least=least)
 
 
-def _lowest(depths: Depths, floor: Depths, enough: Callable[[Depths], bool]) -> dict[str, tuple[int, ...]]:
-    """Return depths that are enough, of which none can be less by one, the others as they are; deep ones are lowered first."""
+def _lowest(depths: Depths, floor: Depths, enough: Callable[[Depths], bool],
+            latencies: Callable[[Depths], Hashable] = lambda depths: None) -> dict[str, tuple[int, ...]]:
+    """Return depths that are enough, of which none can be less by one, the others as they are; deep ones are lowered first.
+
+    As long as the buffers' ``latencies`` stay the same, what is not enough is not enough with fewer beats elsewhere either.
+    """
     if enough(floor):
         return dict(floor)
 
@@ -65,21 +75,23 @@ def _lowest(depths: Depths, floor: Depths, enough: Callable[[Depths], bool]) -> 
         return found | {name: (*found[name][:k], depth, *found[name][k + 1:])}
 
     found, before = dict(depths), None
+    shown: dict[tuple[str, int], Hashable] = {}          # with which latencies a beat less was too few
     places = sorted(((name, k) for name, each in depths.items() for k in range(len(each))), key=lambda place: -depths[place[0]][place[1]])
     while found != before:                               # a buffer of fewer beats may have less latency, and let another one hold fewer
         first, before = before is None, dict(found)
         for name, k in places:
-            least, hi, step = floor[name][k], found[name][k], 1
-            if first and least < hi and enough(at(name, k, least)):
-                hi = least
-            lo = least + first
-            while lo < hi:                               # down from what a schedule held, which is close; then between success and failure
-                depth = max(lo, hi - step)
+            lo, hi = floor[name][k], found[name][k]
+            if shown.get((name, k), "never") == latencies(found):
+                continue
+            step = hi - lo if first else 1               # most need no more than their floor; later, most stay what they are
+            while lo < hi:
+                depth = max(lo, hi - step) if step else (lo + hi) // 2
                 if enough(at(name, k, depth)):
                     hi, step = depth, 2 * step
                 else:
-                    lo, step = depth + 1, max(1, (hi - depth) // 2)
+                    lo, step = depth + 1, 0
             found = at(name, k, hi)
+            shown[name, k] = latencies(found)
     return found
 
 

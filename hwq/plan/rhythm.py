@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
 from hwq.rtl.branches import StreamFifo
 from hwq.rtl.common import shape_of
-from hwq.rtl.handshake import Fork, Part, Queue
-from hwq.rtl.joins import JoinStage
-from hwq.rtl.rhythm import Netlist
+from hwq.rtl.handshake import AnyQueue, Fork, Part, Queue
+from hwq.rtl.joins import Joining, JoinStage
+from hwq.rtl.native import compiled
+from hwq.rtl.rhythm import Netlist, Program, Step, interpreted
 from hwq.rtl.stage import gears
 
 from .timing import feed, frames_under_way
@@ -26,9 +27,23 @@ _FRAMES = 30
 
 
 class Core:
-    """The handshakes of the core that `hwq.lower.lower` makes of a plan."""
+    """The handshakes of the core that `hwq.lower.lower` makes of a plan.
 
-    def __init__(self, plan: Plan):
+    Parameters
+    ----------
+    plan : Plan
+    fast : bool
+        Compile them, once for all depths; where that is not possible they stay Python.
+
+    Attributes
+    ----------
+    fast : bool
+        Whether they are compiled.
+    make : callable
+        What runs them then, see `Netlist.run`: netlists that are ``general``.
+    """
+
+    def __init__(self, plan: Plan, fast: bool = False):
         self._plan, self._technology = plan, plan.device.technology
         stages = [planned.stage(self._technology) for planned in plan.layers]
         self._gated = any(getattr(stage, "eager", False) for stage in stages)
@@ -36,8 +51,13 @@ class Core:
         # What comes before each of a layer's buffers, what comes behind them.
         self._ways: list[tuple[list[tuple[Part, ...]], tuple[Part, ...]]] = [
             stage.handshakes if isinstance(stage, JoinStage) else ([()], stage.handshake) for stage in stages]
-        last = stages[-1]
+        self.make: Callable[[Program], Step] = interpreted
+        self.fast, last = False, stages[-1]
         self._end = [part for _, gear in gears(last.out_shape, getattr(last, "out_lanes", 1), 1) for part in gear.handshake]   # type: ignore[attr-defined]
+        if fast:
+            net = self.netlist({planned.layer.name: (0,) * len(planned.layer.sources) for planned in plan.layers}, general=True)
+            make = compiled([net.program(), net.program(lean=True)])
+            self.fast, self.make = make is not None, make or interpreted
 
     def keeps(self, depths: Mapping[str, Sequence[int]]) -> bool:
         """Return whether the core takes no more cycles a frame than planned, source and sink never waiting; false, too, where that would be long in showing.
@@ -48,7 +68,8 @@ class Core:
             Of the buffers in front of layers; 0, or a layer without an entry: no buffer.
         """
         plan = self._plan
-        rhythm = self.netlist(depths).run(_FRAMES * plan.cycles + 4 * sum(planned.cycles for planned in plan.layers) + 1000)
+        rhythm = self.netlist(depths, self.fast).run(_FRAMES * plan.cycles + 4 * sum(planned.cycles for planned in plan.layers) + 1000,
+                                                     pace=plan.cycles, make=self.make)
         return 0 < rhythm.cycles <= rhythm.frames * plan.cycles
 
     def moves(self, depths: Mapping[str, Sequence[int]]) -> bool:
@@ -56,14 +77,19 @@ class Core:
 
         Blocks take and give beats in a fixed order, and more room never hinders, so that it does not matter when they come.
         """
-        return self.netlist(depths).run(lean=True).frames > 0
+        return self.netlist(depths, self.fast).run(lean=True, make=self.make).frames > 0
 
-    def netlist(self, depths: Mapping[str, Sequence[int]]) -> Netlist:
-        """Return the handshakes with buffers of these depths; see `keeps`."""
+    def latencies(self, depths: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+        """Return the cycles that each buffer takes; 0: none."""
+        return tuple(fifo.latency if fifo else 0 for fifos in self._fifos(depths).values() for fifo in fifos)
+
+    def netlist(self, depths: Mapping[str, Sequence[int]], general: bool = False) -> Netlist:
+        """Return the handshakes with buffers of these depths, see `keeps`; ``general``: so that those with any depths have the same text."""
         plan = self._plan
         net = Netlist(feed(plan), prod(plan.layers[-1].layer.y.shape), self._under_way, self._gated)
         reads = Counter(source for planned in plan.layers for source in planned.layer.sources)
         ends: dict[str, list[int]] = {}
+        fifos = self._fifos(depths)
 
         def behind(parts: Sequence[Part], *streams: int) -> list[int]:
             given = list(streams)
@@ -77,10 +103,15 @@ class Core:
         gives("", behind([Queue(2)] if self._gated else [], 0))
         for planned, (ways, rest) in zip(plan.layers, self._ways, strict=True):
             name, streams = planned.layer.name, []
-            for way, source, x, depth in zip(ways, planned.layer.sources, planned.layer.xs, depths.get(name, (0,)), strict=True):
-                lanes = planned.fold.lanes if planned.layer.joins else planned.in_lanes[0]                   # type: ignore[union-attr]
-                fifo = StreamFifo(shape_of(x.lo, x.hi), lanes, depth, technology=self._technology).handshake if depth else ()
-                streams += behind([*way, *fifo], ends[source].pop(0))
+            for way, source, fifo in zip(ways, planned.layer.sources, fifos[name], strict=True):
+                queue = [AnyQueue(fifo.depth, fifo.latency) if fifo else AnyQueue(0, 0)] if general else fifo.handshake if fifo else ()
+                streams += behind([*way, *queue], ends[source].pop(0))
             gives(name, behind(rest, *streams))
         behind(self._end, *ends[plan.layers[-1].layer.name])
         return net
+
+    def _fifos(self, depths: Mapping[str, Sequence[int]]) -> dict[str, list[StreamFifo | None]]:
+        """Return the buffers in front of each layer."""
+        return {p.layer.name: [StreamFifo(shape_of(x.lo, x.hi), p.fold.lanes if isinstance(p.fold, Joining) else p.in_lanes[0], depth,
+                                          technology=self._technology) if depth else None
+                               for x, depth in zip(p.layer.xs, depths.get(p.layer.name, (0,)), strict=True)] for p in self._plan.layers}

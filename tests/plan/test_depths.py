@@ -12,7 +12,9 @@ from hwq.lower import lower
 from hwq.passes import apply_passes
 from hwq.plan import Planner, device, least_depths, make_plan
 from hwq.plan import depths as depths_module
+from hwq.plan.rhythm import Core
 from hwq.plan.settle import with_depths
+from hwq.rtl.native import compiles
 
 from ..test_accelerator import drive
 from .test_cycles import steady
@@ -181,9 +183,42 @@ def test_a_network_too_large_to_try_keeps_its_bounds(monkeypatch):
     graph = apply_passes(NETWORKS["projection"])
     tight = make_plan(graph, device("generic"))
     monkeypatch.setattr(depths_module, "_TRIED", 0)
+    monkeypatch.setattr(depths_module, "_TRIED_COMPILED", 0)
     plan = make_plan(graph, device("generic"))
     assert tight.tight and not plan.tight and tight.cost.lc < plan.cost.lc
     assert all(a <= b for name, each in depths_of(tight).items() for a, b in zip(each, depths_of(plan)[name], strict=True))
     assert all(a <= b for name, each in least_depths(tight).items() for a, b in zip(each, least_depths(plan)[name], strict=True))
     assert least_depths(tight) != least_depths(plan)
     assert depths_of(make_plan(graph, device("generic"), tight=True)) == depths_of(tight)
+
+
+@pytest.mark.skipif(not compiles(), reason="There is no C++ compiler")
+@pytest.mark.parametrize("seed", [2, 9, 24])
+def test_compiled_the_search_finds_the_same(seed, monkeypatch):
+    graph, python = planned(seed)
+    made = []
+    monkeypatch.setattr(depths_module, "_TRIED", 0)
+    monkeypatch.setattr(depths_module, "Core", lambda *args, **options: made.append(Core(*args, **options)) or made[-1])
+    plan = planned(seed)[1]
+    assert made[0].fast and plan.tight and depths_of(plan) == depths_of(python) and plan.least == python.least
+
+
+@pytest.mark.parametrize("compiler", ["/nowhere/c++", "false"])
+def test_without_a_compiler_large_networks_keep_their_bounds(compiler, monkeypatch):
+    graph, plan = planned(2)
+    monkeypatch.setattr(depths_module, "_TRIED", 0)
+    monkeypatch.setenv("CXX", compiler)
+    assert plan.tight and not planned(2)[1].tight
+    assert depths_of(make_plan(graph, device("generic"), tight=True)) == depths_of(plan)
+
+
+@pytest.mark.skipif(not compiles(), reason="There is no C++ compiler")
+@pytest.mark.parametrize("seed", [1, 5, 19, 48])
+def test_compiled_a_core_moves_as_in_python(seed):
+    plan = planned(seed)[1]
+    python, machine, rng = Core(plan), Core(plan, fast=True), np.random.default_rng(seed)
+    assert machine.fast
+    for most in (1, 2, 5, 200, 200, 200):                # many beats lie in memories, and take a cycle more
+        depths = {p.layer.name: tuple(int(rng.integers(p.layer.joins, most + 1)) for _ in p.layer.sources) for p in plan.layers}
+        for lean in (False, True):
+            assert machine.netlist(depths, general=True).run(9000, lean, make=machine.make) == python.netlist(depths).run(9000, lean)
