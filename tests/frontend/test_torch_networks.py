@@ -208,7 +208,7 @@ def test_1_d_layers_that_are_refused(layer, message):
 
 
 def test_other_1_d_functions_are_refused():
-    with pytest.raises(ModelError, match=r"Node 'getitem' takes \(3,\) of \(3, 5\); supported: a slice of the channels"):
+    with pytest.raises(ModelError, match=r"Node 'getitem' takes \(3,\) of \(3, 6\); supported: a slice of the channels"):
         prepare(Functional("other"), torch.zeros(2, 2, 19), "dfp:b=4")
     with pytest.raises(ModelError, match=r"must have the shape \(n, 2, 1, 19\)"):
         prepare(Functional(), torch.zeros(2, 2, 19), "dfp:b=4")(torch.zeros(1, 2, 20))
