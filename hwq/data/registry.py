@@ -69,7 +69,7 @@ def _recognize(folder: Path, split: str) -> str:
     return found[0] if found else "fashion-mnist"
 
 
-def open_dataset(where: str | Path | None, split: str = "test", name: str | None = None) -> Dataset:
+def open_dataset(where: str | Path | None, split: str = "test") -> Dataset:
     """Return what a user names: a labelled ``.npz`` file, a data set's name, a folder, ``NAME=FOLDER``, or None for the default place.
 
     Raises
@@ -78,7 +78,7 @@ def open_dataset(where: str | Path | None, split: str = "test", name: str | None
         See `load_dataset` and `hwq.data.read_npz`.
     """
     if where is None:
-        return load_dataset(name, None, split)
+        return load_dataset(None, None, split)
     if both := _both(where):
         return load_dataset(*both, split)
     if Path(where).is_file() or str(where).endswith(".npz"):
@@ -87,7 +87,7 @@ def open_dataset(where: str | Path | None, split: str = "test", name: str | None
         return load_dataset(str(where), None, split)
     if not Path(where).exists():
         raise _unknown(where)
-    return load_dataset(name, where, split)
+    return load_dataset(None, where, split)
 
 
 def _both(where: str | Path) -> tuple[str, str] | None:
