@@ -86,9 +86,9 @@ NETWORKS = {"view": (Autoencoder, (1, 8, 8)), "unflatten": (lambda: Autoencoder(
             "line": (Line, (1, 8))}
 
 
-def prepared(name):
+def prepared(make, shape):
+    """Return a float network, the prepared one, inputs and images."""
     torch.manual_seed(1)
-    make, shape = NETWORKS[name]
     net = make()
     liven(net)
     c, h, w = shape if len(shape) == 3 else (shape[0], 1, shape[1])
@@ -97,9 +97,8 @@ def prepared(name):
     return net.eval(), prepare(net, x[:2], "dfp:b=5", activations="dfp:b=5"), x, images
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_networks_equal_torch(name):
-    net, model, x, images = prepared(name)
+def equal(net, model, x, images):
+    """Assert that the prepared network is the float one, and after calibration the integer one, edge by edge; return that."""
     model.float_weights = True
     with torch.no_grad():
         torch.testing.assert_close(model.train()(x).reshape(net(x).shape), net(x), rtol=1e-3, atol=1e-3)
@@ -107,15 +106,21 @@ def test_networks_equal_torch(name):
     require_convertible(model)
     calibrate(model, [x])
     graph = convert(model.eval())
-    assert "Unflatten" in {node.op for node in graph} or "Permute" in {node.op for node in graph}
     compared = compare(model, graph, images)
-    assert len(compared) > 10 and len(np.unique(model(x).reshape(len(x), -1).numpy(), axis=0)) > 12
+    assert len(compared) > 10 and len(np.unique(model(x).reshape(len(x), -1).detach().numpy(), axis=0)) > 12
+    return graph
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_equal_torch(name):
+    graph = equal(*prepared(*NETWORKS[name]))
+    assert "Unflatten" in {node.op for node in graph} or "Permute" in {node.op for node in graph}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["view", "refolded", "shuffled", "line"])
 def test_networks_are_exact_in_hardware(name):
-    _, model, x, _ = prepared(name)
+    _, model, x, _ = prepared(*NETWORKS[name])
     calibrate(model, [x])
     exact(convert(model.eval()), count=2)
 

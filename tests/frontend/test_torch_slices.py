@@ -1,7 +1,6 @@
 # amaranth: UnusedElaboratable=no
 """Torch networks that split their channels, as ShuffleNet v2, CSP and Ghost networks do; in float, in integers, and in hardware."""
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -9,12 +8,11 @@ import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
 from hwq.errors import ModelError  # noqa: E402
-from hwq.frontend import convert, require_convertible  # noqa: E402
-from hwq.frontend.equality import compare  # noqa: E402
-from hwq.quant import InputSpec, calibrate, prepare  # noqa: E402
+from hwq.frontend import convert  # noqa: E402
+from hwq.quant import calibrate, prepare  # noqa: E402
 from tests.plan.test_corners import exact  # noqa: E402
 
-from .test_torch_networks import liven  # noqa: E402
+from .test_torch_moved import equal, prepared  # noqa: E402
 
 
 def unit(*layers):
@@ -100,35 +98,14 @@ class Line(nn.Module):
 NETWORKS = {"shufflenet": (shufflenet, (1, 8, 8)), "partial": (Partial, (2, 8, 8)), "ghost": (Ghost, (1, 6, 6)), "line": (Line, (2, 12))}
 
 
-def prepared(name):
-    torch.manual_seed(1)
-    make, shape = NETWORKS[name]
-    net = make()
-    liven(net)
-    c, h, w = shape if len(shape) == 3 else (shape[0], 1, shape[1])
-    images = np.random.default_rng(0).integers(0, 256, (24, h, w, c)).astype(np.uint8)
-    x = InputSpec().tensor(images).reshape(-1, *shape)
-    return net.eval(), prepare(net, x[:2], "dfp:b=5", activations="dfp:b=5"), x, images
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_equal_torch(name):
-    net, model, x, images = prepared(name)
-    model.float_weights = True
-    with torch.no_grad():
-        torch.testing.assert_close(model.train()(x).reshape(net(x).shape), net(x), rtol=1e-3, atol=1e-3)
-    model.float_weights = False
-    require_convertible(model)
-    calibrate(model, [x])
-    graph = convert(model.eval())
-    assert "Select" in {node.op for node in graph}
-    compared = compare(model, graph, images)
-    assert len(compared) > 10 and len(np.unique(model(x).reshape(len(x), -1).detach().numpy(), axis=0)) > 12
+    assert "Select" in {node.op for node in equal(*prepared(*NETWORKS[name]))}
 
 
 @pytest.mark.parametrize("name", ["ghost", "line", pytest.param("shufflenet", marks=pytest.mark.slow), pytest.param("partial", marks=pytest.mark.slow)])
 def test_networks_are_exact_in_hardware(name):
-    _, model, x, _ = prepared(name)
+    _, model, x, _ = prepared(*NETWORKS[name])
     calibrate(model, [x])
     exact(convert(model.eval()), count=2)
 
