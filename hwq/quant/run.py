@@ -24,7 +24,7 @@ from .prepare import prepare
 from .train import Samples, accuracy, fit
 from .tune import tune
 
-__all__ = ["Run", "train_run", "save_run", "load_run"]
+__all__ = ["Run", "train_run", "save_run", "load_run", "check_outputs"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def train_run(factory: str, data: Dataset, config: str, folder: Path, *, seed: i
     inputs, labels = spec.samples(data), torch.from_numpy(np.asarray(data.labels, np.int64))
     shape = tuple(inputs.shape[1:])
     prepared = _prepared(network, shape, recipe)                  # refuses now what it would refuse after hours
-    _check_outputs(prepared, labels)
+    check_outputs(network, inputs[:1], data)
     check(prepared)
     samples = Samples.split(inputs, labels, recipe.validation, seed)
     if weights is not None:
@@ -149,12 +149,33 @@ def _check_device(device: str) -> None:
         raise EnvironmentError_(f"Device {device!r} is not there: torch sees no CUDA device; use --device cpu")
 
 
-def _check_outputs(model: QuantizedModel, labels: torch.Tensor) -> None:
+def check_outputs(network: nn.Module, image: torch.Tensor, data: Dataset) -> None:
+    """Refuse a network whose outputs are not the data's classes.
+
+    Parameters
+    ----------
+    network : Module
+        Of floats; its mode stays as it is.
+    image : float tensor (1, channels, height, width)
+    data : Dataset
+
+    Raises
+    ------
+    ModelError
+        More axes than one; another number than that of the classes, or where they have no names, too few for the labels.
+    """
+    training = network.training
     with torch.no_grad():
-        outputs = model.train()(torch.zeros(2, *model.input_shape)).shape
-    if len(outputs) != 2 or outputs[1] <= int(labels.max()):
-        raise ModelError(f"The network gives {tuple(outputs[1:])} outputs an image, but the data have labels up to {int(labels.max())}: "
-                         f"it needs at least {int(labels.max()) + 1}, in one axis")
+        shape = tuple(network.eval()(image).shape[1:])
+    network.train(training)
+    if len(shape) != 1:
+        raise ModelError(f"The network gives {shape} for an image, where one axis of outputs is needed: flatten, or pool over the image")
+    most, classes = int(data.labels.max()), len(data.classes)
+    if classes and shape[0] != classes:
+        raise ModelError(f"The network gives {shape[0]} outputs an image, but the data have {classes} classes: it needs as many")
+    if shape[0] <= most:
+        raise ModelError(f"The network gives {shape[0]} outputs an image, but the data have labels up to {most}: "
+                         f"it needs at least {most + 1}")
 
 
 def _write(path: Path, data: Any) -> None:

@@ -15,7 +15,7 @@ from ..quant import QuantizedModel, Recipe, prepare
 from ..quant.config import recipe_text
 from ..quant.factory import make_network
 from ..quant.patterns import assign
-from ..quant.run import Run, save_run
+from ..quant.run import Run, check_outputs, save_run
 from ..quant.tracing import trace
 from .experiment import Store
 from .jobs import Job, Setting, parts_of, shortened, test_images
@@ -275,9 +275,11 @@ def layer_specs(setting: Setting, recipe: Recipe) -> dict[str, Spec]:
     Raises
     ------
     ModelError
-        What prepares or converts the network would refuse it.
+        What prepares or converts the network would refuse it, or its outputs are not the data's classes.
     """
-    network, inputs = make_network(setting.factory), parts_of(setting).inputs[:2]
+    network, parts = make_network(setting.factory), parts_of(setting)
+    inputs = parts.inputs[:2]
+    check_outputs(network, inputs[:1], parts.data)
     require_convertible(prepare(network, inputs, recipe.weights, activations=recipe.activations, batchnorm=recipe.batchnorm))
     return specs_of(recipe, [op.name for op in trace(network, inputs) if op.kind in ("conv", "linear")])
 

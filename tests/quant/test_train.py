@@ -1,6 +1,7 @@
 """The training loop, its checkpoints, recipes and users' weights."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from hwq.quant import (  # noqa: E402
 )
 from hwq.quant.augment import augment  # noqa: E402
 from hwq.quant.factory import load_factory, make_network  # noqa: E402
-from hwq.quant.run import load_run, train_run  # noqa: E402
+from hwq.quant.run import check_outputs, load_run, train_run  # noqa: E402
 
 
 def toy(count=120):
@@ -251,7 +252,9 @@ def test_nothing_is_written_for_what_is_refused(tmp_path):
             ((factory, "validation = 5000"), "leaves none", {}),
             ((factory, RECIPE), "no file of torch.save", {"weights": tmp_path / "text.pt"}),
             ((factory, RECIPE), "Device must be cpu or cuda", {"device": "foo"}),
-            ((start + "narrow", RECIPE), "gives .1,. outputs an image, but the data have labels up to 1", {})]:
+            ((start + "narrow", RECIPE), "gives 1 outputs an image, but the data have 2 classes", {}),
+            ((start + "wide", RECIPE), "gives 3 outputs an image, but the data have 2 classes: it needs as many", {}),
+            ((start + "flat", RECIPE), "gives .4, 6, 6. for an image, where one axis of outputs is needed", {})]:
         (tmp_path / "text.pt").write_bytes(b"hello world")
         with pytest.raises((ModelError, FormatError), match=text):
             train_run(arguments[0], toy(), arguments[1], tmp_path / "run", **options)
@@ -267,6 +270,21 @@ def test_nothing_is_written_for_what_is_refused(tmp_path):
 
 def narrow():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 1))
+
+
+def wide():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def flat():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1))
+
+
+def test_outputs_are_checked_against_labels_where_classes_have_no_names():
+    data, image = replace(toy(), classes=()), torch.zeros(1, 1, 8, 8)
+    check_outputs(wide(), image, data)                   # who knows how many classes there are
+    with pytest.raises(ModelError, match="gives 1 outputs an image, but the data have labels up to 1: it needs at least 2"):
+        check_outputs(narrow(), image, data)
 
 
 def test_progress_counts_every_step(tmp_path):

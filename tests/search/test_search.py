@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -122,6 +123,18 @@ def test_the_log_has_every_training(whole):
 
 def _finals(folder):
     return {p.parent.name for p in (folder / "jobs").glob("*/job.json") if json.loads(p.read_text())["all_data"]}
+
+
+def narrow():
+    from torch import nn
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 2))
+
+
+def test_a_network_with_too_few_outputs_is_refused_before_it_is_trained(data, tmp_path):
+    few = replace(setting(data), factory="tests.search.test_search:narrow")
+    with pytest.raises(ModelError, match="gives 2 outputs an image, but the data have 3 classes"):
+        search(few, RECIPE, Options(), tmp_path / "s")
+    assert not (tmp_path / "s").exists()
 
 
 def test_the_splits_are_disjoint_and_refused_if_missing(data):
