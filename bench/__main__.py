@@ -55,7 +55,8 @@ PARTS = {"networks": _networks, "busy": _busy, "wired": _wired}
 
 def main() -> None:
     """Measure, print, and write if asked to."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all if none is given")
     parser.add_argument("--pack-only", action="store_true", help="networks: do not place; quick, but without a clock")
     parser.add_argument("--starts", type=int, default=20, help="wired: greedy starts")

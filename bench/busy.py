@@ -24,7 +24,8 @@ from .networks import networks
 
 __all__ = ["busy", "line"]
 
-_AHEAD = 4                                               # frames behind the last one measured, so that the first layers do not run dry
+# frames behind the last one measured, so that the first layers do not run dry
+_AHEAD = 4
 
 
 def busy(graph: Graph, part: str, *, frames: int = 4, seed: int = 0) -> dict[str, Any]:
@@ -62,7 +63,8 @@ def busy(graph: Graph, part: str, *, frames: int = 4, seed: int = 0) -> dict[str
         probes = [signal for block in layers.values() for signal in (block.matvec.i.valid, block.matvec.i.ready)]
         cycle = 0
         while len(ends) < frames:
-            _, _, valid, last, data, *seen = await ctx.tick().sample(core.m_axis_tvalid, core.m_axis_tlast, core.m_axis_tdata, *probes)
+            _, _, valid, last, data, *seen = await ctx.tick().sample(core.m_axis_tvalid, core.m_axis_tlast,
+                                                                     core.m_axis_tdata, *probes)
             cycle += 1
             for name, offered, taken in zip(layers, seen[::2], seen[1::2], strict=True):
                 if offered and taken:
@@ -77,7 +79,8 @@ def busy(graph: Graph, part: str, *, frames: int = 4, seed: int = 0) -> dict[str
     simulator.add_testbench(feed, background=True)
     simulator.add_testbench(watch)
     simulator.run()
-    found = unpack_results(np.frombuffer(b"".join(results), np.uint8).reshape(frames, -1, core.framer.bytes), signed=core.framer.shape.signed)
+    found = unpack_results(np.frombuffer(b"".join(results), np.uint8).reshape(frames, -1, core.framer.bytes),
+                           signed=core.framer.shape.signed)
     assert (found == wanted).all(), "the hardware differs from the reference"
     first, last = ends[-2:]
     return {"cycles": plan.cycles, "measured": last - first, "layers": {

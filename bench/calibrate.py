@@ -68,7 +68,8 @@ CHECKED = {
                                  block_rom=False),
     "wired linear": dict(fmt=_D[3], pe=10, simd=24, outputs=10, channels=24, kernel=1, size=1, source="shift", style="wired",
                          block_rom=False),
-    "8 bit dsp 8x1 pooled": dict(fmt=_D[8], pe=8, simd=1, outputs=8, channels=1, x_high=255, style="dsp", pads=1, pool=2, block_rom=False, size=14),
+    "8 bit dsp 8x1 pooled": dict(fmt=_D[8], pe=8, simd=1, outputs=8, channels=1, x_high=255, style="dsp", pads=1, pool=2,
+                                 block_rom=False, size=14),
     "4 bit dsp 4x4": dict(fmt=_D[4], pe=4, simd=4, outputs=16, channels=16, style="dsp"),
     "4 bit 3x4 of 16": dict(fmt=_D[4], pe=3, simd=4, outputs=16, channels=8, pool=2, pads=1),
     "shift window 2 bit": dict(fmt=_D[2], pe=2, simd=9, outputs=8, channels=1, source="shift", pads=1, x_high=255,
@@ -85,14 +86,18 @@ _IMAGE = dict(lanes=1, height=12, width=12, channels=8, technology=ICE40UP)
 # Operators without weights; the rows' constants were set with these at hand.
 OPERATORS = {
     **{f"{n} thresholds of {rows} rows, {reach.bit_length() + 1} bits": partial(_thresholds, n, rows, reach)
-       for reach in (200, 50_000) for n, rows in ((1, 1), (3, 1), (15, 1), (63, 1), (255, 1), (3, 16), (15, 16), (15, 64), (255, 16))},
+       for reach in (200, 50_000)
+       for n, rows in ((1, 1), (3, 1), (15, 1), (63, 1), (255, 1), (3, 16), (15, 16), (15, 64), (255, 16))},
     "max 3x3, stride 2, border": lambda: PoolStage("max", (0, 15), kernel=(3, 3), stride=(2, 2), pads=(1, 1, 1, 1), **_IMAGE),
     "sum 3x3": lambda: PoolStage("sum", (0, 255), kernel=(3, 3), stride=(1, 1), **_IMAGE),
     "enlarged 2x2": lambda: UpsampleStage((0, 15), factor=(2, 2), **_IMAGE),
-    **{f"channels {name} of {channels}": partial(lambda channels, chosen: SelectStage((0, 15), pixels=144, channels=channels, chosen=chosen), channels, np.array(chosen))
-       for name, channels, chosen in (("half", 8, range(4)), ("half", 116, range(58, 116)), ("every other", 116, range(0, 116, 2)), ("some", 24, [0, 1, 2, 6, 7, 8, 12, 13]))},
+    **{f"channels {name} of {channels}": partial(
+        lambda channels, chosen: SelectStage((0, 15), pixels=144, channels=channels, chosen=chosen), channels, np.array(chosen))
+       for name, channels, chosen in (("half", 8, range(4)), ("half", 116, range(58, 116)), ("every other", 116, range(0, 116, 2)),
+                                      ("some", 24, [0, 1, 2, 6, 7, 8, 12, 13]))},
     "enlarged 1x2": lambda: UpsampleStage((0, 15), factor=(1, 2), **_IMAGE),
-    **{f"{k} largest of {n}, {reach.bit_length() + 1} bits": partial(lambda k, n, reach: Chain([("k", TopK((-reach, reach), n, k))]), k, n, reach)
+    **{f"{k} largest of {n}, {reach.bit_length() + 1} bits": partial(
+        lambda k, n, reach: Chain([("k", TopK((-reach, reach), n, k))]), k, n, reach)
        for k, n, reach in ((1, 10, 100), (3, 10, 100), (5, 100, 5000))},
 }
 
@@ -120,12 +125,13 @@ def main() -> None:
     print(f"best factor on the blocks' sums (first half): {factor:.3f}")
     print(f"second half: median error {100 * statistics.median(abs(r['error']) for r in checked):.1f} %, "
           f"worst {100 * max(abs(r['error']) for r in checked):.1f} %, "
-          f"EBR exact in {sum(r['ebr'][0] == r['ebr'][1] for r in checked)}, DSP in {sum(r['dsp'][0] == r['dsp'][1] for r in checked)} "
-          f"of {len(checked)}")
+          f"EBR exact in {sum(r['ebr'][0] == r['ebr'][1] for r in checked)}, DSP in "
+          f"{sum(r['dsp'][0] == r['dsp'][1] for r in checked)} of {len(checked)}")
     print(f"operators without weights: median error {100 * statistics.median(abs(r['error']) for r in operators):.1f} %, "
           f"worst {100 * max(abs(r['error']) for r in operators):.1f} %")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"fitted": fitted, "checked": checked, "operators": operators, "factor": factor}, indent=1) + "\n")
+        arguments.json.write_text(json.dumps({"fitted": fitted, "checked": checked, "operators": operators, "factor": factor},
+                                             indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -57,9 +57,10 @@ def measure(block: wiring.Component | dict[str, str], part: str, *, place: bool 
         text = (folder / "stat.json").read_text()
         cells = json.loads(text[text.index("{"):])["design"]["num_cells_by_type"]
         result = {"lut": cells.get("SB_LUT4", 0), "ff": sum(n for kind, n in cells.items() if kind.startswith("SB_DFF")),
-                  "carry": cells.get("SB_CARRY", 0), "lc": None, "ebr": cells.get("SB_RAM40_4K", 0), "dsp": cells.get("SB_MAC16", 0),
-                  "fmax": None}
-        options = [*device.nextpnr, "--json", "accel.json", "--report", "report.json", "--seed", str(seed), "--freq", f"{freq_mhz:g}"]
+                  "carry": cells.get("SB_CARRY", 0), "lc": None, "ebr": cells.get("SB_RAM40_4K", 0),
+                  "dsp": cells.get("SB_MAC16", 0), "fmax": None}
+        options = [*device.nextpnr, "--json", "accel.json", "--report", "report.json", "--seed", str(seed),
+                   "--freq", f"{freq_mhz:g}"]
         log = folder / "nextpnr.log"
         try:
             run(find("nextpnr-ice40"), [*options, *([] if place else ["--pack-only"])], log, folder)

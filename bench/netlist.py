@@ -38,7 +38,8 @@ class Netlist:
         self._order = self._sort()
 
     def _sort(self) -> list[int]:
-        known = {bit for direction, bits in self.ports.values() if direction == "input" for bit in bits} | {q for _, q, _ in self._flops}
+        known = {bit for direction, bits in self.ports.values() if direction == "input" for bit in bits} \
+            | {q for _, q, _ in self._flops}
         order: list[int] = []
         todo = [*self._luts, *self._carries]
         while todo:
@@ -46,7 +47,8 @@ class Netlist:
             if bit in known or isinstance(bit, str):
                 todo.pop()
                 continue
-            missing = [b for b in (self._luts[bit][1] if bit in self._luts else self._carries[bit]) if b not in known and not isinstance(b, str)]
+            missing = [b for b in (self._luts[bit][1] if bit in self._luts else self._carries[bit])
+                       if b not in known and not isinstance(b, str)]
             if missing:
                 todo += missing
             else:
@@ -77,7 +79,8 @@ class Netlist:
                     a, b, c = (values[pin] for pin in self._carries[bit])
                     values[bit] = (a & b) | (c & (a | b))
             results.append({name: sum((np.array([values[bit] >> i & 1 for i in range(count)], np.int64) << k
-                                       for k, bit in enumerate(self.ports[name][1])), np.zeros(count, np.int64)) for name in outputs})
+                                       for k, bit in enumerate(self.ports[name][1])), np.zeros(count, np.int64))
+                            for name in outputs})
             after = [(q, (values[d] & values[e]) | (values[q] & ~values[e])) for d, q, e in self._flops]
             values.update(after)
         return results

@@ -51,8 +51,8 @@ def networks() -> dict[str, Graph]:
     """Return the networks by name."""
     rng = np.random.default_rng(0)
     first = [*_layer("conv1", "in", *_draw(rng, (8, 3, 3, 1), 4)), MaxPool2d("pool1", ("conv1_q",)),
-             *_layer("conv2", "pool1", *_draw(rng, (16, 3, 3, 8), 4)), MaxPool2d("pool2", ("conv2_q",)), Flatten("flat", ("pool2",)),
-             *_layer("dense", "flat", *_draw(rng, (10, 400), 4), codes=False)]
+             *_layer("conv2", "pool1", *_draw(rng, (16, 3, 3, 8), 4)), MaxPool2d("pool2", ("conv2_q",)),
+             Flatten("flat", ("pool2",)), *_layer("dense", "flat", *_draw(rng, (10, 400), 4), codes=False)]
     second = _layer("conv", "in", *_draw(rng, (16, 3, 3, 16), 4))
     third = [*_layer("dense1", "in", *_draw(rng, (64, 784), 2)), *_layer("dense2", "dense1_q", *_draw(rng, (64, 64), 3)),
              *_layer("dense3", "dense2_q", *_draw(rng, (10, 64), 4), codes=False)]

@@ -1,4 +1,4 @@
-"""The four networks beside the peers: ``python -m bench.peers [N1 N2 ...] [--json FILE]``; ``python -m bench`` joins it with the rest.
+"""The four networks beside the peers: ``python -m bench.peers [N1 N2 ...] [--json FILE]``; ``python -m bench`` joins it with all.
 
 Every design goes through the public API: `make_plan`, `lower`, Yosys, nextpnr. ``core`` is the whole core with its input
 guard, frame logic and start-up timer; ``stage`` the layer's stage alone, which is what a peer's parts amount to. With
@@ -34,8 +34,8 @@ __all__ = ["DESIGNS", "PEERS", "design", "check", "rows", "table"]
 # part had no multiplier blocks.
 DESIGNS: list[tuple[str, str, dict[str, Wish], str]] = [
     ("N1", "up5k", {}, "core"),
-    ("N2", "up5k", {"conv": (4, 4)}, "stage"), ("N2", "up5k", {"conv": (4, 4)}, "stage without DSP"), ("N2", "up5k", {"conv": (2, 8)}, "stage"),
-    ("N2", "up5k", {"conv": (4, 4)}, "core"), ("N2", "up5k", {"conv": (2, 8)}, "core"),
+    ("N2", "up5k", {"conv": (4, 4)}, "stage"), ("N2", "up5k", {"conv": (4, 4)}, "stage without DSP"),
+    ("N2", "up5k", {"conv": (2, 8)}, "stage"), ("N2", "up5k", {"conv": (4, 4)}, "core"), ("N2", "up5k", {"conv": (2, 8)}, "core"),
     ("N2", "hx8k", {"conv": (4, 4)}, "stage"), ("N2", "hx8k", {"conv": (16, 16)}, "stage"), ("N2", "hx8k", {}, "core"),
     ("N2", "generic", {"conv": "wired"}, "stage"),
     ("N3", "hx8k", {}, "core"), ("N3", "up5k", {}, "core"),
@@ -45,12 +45,16 @@ DESIGNS: list[tuple[str, str, dict[str, Wish], str]] = [
 # Measured by others' tools on the same networks, synthesised with Yosys 0.70 (iCE40: SB_LUT4, SB_DFF, EBR, SB_MAC16), packed
 # and placed with nextpnr-ice40; cycles are those between frames. None: not measured. Simulated against the same reference.
 PEERS: list[dict[str, Any]] = [
-    {"net": "N1", "who": "NNgen 1.3.4 (weights outside)", "cycles": 37841, "part": "xc7", "lut": 22490, "ff": 21823, "ram": 115, "dsp": 22},
+    {"net": "N1", "who": "NNgen 1.3.4 (weights outside)", "cycles": 37841, "part": "xc7", "lut": 22490,
+     "ff": 21823, "ram": 115, "dsp": 22},
     {"net": "N1", "who": "da4ml 0.6.0, unrolled", "cycles": 784, "part": "ice40", "lut": 36611, "ff": 16974, "ram": 12, "dsp": 0},
-    {"net": "N2", "who": "FINN RTL parts, 4x4", "cycles": 28224, "part": "up5k", "lut": 1842, "ff": 1578, "ram": 6, "dsp": 8, "lc": 2820, "fmax": 29.05},
-    {"net": "N2", "who": "FINN RTL parts, 4x4", "cycles": 28224, "part": "hx8k", "lut": None, "ff": None, "ram": None, "dsp": 0, "lc": 3424, "fmax": 82.3},
+    {"net": "N2", "who": "FINN RTL parts, 4x4", "cycles": 28224, "part": "up5k", "lut": 1842, "ff": 1578, "ram": 6, "dsp": 8,
+     "lc": 2820, "fmax": 29.05},
+    {"net": "N2", "who": "FINN RTL parts, 4x4", "cycles": 28224, "part": "hx8k", "lut": None, "ff": None, "ram": None, "dsp": 0,
+     "lc": 3424, "fmax": 82.3},
     {"net": "N2", "who": "FINN RTL parts, 16x16", "cycles": 1792, "part": "ice40", "lut": 17796, "ff": 10942, "ram": 4, "dsp": 128},
-    {"net": "N2", "who": "NNgen, 8-bit storage", "cycles": 51681, "part": "ice40", "lut": 17632, "ff": 11969, "ram": 126, "dsp": 11},
+    {"net": "N2", "who": "NNgen, 8-bit storage", "cycles": 51681, "part": "ice40", "lut": 17632,
+     "ff": 11969, "ram": 126, "dsp": 11},
     {"net": "N2", "who": "da4ml 0.6.0, unrolled", "cycles": 256, "part": "ice40", "lut": 16369, "ff": 6301, "ram": 8, "dsp": 0},
     {"net": "N3", "who": "FINN RTL parts", "cycles": 196, "part": "ice40", "lut": 31364, "ff": 17702, "ram": 75, "dsp": 168},
     {"net": "N3", "who": "NNgen", "cycles": 87929, "part": "xc7", "lut": 9630, "ff": 11547, "ram": 35, "dsp": 6},
@@ -77,8 +81,9 @@ def design(graph: Graph, part: str, folds: dict[str, Wish], what: str, place: bo
     got = measure(block, "hx8k" if large else part, place=place and not large)
     shown = ", ".join(f"{p.layer.name} {'wired' if p.fold.style == 'wired' else f'{p.fold.pe}x{p.fold.simd}'}" for p in plan.layers
                       if isinstance(p.fold, Folding) and p.layer.folds)
-    return {"net": graph.name, "who": f"**hwq {what}**: {shown}", "cycles": cycles, "part": "ice40" if large else part, "lut": got["lut"],
-            "ff": got["ff"], "ram": got["ebr"], "dsp": got["dsp"], "lc": got["lc"], "fmax": got["fmax"], "estimate": round(block.cost.lc)}
+    return {"net": graph.name, "who": f"**hwq {what}**: {shown}", "cycles": cycles, "part": "ice40" if large else part,
+            "lut": got["lut"], "ff": got["ff"], "ram": got["ebr"], "dsp": got["dsp"], "lc": got["lc"], "fmax": got["fmax"],
+            "estimate": round(block.cost.lc)}
 
 
 def check(graph: Graph, part: str, folds: dict[str, Wish], frames: int = 6) -> None:

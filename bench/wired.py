@@ -38,7 +38,8 @@ def matrices() -> dict[str, np.ndarray]:
         exponent, sign = rng.integers(0, count + 1, (27, 8)), rng.choice([-1, 1], (27, 8))
         return np.where(exponent == count, 0, sign << np.minimum(exponent, count - 1))
 
-    drawn = {"16x16 int4": np.random.default_rng(1).integers(-7, 8, (16, 16)), "27x8 int4": np.random.default_rng(1).integers(-7, 8, (27, 8)),
+    drawn = {"16x16 int4": np.random.default_rng(1).integers(-7, 8, (16, 16)),
+             "27x8 int4": np.random.default_rng(1).integers(-7, 8, (27, 8)),
              "27x8 pot4": powers(7), "27x8 pot3": powers(3), "27x8 tern": np.random.default_rng(1).integers(-1, 2, (27, 8))}
     return {name: np.ascontiguousarray(matrix.T) for name, matrix in drawn.items()}
 
@@ -68,7 +69,8 @@ def peer(matrix: np.ndarray) -> dict:
     x = FixedVariableArrayInput(matrix.shape[1]).quantize(0, 8, 0)
     with tempfile.TemporaryDirectory() as name:
         VerilogModel(comb_trace(x, x @ np.ascontiguousarray(matrix.T).astype(np.float32)), "accel", Path(name)).write()
-        files = {f.name: f.read_text() for f in sorted(Path(name).rglob("*.v")) if f.name not in ("lookup_table.v", "accel_wrapper.v")}
+        files = {f.name: f.read_text()
+                 for f in sorted(Path(name).rglob("*.v")) if f.name not in ("lookup_table.v", "accel_wrapper.v")}
     return measure(files, "hx8k", place=False, options="-abc9")
 
 
@@ -87,11 +89,12 @@ def row(name: str, effort: Effort) -> dict:
 
 def table(found: Sequence[dict], head: bool = True) -> str:
     """Return the table, or its lines alone."""
-    lines = ["| matrix | da4ml LUT4 | study LUT4 | hwq LUT4 | of da4ml | adders | study LC, pipelined | hwq LC, pipelined | stages | search s |",
+    lines = ["| matrix | da4ml LUT4 | study LUT4 | hwq LUT4 | of da4ml | adders | study LC, pipelined | hwq LC, pipelined | "
+             "stages | search s |",
              "|---|---|---|---|---|---|---|---|---|---|"][:2 * head]
     for r in found:
-        lines.append(f"| {r['name']} | {r['peer']:,}{'' if r['live'] else ' (as measured once)'} | {r['study']:,} | {r['lut']:,} | {r['ratio']:.3f} | "
-                     f"{r['adders']} | {r['study_lc']:,} | {r['lc']:,} | {r['stages']} | {r['seconds']} |")
+        lines.append(f"| {r['name']} | {r['peer']:,}{'' if r['live'] else ' (as measured once)'} | {r['study']:,} | {r['lut']:,} | "
+                     f"{r['ratio']:.3f} | {r['adders']} | {r['study_lc']:,} | {r['lc']:,} | {r['stages']} | {r['seconds']} |")
     return "\n".join(lines)
 
 

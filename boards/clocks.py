@@ -13,8 +13,8 @@ from .families import ECP5
 from .registry import Board
 from .uart import uart_divisor
 
-__all__ = ["PllSettings", "pll_settings", "raised_hz", "PowerOnReset", "Ice40Pll", "Ecp5Settings", "ecp5_settings", "Ecp5Pll", "DirectClock",
-           "board_pll", "made_hz"]
+__all__ = ["PllSettings", "pll_settings", "raised_hz", "PowerOnReset", "Ice40Pll", "Ecp5Settings", "ecp5_settings", "Ecp5Pll",
+           "DirectClock", "board_pll", "made_hz"]
 
 _PFD = (10e6, 133e6)                                     # Hz: iCE40 LP/HX and UltraPlus family data sheets
 _VCO = (533e6, 1066e6)
@@ -68,7 +68,7 @@ def pll_settings(in_hz: float, out_hz: float) -> PllSettings:
 
 @dataclass(frozen=True)
 class Ecp5Settings:
-    """Dividers of an ECP5 PLL fed back from CLKOP: ``out = in / clki * clkop / clkos``, the oscillator being ``in / clki * clkop``."""
+    """Dividers of an ECP5 PLL fed back from CLKOP: ``out = in / clki * clkop / clkos``, the oscillator is ``in / clki * clkop``."""
 
     clki: int
     clkop: int
@@ -152,8 +152,8 @@ class PowerOnReset(wiring.Component):
     Members
     -------
     rst : ``Out(1)``
-        High until then, straight from a flip-flop, so that it comes early to all that it resets. iCE40 flip-flops start at 0, and one
-        that starts at 1 is one behind an inverter: so it is low in the very first cycle, in which all else starts too.
+        High until then, straight from a flip-flop, so that it comes early to all that it resets. iCE40 flip-flops start at 0, and
+        one that starts at 1 is one behind an inverter: so it is low in the very first cycle, in which all else starts too.
     """
 
     def __init__(self, *, cycles: int, run=None):
@@ -289,9 +289,9 @@ class Ecp5Pll(wiring.Component):
         # Only CLKOS leaves the PLL: CLKOP is the feedback, so that the oscillator can be any multiple of the phase detector's.
         m.submodules.pll = Instance(
             "EHXPLLL", ("a", "FREQUENCY_PIN_CLKI", f"{self._in_hz / 1e6:.6f}"), ("a", "FREQUENCY_PIN_CLKOS", f"{s.hz / 1e6:.6f}"),
-            ("a", "ICP_CURRENT", "12"), ("a", "LPF_RESISTOR", "8"), ("a", "MFG_ENABLE_FILTEROPAMP", "1"), ("a", "MFG_GMCREF_SEL", "2"),
-            p_FEEDBK_PATH="CLKOP", p_CLKI_DIV=s.clki, p_CLKFB_DIV=1, p_CLKOP_ENABLE="ENABLED", p_CLKOP_DIV=s.clkop,
-            p_CLKOP_CPHASE=s.clkop - 1, p_CLKOP_FPHASE=0, p_CLKOS_ENABLE="ENABLED", p_CLKOS_DIV=s.clkos,
+            ("a", "ICP_CURRENT", "12"), ("a", "LPF_RESISTOR", "8"), ("a", "MFG_ENABLE_FILTEROPAMP", "1"),
+            ("a", "MFG_GMCREF_SEL", "2"), p_FEEDBK_PATH="CLKOP", p_CLKI_DIV=s.clki, p_CLKFB_DIV=1, p_CLKOP_ENABLE="ENABLED",
+            p_CLKOP_DIV=s.clkop, p_CLKOP_CPHASE=s.clkop - 1, p_CLKOP_FPHASE=0, p_CLKOS_ENABLE="ENABLED", p_CLKOS_DIV=s.clkos,
             p_CLKOS_CPHASE=s.clkos - 1, p_CLKOS_FPHASE=0,
             i_CLKI=buffer.i, i_CLKFB=feedback, i_RST=Const(0), i_STDBY=Const(0), i_PHASESEL0=Const(0), i_PHASESEL1=Const(0),
             i_PHASEDIR=Const(0), i_PHASESTEP=Const(0), i_PHASELOADREG=Const(0), i_PLLWAKESYNC=Const(0), i_ENCLKOP=Const(0),

@@ -83,16 +83,16 @@ chtype -set product_pair_block t:SB_MAC16"""
 _SHOW = "chtype -set SB_MAC16 t:product_pair_block"
 
 ICE40 = Family(
-    "ice40", "synth_ice40 -device {device}", _HIDE, f"{_SHOW}\n{_CARRIES}", "-dsp", "", "+/ice40/cells_sim.v", "nextpnr-ice40", "icepack", "pcf", "asc", "--asc",
-    unpinned=(), pack_words="{source} {result}",
+    "ice40", "synth_ice40 -device {device}", _HIDE, f"{_SHOW}\n{_CARRIES}", "-dsp", "", "+/ice40/cells_sim.v", "nextpnr-ice40",
+    "icepack", "pcf", "asc", "--asc", unpinned=(), pack_words="{source} {result}",
     used={"lc": "ICESTORM_LC", "ebr": "ICESTORM_RAM", "spram": "ICESTORM_SPRAM", "dsp": "ICESTORM_DSP"},
     cells={"SB_LUT4": "lut", "SB_CARRY": "carry", "SB_RAM40_4K": "ebr", "SB_SPRAM256KA": "spram", "SB_MAC16": "dsp",
            "SB_DFF": "ff", **{f"SB_DFF{kind}": "ff" for kind in ("E", "SR", "R", "SS", "S", "ESR", "ER", "ESS", "ES")}},
     max_mhz=275.0)
 # One CCU2C takes two of the look-up tables.
 ECP5 = Family(
-    "ecp5", "synth_ecp5", "", "", "", "-nodsp", "+/lattice/cells_sim_ecp5.v +/lattice/cells_bb_ecp5.v", "nextpnr-ecp5", "ecppack", "lpf", "config",
-    "--textcfg", unpinned=("--lpf-allow-unconstrained",), pack_words="--compress --input {source} --bit {result}",
+    "ecp5", "synth_ecp5", "", "", "", "-nodsp", "+/lattice/cells_sim_ecp5.v +/lattice/cells_bb_ecp5.v", "nextpnr-ecp5", "ecppack",
+    "lpf", "config", "--textcfg", unpinned=("--lpf-allow-unconstrained",), pack_words="--compress --input {source} --bit {result}",
     used={"lc": "TRELLIS_COMB", "ff": "TRELLIS_FF", "ebr": "DP16KD", "dsp": "MULT18X18D"},
     cells={"LUT4": "lut", "CCU2C": "carry", "TRELLIS_FF": "ff", "DP16KD": "ebr", "MULT18X18D": "dsp", "TRELLIS_DPR16X4": "lutram"},
     max_mhz=400.0)

@@ -50,8 +50,8 @@ def nextpnr_arguments(device: Device, freq_hz: float, *, json: str = "top.json",
     """Return nextpnr's arguments; without ``pins`` no bitstream text is written, for the pins are the router's."""
     family = device.family
     pinned = (f"--{family.pins}", f"top.{family.pins}", family.config_option, config or f"top.{family.config}")
-    return [*device.nextpnr, "--json", json, *(pinned if pins else family.unpinned), "--report", report, "--freq", f"{freq_hz / 1e6:.6g}",
-            "--seed", str(seed)]
+    return [*device.nextpnr, "--json", json, *(pinned if pins else family.unpinned), "--report", report, "--freq",
+            f"{freq_hz / 1e6:.6g}", "--seed", str(seed)]
 
 
 def pack_arguments(device: Device, result: str = "top.bin") -> list[str]:

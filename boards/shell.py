@@ -12,8 +12,8 @@ __all__ = ["Shell", "core_ports"]
 
 _HEADER = 3                                              # bytes: type and length
 _CRC = 2
-_STATES = ("GET", "LOOK", "ACT", "SETTLE", "TAKE", "FEED", "SHIFT", "LAST", "WEIGH", "JUDGE", "DRAIN", "LOAD", "COPY", "COUNT", "STUFF",
-           "SEND", "NEXT", "REST")
+_STATES = ("GET", "LOOK", "ACT", "SETTLE", "TAKE", "FEED", "SHIFT", "LAST", "WEIGH", "JUDGE", "DRAIN", "LOAD", "COPY", "COUNT",
+           "STUFF", "SEND", "NEXT", "REST")
 
 
 def core_ports(in_bytes: int, out_bytes: int) -> dict[str, tuple[str, int]]:

@@ -158,7 +158,7 @@ def encode_images(graph: Graph, images: np.ndarray) -> np.ndarray:
 
 
 def predict(graph: Graph, output: np.ndarray) -> np.ndarray:
-    """Return the class of each result: the first of its ArgMax or TopK if the network has one, else the largest logit (ties: lowest)."""
+    """Return the class of each result: the first of its ArgMax or TopK if there is one, else the largest logit (ties: lowest)."""
     flat = output.reshape(len(output), -1)
     return flat[:, 0] if graph.ranks else flat.argmax(axis=1)
 

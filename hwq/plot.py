@@ -22,7 +22,8 @@ def _save(figure: Any, path: Path) -> None:
     """Write the picture; the same figure gives the same bytes."""
     from matplotlib import rc_context
     with rc_context({"svg.hashsalt": "hwq"}):
-        write_atomic(path, lambda stream: figure.savefig(stream, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None))
+        write_atomic(path, lambda stream: figure.savefig(stream, format=path.suffix[1:],
+                                                         metadata={"Date": None} if path.suffix == ".svg" else None))
 
 
 def pareto(rows: Sequence[dict[str, Any]], path: Path, title: str = "", label: str = "weight memory, kbit") -> None:

@@ -133,7 +133,8 @@ class Accelerator(Block):
         self.entry = StreamBuffer(in_shape, in_lanes) if self._eager else None
         self.stages, self.technology = list(stages), technology
         names = [name for name, _ in stages]
-        self._sources = dict(sources or zip(names, (("",), *((name,) for name in names[:-1])), strict=True)) | {"framer": (names[-1],)}
+        self._sources = dict(sources or zip(names, (("",), *((name,) for name in names[:-1])),
+                                            strict=True)) | {"framer": (names[-1],)}
         counts = Counter(source for each in self._sources.values() for source in each)
         blocks = {"": self.guard, **dict(stages)}
         self.forks = {source: StreamFork(*_payload(blocks[source]), count) for source, count in counts.items() if count > 1}

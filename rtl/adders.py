@@ -46,7 +46,7 @@ def segments(level: int, every: int) -> int:
 
 
 def registers(depth: int, every: int) -> int:
-    """Return the registers from inputs to outputs of a graph of that depth, if one follows each ``every`` levels (0: none at all)."""
+    """Return the registers from inputs to outputs of a graph of that depth, one behind each ``every`` levels (0: none)."""
     return max(1, -(-depth // every)) if every else 0
 
 

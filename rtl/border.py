@@ -81,7 +81,8 @@ class Border:
         """Return the blocks, none where there is nothing to do; the border's code is ``value``."""
         blocks: list[tuple[str, wiring.Component]] = []
         if self.keep != self.size:
-            blocks.append(("crop", Cropper(shape, lanes, height=self.size[0], width=self.size[1], words=self.words, keep=self.keep)))
+            blocks.append(("crop", Cropper(shape, lanes, height=self.size[0], width=self.size[1], words=self.words,
+                                           keep=self.keep)))
         if any(self.pads):
             blocks.append(("padder", Padder(shape, lanes, height=self.keep[0], width=self.keep[1], words=self.words, pads=self.pads,
                                             value=value, out_shape=out_shape)))

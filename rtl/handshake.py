@@ -1,9 +1,10 @@
 """The handshakes of the blocks, cycle by cycle: when beats move, without what they carry.
 
 No ready or valid depends on data, so this is all that the cycles of a core depend on. Each block names the parts (`Part`)
-that its handshakes are made of; a `hwq.rtl.rhythm.Netlist` of them becomes one Python function that steps through the cycles as the hardware
-does. Every part says in Python what its block says in Amaranth: ``v`` is valid, ``r`` ready, ``l`` the mark of a window's last word, ``b`` that
-a word is the first read of a block, of a stream by number; ``state`` are its registers, behind its own number. ``w`` serves whoever needs it.
+that its handshakes are made of; a `hwq.rtl.rhythm.Netlist` of them becomes one Python function that steps through the cycles as the
+hardware does. Every part says in Python what its block says in Amaranth: ``v`` is valid, ``r`` ready, ``l`` the mark of a window's
+last word, ``b`` that a word is the first read of a block, of a stream by number; ``state`` are its registers, behind its own
+number. ``w`` serves whoever needs it.
 """
 
 from collections.abc import Sequence
@@ -218,7 +219,8 @@ class Window(Part):
     """
 
     def __init__(self, moves: Sequence[int], *, span: int, room: int, reads: int, words: int, run: int = 0, stale: bool = True):
-        self.moves, self.span, self.room, self.reads, self.words, self.run, self.stale = tuple(moves), span, room, reads, words, run, stale
+        self.moves, self.span, self.room, self.reads = tuple(moves), span, room, reads
+        self.words, self.run, self.stale = words, run, stale
         self.state = {"m": -span, "a": 0, "q": 0, "e": 0, "s": 1, "f": 0, "c": reads, "i": 0, "j": words}
         if run:
             self.state |= {"u": 0, "x": 0, "y": 0}       # whether no word is read; reads since; whether a word waits

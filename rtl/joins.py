@@ -59,7 +59,8 @@ class JoinStage(Block):
                         for shape, lanes, fifo in zip(shapes, self._gears, self.fifos, strict=True)]
         self.meet, self._behind = meet, Chain([*behind, ("buffer", StreamBuffer(self.out_shape, join.lanes))])
         self._turns, self._latency = turns, latency
-        super().__init__({**{f"i{k}": In(lanes_stream(shape, lanes)) for k, (shape, lanes) in enumerate(zip(shapes, in_lanes, strict=True))},
+        super().__init__({**{f"i{k}": In(lanes_stream(shape, lanes))
+                             for k, (shape, lanes) in enumerate(zip(shapes, in_lanes, strict=True))},
                           "o": Out(lanes_stream(self.out_shape, join.lanes))})
 
     @property
@@ -113,7 +114,8 @@ class AddStage(JoinStage):
     o : stream of ``join.lanes`` results
     """
 
-    def __init__(self, x_ranges: Sequence[tuple[int, int]], *, mult: tuple[int, int], requant: Requant | None, pixels: int, channels: int,
+    def __init__(self, x_ranges: Sequence[tuple[int, int]], *, mult: tuple[int, int], requant: Requant | None, pixels: int,
+                 channels: int,
                  in_lanes: Sequence[int], join: Joining, technology: Technology):
         check(channels % join.lanes == 0, f"Lanes must divide the {channels} channels, not {join.lanes!r}")
         add = StreamAdd(x_ranges, mult, join.lanes)
@@ -150,9 +152,11 @@ class ConcatStage(JoinStage):
 
     def __init__(self, x_ranges: Sequence[tuple[int, int]], *, pixels: int, channels: Sequence[int], in_lanes: Sequence[int],
                  join: Joining, technology: Technology):
-        check(all(count % join.lanes == 0 for count in channels), f"Lanes must divide the channels {tuple(channels)}, not {join.lanes!r}")
+        check(all(count % join.lanes == 0 for count in channels),
+              f"Lanes must divide the channels {tuple(channels)}, not {join.lanes!r}")
         beats = [count // join.lanes for count in channels]
         self.cycles = pixels * sum(beats)
         self.out_shape = shape_of(min(low for low, _ in x_ranges), max(high for _, high in x_ranges))
         meet = StreamConcat([shape_of(*r) for r in x_ranges], self.out_shape, join.lanes, beats)
-        super().__init__(x_ranges, in_lanes, join, meet, [], [(k,) for k, count in enumerate(beats) for _ in range(count)], 1, technology)
+        super().__init__(x_ranges, in_lanes, join, meet, [], [(k,) for k, count in enumerate(beats) for _ in range(count)], 1,
+                         technology)

@@ -85,7 +85,8 @@ class MatVec(Block):
     One word a cycle. Latency: `latency` cycles from a window's last word to its sums.
     """
 
-    def __init__(self, weight: np.ndarray, weight_format: Format, x_range: tuple[int, int], *, pe: int, parts: int = 1, repeat: int = 1,
+    def __init__(self, weight: np.ndarray, weight_format: Format, x_range: tuple[int, int], *, pe: int, parts: int = 1,
+                 repeat: int = 1,
                  block_rom: bool = True, logic_bits: int = 0, style: str = "lut", late: bool = False, technology: Technology):
         check(weight.ndim == 3 and weight.size > 0, f"Weights must have the axes (outputs, words, simd), not {weight.shape}")
         weight_format.check(weight)
@@ -100,7 +101,8 @@ class MatVec(Block):
         check(style != "dsp" or isinstance(weight_format, FixedPoint) and weight_format.signed,
               f"Style dsp multiplies signed fixed-point weights, not {weight_format.text}")
         self.weight, self.weight_format, self.x_range = weight, weight_format, x_range
-        self.pe, self.parts, self.repeat, self.block_rom, self.style, self.technology = pe, parts, repeat, block_rom, style, technology
+        self.pe, self.parts, self.repeat = pe, parts, repeat
+        self.block_rom, self.style, self.technology = block_rom, style, technology
         self.groups = self.outputs // pe
         width = rom_width(pe, self.simd, weight_format.width)
         check_int("Logic bits", logic_bits, 0)
@@ -125,8 +127,11 @@ class MatVec(Block):
             kept = self._ranges(weight - self._recoded.x_sum, codes, self._recoded.too_much.sum(axis=(1, 2)))
             self.share_most = self._recoded.x_sum * self.words * self.simd * codes[1]
         self.sum_shape = shape_of(min(0, int(kept.min())), max(0, int(kept.max())))
-        payload = shared_layout(self.sum_shape, pe, self.share_most.bit_length()) if self.shares else lanes_layout(self.sum_shape, pe)
-        super().__init__({"i": In(stream.Signature(window_layout(self.x_shape, parts * self.simd))), "o": Out(stream.Signature(payload))})
+        payload = (
+            shared_layout(self.sum_shape, pe, self.share_most.bit_length()) if self.shares else lanes_layout(self.sum_shape, pe)
+        )
+        super().__init__({"i": In(stream.Signature(window_layout(self.x_shape, parts * self.simd))),
+                          "o": Out(stream.Signature(payload))})
 
     @staticmethod
     def _ranges(weight: np.ndarray, x_range: tuple[int, int], more: np.ndarray) -> np.ndarray:
@@ -221,7 +226,9 @@ class MatVec(Block):
         windows = x.reshape(-1, self.words, self.parts, self.simd).astype(np.int64)
         group = np.arange(len(windows)) // self.repeat % self.groups
         weight = self.weight.reshape(self.groups, self.parts, self.pe // self.parts, self.words, self.simd)[group]
-        sums = np.einsum("ngpws,nwgs->ngp", weight, windows).reshape(-1, self.pe) + self.too_much.reshape(self.groups, self.pe)[group]
+        sums = (
+            np.einsum("ngpws,nwgs->ngp", weight, windows).reshape(-1, self.pe) + self.too_much.reshape(self.groups, self.pe)[group]
+        )
         if not self.shares:
             return sums
         share = self._recoded.x_sum * (windows + self._x_offset).sum(axis=(1, 2, 3))[:, None]
@@ -240,7 +247,8 @@ class MatVec(Block):
         en, accept = Signal(), Signal()
         in_blocks, words = width - self.logic_bits, self.rom_words()
         roms = [make_rom(m, name, [word >> low & (1 << bits) - 1 for word in words], bits, block=block)
-                for name, low, bits, block in (("rom", 0, in_blocks, True), ("rom_logic", in_blocks, self.logic_bits, False)) if bits]
+                for name, low, bits, block in (("rom", 0, in_blocks, True), ("rom_logic", in_blocks, self.logic_bits, False))
+                if bits]
         m.submodules.loops = loops = Sweep([self.groups, self.repeat, self.words], [self.words, 0, 1],
                                            addr_width=max(1, (depth - 1).bit_length()))
         # The ROM reads one word ahead, so that a word's weights are there when its codes come.
@@ -283,7 +291,7 @@ class MatVec(Block):
         return self._stages - _levels(self.simd) - (not self.shares)
 
     def _by_digits(self, m: Module, en, data) -> list:
-        """Return the sums of each word's products: a tree for each digit, then their sum, then ``x_sum``'s share, or that beside them."""
+        """Return the sums of each word's products: a tree for each digit, their sum, ``x_sum``'s share or that beside them."""
         recoded, w = self._recoded, self.x_shape.width
         x = [Signal(w, name=f"x{s}") for s in range(self.parts * self.simd)]
         for s in range(len(x)):

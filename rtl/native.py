@@ -1,4 +1,4 @@
-"""The cycles of a core as machine code: the very text that `hwq.rtl.rhythm` runs in Python, translated to C++ and compiled, some 50 times as fast."""
+"""The cycles of a core as machine code: the text that `hwq.rtl.rhythm` runs in Python, compiled as C++, some 50 times as fast."""
 
 import ast
 import ctypes
@@ -53,7 +53,7 @@ def compiles() -> bool:
 
 
 def compiled(programs: Sequence[Program]) -> Callable[[Program], Step] | None:
-    """Return what makes steps of these programs, with any constants in their tables; None where no compiler is there or it fails."""
+    """Return what makes steps of these programs, with any constants in their tables; None without a compiler, or if it fails."""
     try:
         codes = {program.text: translate(program) for program in programs}
         with tempfile.TemporaryDirectory(prefix="hwq-rhythm-", ignore_cleanup_errors=True) as name:
@@ -121,7 +121,8 @@ class _Translation:
         while wider := {name for name in self._bits if not all(value and self._is_bit(value) for value in self._values[name])}:
             self._bits -= wider
         local = [name for name in self._values if name not in program.state]
-        self.code = _CODE.format(size=len(self._state), tables="\n".join(map(self._table, self._tables)), body="\n".join(map(self._statement, body)),
+        self.code = _CODE.format(size=len(self._state), tables="\n".join(map(self._table, self._tables)),
+                                 body="\n".join(map(self._statement, body)),
                                  local=", ".join(f"x_{name} = 0" for name in local))
 
     def _name(self, node: ast.expr) -> str:
@@ -201,5 +202,6 @@ class _Translation:
                 return f"{self._expression(node.target)} {_OPERATORS[type(node.op)]}= {self._expression(node.value)};"
             case ast.If():
                 bodies = ["\n".join(map(self._statement, each)) for each in (node.body, node.orelse)]
-                return f"if ({self._expression(node.test)}) {{\n{bodies[0]}\n}}" + (f" else {{\n{bodies[1]}\n}}" if node.orelse else "")
+                return f"if ({self._expression(node.test)}) {{\n{bodies[0]}\n}}" + (
+                    f" else {{\n{bodies[1]}\n}}" if node.orelse else "")
         raise NotImplementedError(ast.dump(node))

@@ -50,7 +50,8 @@ class WindowReduce(Block):
         self.in_shape = shape_of(*in_range)
         self.out_range = (in_range[0] * words, in_range[1] * words) if op == "sum" else in_range
         self.out_shape = shape_of(*self.out_range)
-        super().__init__({"i": In(stream.Signature(window_layout(self.in_shape, lanes))), "o": Out(lanes_stream(self.out_shape, lanes))})
+        super().__init__({"i": In(stream.Signature(window_layout(self.in_shape, lanes))),
+                          "o": Out(lanes_stream(self.out_shape, lanes))})
 
     @property
     def handshake(self) -> tuple[Part, ...]:
@@ -124,8 +125,8 @@ class PoolStage(Chain):
             value = in_range[0] if op == "max" else 0
             x_range = (min(in_range[0], value), max(in_range[1], value)) if any(pads) else in_range     # a zero takes no more bits
             self.ring = window = deep(depth, lambda depth: MemoryWindow(
-                in_shape, lanes, height=border.height, width=border.width, channels=channels, kernel=kernel, stride=stride, groups=1,
-                parts=words, depth=depth, technology=technology))
+                in_shape, lanes, height=border.height, width=border.width, channels=channels, kernel=kernel, stride=stride,
+                groups=1, parts=words, depth=depth, technology=technology))
             blocks = border.blocks(in_shape, lanes, value, in_shape)
             reduce = WindowReduce(op, x_range, lanes=lanes, words=window.words)
             blocks += [("window", window), ("pool", reduce)]

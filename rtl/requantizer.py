@@ -51,7 +51,8 @@ class Requantizer(Block):
 
     def __init__(self, in_range: tuple[int, int], *, mult: np.ndarray, offset: np.ndarray,
                  offset_neg: np.ndarray | None = None, shift: int, lo: int, hi: int, half_even: bool = False,
-                 channels: int, ranges: np.ndarray | None = None, lanes: int = 1, order: tuple[int, int, int] | None = None, technology: Technology):
+                 channels: int, ranges: np.ndarray | None = None, lanes: int = 1, order: tuple[int, int, int] | None = None,
+                 technology: Technology):
         check_int("Channels", channels)
         check_int("Lanes", lanes)
         check(channels % lanes == 0, f"Lanes must divide the {channels} channels, not {lanes!r}")

@@ -212,7 +212,8 @@ class Select(Block):
     def elaborate(self, platform):
         m = Module()
         index, inside = Signal(range(len(self.keep))), Signal(init=self.keep[0])     # a register: no comparator in the stream's way
-        m.d.comb += [self.o.valid.eq(self.i.valid & inside), self.i.ready.eq(self.o.ready | ~inside), self.o.payload.eq(self.i.payload)]
+        m.d.comb += [self.o.valid.eq(self.i.valid & inside), self.i.ready.eq(self.o.ready | ~inside),
+                     self.o.payload.eq(self.i.payload)]
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += index.eq(Mux(index == len(self.keep) - 1, 0, index + 1))
             with m.Switch(index), m.Case(*self._turns):
@@ -244,7 +245,8 @@ class SelectStage(Chain):
     """
 
     def __init__(self, x_range: tuple[int, int], *, lanes: int = 1, pixels: int, channels: int, chosen: np.ndarray):
-        check(channels % lanes == 0 and whole_lanes(chosen, lanes) == lanes, f"Lanes must divide the channels into beats that are chosen whole, not {lanes!r}")
+        check(channels % lanes == 0 and whole_lanes(chosen, lanes) == lanes,
+              f"Lanes must divide the channels into beats that are chosen whole, not {lanes!r}")
         self._keep = np.isin(np.arange(0, channels, lanes), chosen).tolist()
         self.cycles, self.out_lanes, self.out_shape = pixels * len(self._keep), lanes, shape_of(*x_range)
         super().__init__([("select", Select(self.out_shape, lanes, self._keep)), ("buffer", StreamBuffer(self.out_shape, lanes))])
@@ -275,10 +277,12 @@ class GearedStage(Chain):
     """
 
     def __init__(self, shape: Shape, in_lanes: int, lanes: int, stage: Chain):
-        check(in_lanes % lanes == 0 and in_lanes > lanes, f"Lanes must be fewer than the stream's {in_lanes} and divide them, not {lanes!r}")
+        check(in_lanes % lanes == 0 and in_lanes > lanes,
+              f"Lanes must be fewer than the stream's {in_lanes} and divide them, not {lanes!r}")
         self._stage, self._lanes = stage, (in_lanes, lanes)
         self.cycles, self.out_shape = stage.cycles, stage.out_shape                         # type: ignore[attr-defined]
-        self.out_lanes, self.ring, self.eager = (getattr(stage, name, default) for name, default in (("out_lanes", 1), ("ring", None), ("eager", False)))
+        self.out_lanes, self.ring, self.eager = (getattr(stage, name, default)
+                                                 for name, default in (("out_lanes", 1), ("ring", None), ("eager", False)))
         super().__init__([*gears(shape, in_lanes, lanes), ("stage", stage)])
 
     def actors(self, after: Actor) -> list[Actor]:

@@ -50,7 +50,8 @@ class Program:
     tables: dict[str, Any]
 
 
-# From a cycle, its number and the registers, on until a frame has ended (then true), nothing moves, or a number of cycles: the cycle then, the registers.
+# From a cycle, its number and the registers, on until a frame has ended (then true), nothing moves, or a number of cycles: the
+# cycle then, the registers.
 Step = Callable[[int, int, tuple[int, ...]], tuple[bool, int, tuple[int, ...]]]
 
 
@@ -111,7 +112,8 @@ class Netlist:
         state = {f"{name}{n}": value for n, (part, _, _) in enumerate(parts) for name, value in part.state.items()}
         tables = {f"{name}{n}": value for n, (part, _, _) in enumerate(parts) for name, value in part.tables.items()}
         last = self._count - 1
-        lines = [f"v0 = k_in != {beats_in - 1} or held < {under_way}", *(part.valid(n, i, o) for n, (part, i, o) in enumerate(parts)),
+        lines = [f"v0 = k_in != {beats_in - 1} or held < {under_way}",
+                 *(part.valid(n, i, o) for n, (part, i, o) in enumerate(parts)),
                  f"r{last} = (k_out != {beats_out - 1} or held > 0)" + (" and (held > 0 or k_in > 0)" if gated else ""),
                  *reversed([part.ready(n, i, o) for n, (part, i, o) in enumerate(parts)]),
                  *(part.clock(n, i, o) for n, (part, i, o) in enumerate(parts)),
@@ -130,8 +132,11 @@ if ended: held -= 1"""]
         text = "\n".join(line for part in lines for line in part.split("\n") if line.strip())
         return Program(text, state | {"k_in": 0, "k_out": 0, "held": 0}, tables)
 
-    def run(self, limit: int = 1 << 60, lean: bool = False, pace: int | None = None, make: Callable[[Program], Step] = interpreted) -> Rhythm:
-        """Step from reset, source and sink never waiting, until a frame ends in a state in which one before did, nothing moves, or ``limit`` cycles are over.
+    def run(self, limit: int = 1 << 60, lean: bool = False, pace: int | None = None,
+            make: Callable[[Program], Step] = interpreted) -> Rhythm:
+        """Step from reset until a frame ends in a state in which one before did, nothing moves, or ``limit`` cycles are over.
+
+        Source and sink never wait.
 
         Parameters
         ----------
@@ -139,8 +144,8 @@ if ended: held -= 1"""]
         lean : bool
             See `program`.
         pace : int, optional
-            It may end, too, where some frames in a row took the same number of cycles, more than that: what comes before may run ahead of what
-            holds them up for very long until buffers are full, which does not make it faster.
+            It may end, too, where some frames in a row took the same number of cycles, more than that: what comes before may run
+            ahead of what holds them up for very long until buffers are full, which does not make it faster.
         make : callable
             How the program is run: `interpreted`, or what `hwq.rtl.native.compiled` gave.
         """

@@ -77,9 +77,11 @@ class Ring(Block):
         self._reads = reads = prod(count for count, _ in self._loops)        # of a block
         self._blocks = blocks = rows * cols
         # Words come in at least as fast as they must if one may take run + 2 cycles.
-        fast = bisect_left(range(1, reads + 1), True, key=lambda run: frame * (run + 2) > blocks * (reads + -(-reads // run))) if spram else 0
+        fast = bisect_left(range(1, reads + 1), True, key=lambda run: frame * (run + 2) > blocks
+                           * (reads + -(-reads // run))) if spram else 0
         self.run, self.flows = max(1, fast) if spram else 0, fast > 0 or not spram
-        check(not spram or self.depth <= technology.spram_shape[0], f"Large RAM of {technology.name} holds {technology.spram_shape[0]} words, "
+        check(not spram or self.depth <= technology.spram_shape[0],
+              f"Large RAM of {technology.name} holds {technology.spram_shape[0]} words, "
               f"not {self.depth}")
         super().__init__({"i": In(lanes_stream(shape, lanes)), "o": Out(stream.Signature(window_layout(shape, lanes)))})
 
@@ -211,7 +213,7 @@ class Ring(Block):
             m.d.sync += full.eq(0)
 
     def _kept(self, m: Module, data):
-        """Return the word to send: the one that was read, or kept from the first cycle on, because a write may change the RAM's output."""
+        """Return the word to send: the one read, or kept from the first cycle on, because a write may change the RAM's output."""
         kept, waits = Signal.like(data, reset_less=True), Signal()
         word = Mux(waits, kept, data)
         m.d.sync += [waits.eq(self.o.valid & ~self.o.ready), kept.eq(word)]

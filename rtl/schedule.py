@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-__all__ = ["Actor", "Sink", "Gear", "Filter", "Bordered", "PadActor", "RingActor", "ShiftActor", "play", "distances", "steady_state"]
+__all__ = ["Actor", "Sink", "Gear", "Filter", "Bordered", "PadActor", "RingActor", "ShiftActor", "play", "distances",
+           "steady_state"]
 
 # Cycles that a beat may wait inside a block beyond its latency, by the one-cycle-stale flags of rings and buffers.
 _SLACK = 2
@@ -175,7 +176,8 @@ class RingActor(Bordered):
             self._block()
         if missing > 0:
             t = max(t, self._ends[bisect_right(self._freed, missing - 1) - 1] + _SLACK)
-        if self.run:                                     # it is taken once the word before has found its turn, and waits for its own
+        # it is taken once the word before has found its turn, and waits for its own
+        if self.run:
             t = max(t, self._written[-1] + 1 if self._written else t)
         self._written.append(t + self.run + 1 if self.run else t)
         return t
@@ -224,7 +226,8 @@ class ShiftActor(Bordered):
         Cycles from its sums to their first beat.
     """
 
-    def __init__(self, after: Actor, real: Sequence[bool], *, windows: Sequence[bool], groups: int, beats: int, depth: int, latency: int):
+    def __init__(self, after: Actor, real: Sequence[bool], *, windows: Sequence[bool], groups: int, beats: int, depth: int,
+                 latency: int):
         super().__init__(real)
         self.after, self.windows, self.groups, self.beats = after, list(windows), groups, beats
         self.depth, self.latency = depth, latency + _SLACK

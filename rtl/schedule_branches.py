@@ -82,7 +82,8 @@ class Join(Actor):
 
     def meet(self) -> None:
         """Take all beats that can be taken."""
-        while True:                                      # plain loops: this is where the planning of a large network spends its time
+        # plain loops: this is where the planning of a large network spends its time
+        while True:
             turn, t = self.turns[self._at], self._last + 1
             for operand in turn:
                 k = len(operand.left)

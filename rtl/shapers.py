@@ -129,7 +129,8 @@ class WidthConverter(Block):
                 m.d.sync += [count.eq(0), full.eq(0)]
         else:
             left = Signal(ratio)                         # a one for every part in the store, from the bottom
-            m.d.comb += [self.o.valid.eq(left[0]), self.i.ready.eq(~left[0] if self.relaxed else ~left[0] | (~left[1] & self.o.ready)),
+            m.d.comb += [self.o.valid.eq(left[0]),
+                         self.i.ready.eq(~left[0] if self.relaxed else ~left[0] | (~left[1] & self.o.ready)),
                          self.o.payload.as_value().eq(store[:narrow])]
             with m.If(self.i.valid & self.i.ready):
                 m.d.sync += [store.eq(source), left.eq(~0)]
@@ -209,7 +210,8 @@ class Padder(Block):
         """See `Block.handshake`."""
         top, left, bottom, right = self.pads
         return (Pad([top <= y < top + self.height and left <= x < left + self.width
-                     for y in range(top + self.height + bottom) for x in range(left + self.width + right) for _ in range(self.words)]),)
+                     for y in range(top + self.height + bottom) for x in range(left + self.width + right)
+                     for _ in range(self.words)]),)
 
     @property
     def cost(self) -> Cost:
@@ -229,7 +231,8 @@ class Padder(Block):
         rows, cols = self.height + top + bottom, self.width + left + right
         m.submodules.loops = loops = LoopNest([rows, cols, self.words])
         inside = Signal()
-        m.d.comb += inside.eq(_within(m, loops, "row", 0, rows, top, self.height) & _within(m, loops, "col", 1, cols, left, self.width))
+        m.d.comb += inside.eq(_within(m, loops, "row", 0, rows, top, self.height)
+                              & _within(m, loops, "col", 1, cols, left, self.width))
         m.d.comb += [self.o.valid.eq(self.i.valid | ~inside), self.i.ready.eq(self.o.ready & inside),
                      loops.en.eq(self.o.valid & self.o.ready)]
         for lane in range(self.lanes):
@@ -269,7 +272,8 @@ class Cropper(Block):
     @property
     def handshake(self) -> tuple[Part, ...]:
         """See `Block.handshake`."""
-        return (Crop([y < self.keep[0] and x < self.keep[1] for y in range(self.height) for x in range(self.width) for _ in range(self.words)]),)
+        return (Crop([y < self.keep[0] and x < self.keep[1] for y in range(self.height) for x in range(self.width)
+                      for _ in range(self.words)]),)
 
     @property
     def cost(self) -> Cost:
@@ -285,7 +289,8 @@ class Cropper(Block):
         m = Module()
         m.submodules.loops = loops = LoopNest([self.height, self.width, self.words])
         inside = Signal()
-        m.d.comb += inside.eq(_within(m, loops, "row", 0, self.height, 0, self.keep[0]) & _within(m, loops, "col", 1, self.width, 0, self.keep[1]))
+        m.d.comb += inside.eq(_within(m, loops, "row", 0, self.height, 0, self.keep[0])
+                              & _within(m, loops, "col", 1, self.width, 0, self.keep[1]))
         m.d.comb += [self.o.valid.eq(self.i.valid & inside), self.i.ready.eq(self.o.ready | ~inside),
                      self.o.payload.eq(self.i.payload), loops.en.eq(self.i.valid & self.i.ready)]
         return m

@@ -255,7 +255,8 @@ class _Search:
         stage = {item: segments(level[item], every) for item in order}
         ends = registers(depth, every)
         place = {item: k for k, item in enumerate([*range(n), *order])}
-        reads = [[(place[made[i][0]], stage[i], kinds[i][1]), (place[made[i][1]], stage[i], kinds[i][0] != kinds[i][1])] for i in order]
+        reads = [[(place[made[i][0]], stage[i], kinds[i][1]), (place[made[i][1]], stage[i], kinds[i][0] != kinds[i][1])]
+                 for i in order]
         fixed: list[list[tuple[int, bool]]] = [[] for _ in place]
         for out in state.outs:
             if out:

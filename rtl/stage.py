@@ -26,7 +26,8 @@ from .thresholds import Thresholder
 from .window import MemoryWindow, ShiftWindow, reach
 from .wired import WiredMatVec
 
-__all__ = ["Folding", "Requant", "ConvStage", "RequantStage", "deep", "gears", "gear_actors", "groups_at_once", "pool_actor", "pool_blocks"]
+__all__ = ["Folding", "Requant", "ConvStage", "RequantStage", "deep", "gears", "gear_actors", "groups_at_once", "pool_actor",
+           "pool_blocks"]
 
 Deep = TypeVar("Deep", bound=Ring)
 
@@ -103,11 +104,13 @@ class Requant:
         return gcd(channels, *changes)
 
     def block(self, in_range: tuple[int, int], channels: int, lanes: int, order: tuple[int, int, int],
-              technology: Technology, too_much: np.ndarray | None = None, ranges: np.ndarray | None = None) -> Requantizer | Thresholder:
+              technology: Technology, too_much: np.ndarray | None = None, ranges: np.ndarray | None = None,
+              ) -> Requantizer | Thresholder:
         """Return the block for accumulators of ``in_range``, each too large by its channel's ``too_much``."""
         if self.thresholds.size:
             limits = self.thresholds if too_much is None else self.thresholds + too_much[:, None]
-            return Thresholder(in_range, thresholds=limits, lo=self.lo, channels=channels, lanes=lanes, order=order, technology=technology)
+            return Thresholder(in_range, thresholds=limits, lo=self.lo, channels=channels, lanes=lanes, order=order,
+                               technology=technology)
         offset = self.offset
         if too_much is not None and too_much.any():
             offset = offset - too_much * self.mult
@@ -183,7 +186,8 @@ class ConvStage(Chain):
 
     def __init__(self, weight: np.ndarray, weight_format: Format, x_range: tuple[int, int], *, height: int, width: int,
                  stride: tuple[int, int] = (1, 1), dilation: tuple[int, int] = (1, 1), groups: int = 1,
-                 pads: tuple[int, int, int, int] = (0, 0, 0, 0), pad_value: int = 0, bias: np.ndarray | None = None, requant: Requant,
+                 pads: tuple[int, int, int, int] = (0, 0, 0, 0), pad_value: int = 0, bias: np.ndarray | None = None,
+                 requant: Requant,
                  pool: tuple[int, int] = (1, 1), in_lanes: int = 1, fold: Folding, technology: Technology):
         wanted, kh, kw, per_group = weight.shape
         channels = per_group * groups
@@ -228,7 +232,8 @@ class ConvStage(Chain):
         late = fold.pe > fold.lanes and not requant.offset_neg.size and (bias is None or not bias.any())
         if fold.style == "wired":
             check(fold.source == "shift" and fold.pe == outputs,
-                  f"Style wired takes a shift window and all {outputs} outputs at once, not pe = {fold.pe} and a {fold.source} window")
+                  f"Style wired takes a shift window and all {outputs} outputs at once, not pe = {fold.pe} and a {fold.source} "
+                  "window")
             self.matvec = WiredMatVec(arranged, x_range, every=_WIRED_LEVELS, steps=fold.steps)
         else:
             self.matvec = MatVec(arranged, weight_format, x_range, pe=fold.pe, parts=parts, repeat=repeat, block_rom=fold.block_rom,
@@ -246,7 +251,8 @@ class ConvStage(Chain):
         # Sums that come more slowly than they leave need no path of ready through the serializer.
         self._relaxed = self.window.words > fold.pe // fold.lanes
         if isinstance(self.matvec, MatVec) and self.matvec.shares:
-            blocks.append(("serializer", SharedSerializer(self.matvec.sum_shape, self.matvec.share_most.bit_length(), self.matvec.acc_shape,
+            blocks.append(("serializer", SharedSerializer(self.matvec.sum_shape, self.matvec.share_most.bit_length(),
+                                                          self.matvec.acc_shape,
                                                           fold.pe, fold.lanes, relaxed=self._relaxed)))
         elif fold.pe > fold.lanes:
             blocks.append(("serializer", Serializer(shape_of(*in_range), fold.pe, fold.lanes, relaxed=self._relaxed)))
@@ -258,11 +264,13 @@ class ConvStage(Chain):
         elif pool != (1, 1):
             blocks += pool_blocks("max", out_range, fold.lanes, self.window.rows, self.window.cols, outputs, pool, technology)
         self.out_shape, self.out_lanes, self.fold = self.requantizer.out_shape, fold.lanes, fold
-        if pool != (1, 1) or not self._relaxed or fold.pe == fold.lanes:     # else the serializer cuts what the next stage's ready reaches
+        # else the serializer cuts what the next stage's ready reaches
+        if pool != (1, 1) or not self._relaxed or fold.pe == fold.lanes:
             blocks.append(("buffer", StreamBuffer(self.out_shape, fold.lanes)))
         self._kept = [k < wanted // fold.lanes for k in range(outputs // fold.lanes)]
         if spare:
-            blocks.append(("spare", Cropper(self.out_shape, fold.lanes, height=1, width=len(self._kept), words=1, keep=(1, sum(self._kept)))))
+            blocks.append(("spare", Cropper(self.out_shape, fold.lanes, height=1, width=len(self._kept), words=1,
+                                            keep=(1, sum(self._kept)))))
         super().__init__(blocks)
 
     @property
@@ -271,7 +279,8 @@ class ConvStage(Chain):
         results = self.window.rows * self.window.cols * self.matvec.outputs // self.fold.lanes
         results *= self.matvec.repeat
         beats = self.fold.pe // self.fold.lanes
-        if isinstance(self.window, ShiftWindow) and beats > self.window.groups:      # windows wait, and where none ends little is made up
+        # windows wait, and where none ends little is made up
+        if isinstance(self.window, ShiftWindow) and beats > self.window.groups:
             results = _paced(tuple(self.window.ends), self.window.groups, beats, self.matvec.latency)
         return max(self.window.cycles, results, self._border.cycles)
 
@@ -297,7 +306,8 @@ class ConvStage(Chain):
             after = after if all(self._kept) else Filter(after, self._kept, 0)
             repeat = w.pool[0] * w.pool[1]               # of a pooled block, only the maxima leave the stage
             actors = [RingActor(after, inside, starts=w.starts, span=w.span, capacity=w.capacity, groups=w.sends,
-                                group_cycles=repeat * max(w.words, beats if repeat > 1 else 1), run=w.run, turns=w.turns(w.sends), beats=beats,
+                                group_cycles=repeat * max(w.words, beats if repeat > 1 else 1), run=w.run, turns=w.turns(w.sends),
+                                beats=beats,
                                 latency=self.window.latency + self.matvec.latency + latency, gap=1 + self._relaxed)]
         else:
             if pool != (1, 1):
@@ -370,13 +380,15 @@ class RequantStage(Chain):
     Cycles a frame: one a beat.
     """
 
-    def __init__(self, x_range: tuple[int, int], *, lanes: int = 1, pixels: int, channels: int, requant: Requant, technology: Technology):
+    def __init__(self, x_range: tuple[int, int], *, lanes: int = 1, pixels: int, channels: int, requant: Requant,
+                 technology: Technology):
         check(channels % lanes == 0, f"Lanes must divide the {channels} channels, not {lanes!r}")
         self.cycles = pixels * channels // lanes
         run = requant.run(channels)                      # of a flat image whose pixels have parameters of their own, its channels
         rows = np.repeat(np.arange(0, channels, run), lanes)
         if run > lanes and run % lanes == 0 and run < channels:
-            self.requantizer = requant.repeated(rows).block(x_range, len(rows), lanes, (channels // run, run // lanes, 1), technology)
+            self.requantizer = requant.repeated(rows).block(x_range, len(rows), lanes, (channels // run, run // lanes, 1),
+                                                            technology)
         else:
             self.requantizer = requant.block(x_range, channels, lanes, (channels // lanes, 1, 1), technology)
         self.out_lanes, self.out_shape = lanes, self.requantizer.out_shape

@@ -155,7 +155,8 @@ class Thresholder(Block):
         channel = Const(0, 0)
         if len(self._table) > 1:
             groups, repeat, beats = self.order
-            m.submodules.loops = loops = Sweep([groups, repeat, beats], [beats, 0, 1], addr_width=max(1, (groups * beats - 1).bit_length()))
+            m.submodules.loops = loops = Sweep([groups, repeat, beats], [beats, 0, 1],
+                                               addr_width=max(1, (groups * beats - 1).bit_length()))
             m.d.comb += loops.en.eq(self.i.valid & en)
             channel = loops.addr
         for lane in range(self.lanes):
@@ -197,4 +198,5 @@ def _count(bits: list) -> list:
         return []
     bits = bits + [Const(0, 1)] * ((1 << len(bits).bit_length()) - 1 - len(bits))
     middle = len(bits) // 2
-    return [*_count([Mux(bits[middle], above, below) for above, below in zip(bits[middle + 1:], bits[:middle], strict=True)]), bits[middle]]
+    return [*_count([Mux(bits[middle], above, below) for above, below in zip(bits[middle + 1:], bits[:middle], strict=True)]),
+            bits[middle]]

@@ -104,7 +104,8 @@ class MemoryWindow(Ring):
         # Columns and channels of one kernel row are neighbours in the ring, if nothing is left out: one loop with stride 1.
         row = [(kernel[1] * pixel, 1)] if parts == 1 and dilation[1] == 1 else [(kernel[1], dilation[1] * pixel), (part, 1)]
         super().__init__(shape, simd, frame=height * pitch, outer=((self.rows, pool[0] * down), (self.cols, pool[1] * right)),
-                         loops=((parts, part), (groups, 0), (pool[0], down), (pool[1], right), (kernel[0], dilation[0] * pitch), *row),
+                         loops=((parts, part), (groups, 0), (pool[0], down), (pool[1], right), (kernel[0], dilation[0] * pitch),
+                                *row),
                          span=(block_h - 1) * pitch + block_w * pixel, mark=4, depth=depth, spram=spram,
                          technology=technology)
 

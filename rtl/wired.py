@@ -173,7 +173,8 @@ class WiredMatVec(Block):
 
     def __init__(self, weight: np.ndarray, x_range: tuple[int, int], *, repeat: int = 1, every: int = 1, steps: int = 0):
         check(weight.ndim == 3 and weight.shape[1] == 1 and weight.size > 0,
-              f"Weights of a wired layer must have the axes (outputs, 1, simd): all codes of a window in one word, not {weight.shape}")
+              f"Weights of a wired layer must have the axes (outputs, 1, simd): all codes of a window in one word, "
+              f"not {weight.shape}")
         check_int("Levels between registers", every)
         check(x_range[0] <= x_range[1], f"Code range must not be empty, not {x_range!r}")
         self.outputs, _, self.simd = weight.shape

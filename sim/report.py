@@ -41,8 +41,8 @@ class VerifyReport:
     seconds : dict of str to float
         Wall time by step.
     tools, hashes : dict of str to str
-        Versions of the tools; SHA-256 of the network, of the file of the core that was simulated (``accel.v``, ``netlist.v``; ``accel.il`` for
-        Amaranth's simulator), of the input codes.
+        Versions of the tools; SHA-256 of the network, of the file of the core that was simulated (``accel.v``, ``netlist.v``;
+        ``accel.il`` for Amaranth's simulator), of the input codes.
     note : str
         What was done otherwise than asked or usual, and why; empty in most cases.
     """

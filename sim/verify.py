@@ -184,7 +184,8 @@ class _Run:
     def __init__(self, build: Build, level: str, simulator: str, stalls: int | None, faults: int, processes: int | None,
                  progress: Progress):
         self.build, self.level, self.simulator = build, level, simulator
-        self.stall, self.faults, self.processes, self.progress = STALL_PERCENT if stalls is not None else 0, faults, processes, progress
+        self.stall, self.faults, self.processes, self.progress = \
+            STALL_PERCENT if stalls is not None else 0, faults, processes, progress
         self.seed = stalls or 0
         self.seconds: dict[str, float] = {}
         self.steady: SimResult | None = None
@@ -224,7 +225,8 @@ class _Run:
         self.steady = steady
         measured = steady.cycles_per_frame
         if measured is not None and measured > self.build.cycles:
-            raise VerifyError(f"The core takes {measured:,.2f} cycles a frame at level {self.level} without stalls, the plan promises "
+            raise VerifyError(f"The core takes {measured:,.2f} cycles a frame at level "
+                              f"{self.level} without stalls, the plan promises "
                               f"{self.build.cycles:,}: all {len(want)} images are right, but it is slower than its rate says")
 
     def _pack(self, codes: np.ndarray) -> np.ndarray:
@@ -255,8 +257,10 @@ class _Run:
             self.benches = list(self._bench(codes, want, BENCHES, count).passed)
         return None
 
-    def _bench(self, codes: np.ndarray, want: np.ndarray, benches: tuple[str, ...], progress: Callable[[int, int], None]) -> BenchResult:
-        return run_bench(self.build, self._pack(codes), pack_codes(want, lanes=1, width=8 * self.build.output.bytes), level=self.level,
+    def _bench(self, codes: np.ndarray, want: np.ndarray, benches: tuple[str, ...],
+               progress: Callable[[int, int], None]) -> BenchResult:
+        return run_bench(self.build, self._pack(codes),
+                         pack_codes(want, lanes=1, width=8 * self.build.output.bytes), level=self.level,
                          simulator=self.simulator.removeprefix("cocotb-"), seed=self.seed, benches=benches, progress=progress)
 
     def control(self, control: Control, codes: np.ndarray, flipped: np.ndarray) -> Control:
@@ -269,5 +273,5 @@ class _Run:
                 if not re.search(r"frame \d+: result beat \d+ is", str(error)):
                     raise
                 return replace(control, bench=bench)
-        raise VerifyError(f"Negative control: bench {bench} passed although a bit of '{control.layer}' was flipped in the reference, "
-                          f"which changes {control.different} of {control.images} images")
+        raise VerifyError(f"Negative control: bench {bench} passed although a bit of '{control.layer}' was flipped in the "
+                          f"reference, which changes {control.different} of {control.images} images")

@@ -160,8 +160,8 @@ def compile_verilog(sources: Sequence[Path], top: str, main: str, log: Path,
     try:
         return _compile(sources, top, main, log, defines or {})
     except OSError as error:
-        raise EnvironmentError_(f"Cannot write {error.filename or 'the executable'}: {error.strerror or error}. Make room there, or "
-                                "name another cache folder in XDG_CACHE_HOME") from None
+        raise EnvironmentError_(f"Cannot write {error.filename or 'the executable'}: {error.strerror or error}. Make room there, "
+                                "or name another cache folder in XDG_CACHE_HOME") from None
 
 
 def _compile(sources: Sequence[Path], top: str, main: str, log: Path, defines: Mapping[str, int | str]) -> Path:

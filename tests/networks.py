@@ -82,8 +82,9 @@ class _Chain:
         channels = self.edge.shape[2]
         kernel, dilation, stride = ((self.int(1, most), self.int(1, most)) for most in (3, 2, 2))
         groups = self.pick([g for g in (1, 1, 2, channels) if channels % g == 0])
-        done = self.add(Conv2d, **self.weights(groups * self.int(1, 3), *kernel, channels // groups), stride=stride, dilation=dilation,
-                        groups=groups, pads=tuple(self.int(0, 2) * self.int(0, 1) for _ in range(4)), pad_value=self.int(-2, 3))
+        done = self.add(Conv2d, **self.weights(groups * self.int(1, 3), *kernel, channels // groups), stride=stride,
+                        dilation=dilation, groups=groups, pads=tuple(self.int(0, 2) * self.int(0, 1) for _ in range(4)),
+                        pad_value=self.int(-2, 3))
         if done and self.int(0, 9):
             self.requantize()
             if not self.int(0, 2):
@@ -104,7 +105,8 @@ class _Chain:
         shift = max(0, (span * int(np.abs(mult).max())).bit_length() - bits)
         offset = (lo << shift) - np.where(mult > 0, low, high) * mult + self.rng.integers(0, (1 << shift) + 1, mult.shape)
         by_sign = offset - self.int(0, 3) if not self.int(0, 4) else np.zeros(0, np.int64)
-        self.add(Requantize, mult=mult, offset=offset, offset_neg=by_sign, shift=shift, lo=lo, hi=hi, half_even=not by_sign.size and not self.int(0, 4))
+        self.add(Requantize, mult=mult, offset=offset, offset_neg=by_sign, shift=shift, lo=lo, hi=hi,
+                 half_even=not by_sign.size and not self.int(0, 4))
 
     def pool(self) -> None:
         kernel, stride = ((self.int(1, 3), self.int(1, 3)) for _ in range(2))
@@ -139,7 +141,8 @@ def random_network(seed: int) -> Graph:
     """Return a network of one to five operators of all kinds and attributes, whose results tell frames apart."""
     chain = _Chain(seed)
     for _ in range(chain.int(1, 5)):
-        chain.pick([chain.conv, chain.conv, chain.conv, chain.pool, chain.pool, chain.pad, chain.upsample, chain.select, chain.requantize])()
+        chain.pick([chain.conv, chain.conv, chain.conv, chain.pool, chain.pool, chain.pad, chain.upsample,
+                    chain.select, chain.requantize])()
     chain.end()
     graph = Graph((*chain.nodes, Output("out", (chain.nodes[-1].name,))))
     computes = any(not isinstance(node, Input | Flatten | Output) for node in apply_passes(graph))

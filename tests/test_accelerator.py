@@ -96,8 +96,8 @@ def drive(core, frames, count, *, stall=(0.0, 0.0), seed=0, reset_at=None, limit
         ctx.set(core.m_axis_tready, ready)
         while len(results) < count:
             assert cycle < limit, f"{len(results)} of {count} results after {limit} cycles"
-            _, resetting, valid, data, last, user = await ctx.tick().sample(core.m_axis_tvalid, core.m_axis_tdata, core.m_axis_tlast,
-                                                                    core.m_axis_tuser)
+            _, resetting, valid, data, last, user = await ctx.tick().sample(core.m_axis_tvalid, core.m_axis_tdata,
+                                                                            core.m_axis_tlast, core.m_axis_tuser)
             if resetting:
                 values, held, valid = [], None, 0
             assert held is None or held == (data, last, user) and valid
@@ -160,8 +160,8 @@ def test_outputs_that_pe_does_not_divide(seed, requant, pooled):
     quantize = {"shared": dict(offset=np.array([40]), shift=3, lo=0, hi=15),
                 "scaled": dict(mult=rng.integers(1, 7, 8), offset=rng.integers(0, 400, 8), shift=5, lo=0, hi=15),
                 "thresholds": dict(thresholds=np.sort(rng.integers(-60, 60, (8, 3)), axis=1), lo=0, hi=3)}[requant]
-    nodes = [Conv2d("c", ("in",), weight=rng.choice([-1, 1], (8, 3, 3, 2)), bias=rng.integers(-40, 40, 8), weight_format=Bipolar(), pads=(1,) * 4),
-             Requantize("q", ("c",), **quantize), *([MaxPool2d("p", ("q",))] if pooled else [])]
+    nodes = [Conv2d("c", ("in",), weight=rng.choice([-1, 1], (8, 3, 3, 2)), bias=rng.integers(-40, 40, 8), weight_format=Bipolar(),
+                    pads=(1,) * 4), Requantize("q", ("c",), **quantize), *([MaxPool2d("p", ("q",))] if pooled else [])]
     graph = chain(*nodes, Flatten("flat", (nodes[-1].name,)),
                   Linear("fc", ("flat",), weight=rng.integers(-8, 8, (15, 72 if pooled else 288)), bias=rng.integers(-40, 40, 15),
                          weight_format=FixedPoint(4, 0)))
@@ -177,7 +177,8 @@ def test_many_random_networks_are_exact(seed):
     assert drive(core, beats, 3, stall=(0.3, 0.3), seed=seed) == [(values, 0) for values in want]
 
 
-@pytest.mark.parametrize("seed, make", [(1, random_graph), (5, random_graph), (1, random_network), (7, random_network), (22, random_network)])
+@pytest.mark.parametrize("seed, make",
+                         [(1, random_graph), (5, random_graph), (1, random_network), (7, random_network), (22, random_network)])
 def test_bad_frames_give_one_marked_result_and_harm_no_other(seed, make):
     core, beats, want = prepare(seed, make=make)
     frames = [beats[0], beats[0][:3], beats[1], beats[1] + beats[2][:5], beats[2], beats[2][:1]]

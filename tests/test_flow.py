@@ -84,7 +84,8 @@ def test_whole_test_set(verilog):
         open_dataset("fashion-mnist")
     except HwqError as error:
         pytest.skip(f"no Fashion-MNIST: {error}")
-    report = json.loads(hwq("verify", verilog, "--data", "fashion-mnist", "--images", "all", "--stalls", "1", "--faults", "5", "--json"))
+    report = json.loads(hwq("verify", verilog, "--data", "fashion-mnist", "--images", "all", "--stalls", "1",
+                            "--faults", "5", "--json"))
     assert report["identical"] == report["images"] == 10_000 and report["accuracy"] >= 0.905
 
 
@@ -116,8 +117,10 @@ def test_bitstream_netlist_and_board(tmp_path):
     (["eval", "model.hwq", "--data", "nolabels.npz"], 1, "lacks labels"),
     (["eval", "model.hwq", "--data", "nowhere"], 1, "no data set, file or folder 'nowhere'; known data sets: fashion-mnist"),
     (["eval", "model.hwq", "--data", "far.npz"], 1, "far.npz: image 1 has the label 10, but the network has 10 classes, 0 to 9"),
-    (["run", "far.npz", "--port", "/dev/nothing"], 5, "Cannot open /dev/nothing at 1000000 baud: No such file or directory. Ports of this"),
-    (["run", "far.npz", "--port", "sim:gone"], 1, "Cannot run the simulator gone: No such file or directory; sim: takes a folder of hwq build"),
+    (["run", "far.npz", "--port", "/dev/nothing"], 5,
+     "Cannot open /dev/nothing at 1000000 baud: No such file or directory. Ports of this"),
+    (["run", "far.npz", "--port", "sim:gone"], 1,
+     "Cannot run the simulator gone: No such file or directory; sim: takes a folder of hwq build"),
     (["run", "far.npz", "--port", "sim:taken"], 1, "taken is no build folder"),
     (["run", "far.npz", "--port", "/dev/nothing", "--baud", "0"], 1, "Baud rate must be positive, not 0"),
     (["build"], 2, "Missing argument"),

@@ -56,8 +56,9 @@ def test_text_parses_back(fmt):
 
 
 @pytest.mark.parametrize("text", ["", "int8", "dfp", "dfp:b=1", "dfp:b=17", "dfp:b=four", "dfp:b=4,b=4", "dfp:b=4,emax=1",
-                                  "dfp:b=4,rule=best", "dfp:b=4,fl=2,rule=range", "dfp:b=4,fl=2,channel", "dfp:b=4,channel=1", "udfp:b=4,channel",
-                                  "po2:b=3,narrow", "bipolar:b=1", "po2:b=6", "po2:b=1", "dfp:b=4,narrow=1", "udfp:b=4,narrow", "dfp:b", None, 4])
+                                  "dfp:b=4,rule=best", "dfp:b=4,fl=2,rule=range", "dfp:b=4,fl=2,channel", "dfp:b=4,channel=1",
+                                  "udfp:b=4,channel", "po2:b=3,narrow", "bipolar:b=1", "po2:b=6", "po2:b=1", "dfp:b=4,narrow=1",
+                                  "udfp:b=4,narrow", "dfp:b", None, 4])
 def test_bad_texts_are_refused_with_what_is_accepted(text):
     with pytest.raises(FormatError, match="accepted|Width"):
         parse_spec(text)
@@ -67,8 +68,8 @@ def test_open_scale_is_none():
     assert parse_spec("dfp:b=4").scale is None and parse_spec("dfp:b=4,fl=-3").scale == -3
 
 
-@pytest.mark.parametrize("text", ["dfp:b=4", "dfp:b=4,fl=-3", "dfp:b=2,narrow,rule=range,channel", "po2:b=3,emax=-2", "po2:b=5,rule=learned",
-                                  "bipolar", "bipolar:channel", "bipolar:fl=3", "udfp:b=8"])
+@pytest.mark.parametrize("text", ["dfp:b=4", "dfp:b=4,fl=-3", "dfp:b=2,narrow,rule=range,channel", "po2:b=3,emax=-2",
+                                  "po2:b=5,rule=learned", "bipolar", "bipolar:channel", "bipolar:fl=3", "udfp:b=8"])
 def test_spec_text_is_its_own_inverse(text):
     assert parse_spec(text).text == text and parse_spec(parse_spec(text).text) == parse_spec(text)
 

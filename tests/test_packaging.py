@@ -47,7 +47,8 @@ def test_wheel_works_without_the_extras(wheel, tmp_path):
     env = {**os.environ, "PYTHONPATH": str(site)}
 
     def hwq(*arguments):
-        done = subprocess.run([sys.executable, "-c", "import hwq.cli; assert hwq.__file__.startswith(" + repr(str(site)) + "); hwq.cli.main()",
+        done = subprocess.run([sys.executable, "-c",
+                               "import hwq.cli; assert hwq.__file__.startswith(" + repr(str(site)) + "); hwq.cli.main()",
                                *map(str, arguments)], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -52,10 +52,11 @@ def _facts(node: Requantize, graph: Graph) -> RequantFacts:
     edge = graph.edges[node.inputs[0]]
     if node.thresholds.size:
         rows, count = node.thresholds.shape
-        return RequantFacts(node.name, "thresholds", f"{count} thresholds{f' for each of {rows} channels' if rows > 1 else ''}", rows, (),
-                            node.thresholds.size * _width(node.thresholds))
+        return RequantFacts(node.name, "thresholds", f"{count} thresholds{f' for each of {rows} channels' if rows > 1 else ''}",
+                            rows, (), node.thresholds.size * _width(node.thresholds))
     scaled = bool((node.mult != 1).any())
-    parts = [values for values in (node.mult if scaled else node.mult[:0], node.offset, node.offset_neg) if values.size and values.any()]
+    parts = [values for values in (node.mult if scaled else node.mult[:0], node.offset, node.offset_neg)
+             if values.size and values.any()]
     channels = max((len(p) for p in parts), default=1)
     multiplier: tuple[int, ...] = (width_of(edge.lo, edge.hi)[0], _width(node.mult)) if scaled else ()
     extras = [f"{channels} channels" if channels > 1 else "", "offset by sign" if node.offset_neg.size else "",
@@ -69,7 +70,8 @@ def _facts(node: Requantize, graph: Graph) -> RequantFacts:
     else:
         clamps = node.lo > edge.lo or node.hi < edge.hi
         form, text = ("clamp", f"clamp to {node.lo}..{node.hi}") if clamps else ("identity", "nothing")
-    return RequantFacts(node.name, form, ", ".join(filter(None, [text, *extras])), channels, multiplier, sum(len(p) * _width(p) for p in parts))
+    return RequantFacts(node.name, form, ", ".join(filter(None, [text, *extras])), channels, multiplier,
+                        sum(len(p) * _width(p) for p in parts))
 
 
 def requant_facts(graph: Graph) -> list[RequantFacts]:

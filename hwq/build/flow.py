@@ -98,7 +98,8 @@ def _choose(target: str | None, board: str | None, device_name: str | None, pcf:
     # Both refuse what they cannot make.
     uart_divisor(made_hz(chosen, hz) if chosen else hz, baud)
     first = 1 if seed is None else seed
-    return _Choice(chosen, part, hz, read_pcf(pcf) if pcf is not None else None, baud, tuple(range(first, first + (seeds or 1))), raises)
+    return _Choice(chosen, part, hz, read_pcf(pcf) if pcf is not None else None, baud,
+                   tuple(range(first, first + (seeds or 1))), raises)
 
 
 def _enough_cycles(fps: float, choice: _Choice, max_cycles: int | None) -> int:
@@ -117,8 +118,8 @@ def _patience(plan: Plan) -> int:
 
 def build(graph: Graph, output: str | Path, *, target: str | None = None, board: str | None = None, device_name: str | None = None,
           pcf: str | Path | None = None, folds: Iterable[str] = (), max_cycles: int | None = None, fps: float | None = None,
-          tight: bool = False, freq_mhz: float | None = None, baud: int | None = None, seed: int | None = None, seeds: int | None = None,
-          say: Callable[[str], None] = lambda text: None) -> Report:
+          tight: bool = False, freq_mhz: float | None = None, baud: int | None = None, seed: int | None = None,
+          seeds: int | None = None, say: Callable[[str], None] = lambda text: None) -> Report:
     """Build a network and return the report, which also stands in ``output/report.json``.
 
     Parameters
@@ -138,7 +139,8 @@ def build(graph: Graph, output: str | Path, *, target: str | None = None, board:
     max_cycles : int, optional
         Cycles a frame that are fast enough: the smallest design that keeps to them. Not given: the fastest that fits.
     fps : float, optional
-        Frames a second that are enough, instead of ``max_cycles``: at ``freq_mhz``, or at the clock that place and route start from.
+        Frames a second that are enough, instead of ``max_cycles``: at ``freq_mhz``, or at the clock that place and route start
+        from.
     tight : bool
         Look for the least depth of every FIFO however large the network.
     freq_mhz : float, optional
@@ -170,7 +172,8 @@ def build(graph: Graph, output: str | Path, *, target: str | None = None, board:
         planned_for = device(choice.part.name if choice.part else "generic")
         ready = apply_passes(graph)
         wanted = parse_fold(folds)
-        with hinting(graph, planned_for, f" Or leave out --fold for {', '.join(wanted)}: the automatic choice may fit." if wanted else ""):
+        with hinting(graph, planned_for,
+                     f" Or leave out --fold for {', '.join(wanted)}: the automatic choice may fit." if wanted else ""):
             plan = make_plan(ready, planned_for, folds=wanted, reserve=SHELL if choice.part else Cost(), max_cycles=max_cycles,
                              tight=tight)
         core = lower(ready, plan)
@@ -186,7 +189,8 @@ def build(graph: Graph, output: str | Path, *, target: str | None = None, board:
         (work / "report.json").write_text(json.dumps(report, indent=1) + "\n")
         write_html(report, work / "report.html")
         manifest["files"] = {str(p.relative_to(work)): hashlib.sha256(p.read_bytes()).hexdigest()
-                             for p in sorted(work.rglob("*")) if p.is_file() and p.name != "manifest.json" and p.parent.name != "logs"}
+                             for p in sorted(work.rglob("*"))
+                             if p.is_file() and p.name != "manifest.json" and p.parent.name != "logs"}
         (work / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     return report
 

@@ -28,8 +28,8 @@ _FULL = 1 << 20                                          # bytes; with less than
 def output_folder(output: Path) -> Iterator[Path]:
     """Give an empty folder to work in; when the block ends well it becomes ``output``, otherwise it goes.
 
-    An earlier build in ``output`` is replaced at the end, if nothing else lies in it. After an error the tools' logs stay in ``OUTPUT.logs`` and the
-    error's text says so; after an interrupt nothing stays.
+    An earlier build in ``output`` is replaced at the end, if nothing else lies in it. After an error the tools' logs stay in
+    ``OUTPUT.logs`` and the error's text says so; after an interrupt nothing stays.
 
     Parameters
     ----------
@@ -101,8 +101,8 @@ def _check(output: Path) -> None:
     foreign = [name for name in found if name not in ours and not name.startswith(_LATER)
                and not (name.startswith("logs/") and name.endswith(_LOGS))]
     if foreign:
-        raise FormatError(f"Output folder {output} is an earlier build, but holds files that hwq did not make ({_some(foreign)}) and "
-                          "that would be lost; move them, or give another folder with -o")
+        raise FormatError(f"Output folder {output} is an earlier build, but holds files that hwq did not make ({_some(foreign)}) "
+                          "and that would be lost; move them, or give another folder with -o")
     here = Path.cwd().resolve()
     if output in (here, *here.parents):
         raise FormatError(f"Output folder {output} is the current folder or holds it, and would be replaced; "

@@ -102,7 +102,8 @@ def netlist_cells(netlist: str, layers: list[str], family: Family = ICE40) -> tu
 
 def link_rate(in_bytes: int, out_bytes: int, baud: int) -> float:
     """Return the frames a second that the link carries at most: request and answer in turn, ten bits a byte."""
-    wire = len(encode_request(Command.INFER, bytes(in_bytes))) + len(encode_response(Response(Command.INFER, 0, bytes(out_bytes), 0)))
+    wire = len(encode_request(Command.INFER, bytes(in_bytes))) \
+        + len(encode_response(Response(Command.INFER, 0, bytes(out_bytes), 0)))
     return baud / (10 * wire)
 
 
@@ -119,8 +120,8 @@ def _layer_rows(plan: Plan) -> list[LayerRow]:
             depth, width = stage.matvec.rom
             row.update({"pe": fold.pe, "simd": fold.simd, "source": fold.window, "format": main.weight_format.text,
                         "weight_bits": layer.weight.size * main.weight_format.width, "rom": [depth, width],
-                        "rom_blocks": stage.matvec.rom_blocks, "rom_block_weights": (width - fold.logic_bits) * depth if fold.block_rom else 0,
-                        "accumulator_bits": stage.matvec.acc_shape.width})
+                        "rom_blocks": stage.matvec.rom_blocks, "rom_block_weights": (width - fold.logic_bits) * depth
+                        if fold.block_rom else 0, "accumulator_bits": stage.matvec.acc_shape.width})
         rows.append(row)
     return rows
 
@@ -132,7 +133,8 @@ def make_report(graph: Graph, plan: Plan, manifest: Manifest, placed: Placed | N
     blocks = sum(row.get("rom_blocks", 0) for row in rows)
     stored = sum(row.get("rom_block_weights", 0) for row in rows)
     hashes = {"model": manifest["model_hash"]}
-    hashes |= {name: hashlib.sha256((work / file).read_bytes()).hexdigest() for name, file in _HASHED.items() if (work / file).exists()}
+    hashes |= {name: hashlib.sha256((work / file).read_bytes()).hexdigest()
+               for name, file in _HASHED.items() if (work / file).exists()}
     report: Report = {
         "name": graph.name, "version": __version__, "target": manifest["target"], "device": plan.device.name, "board": board,
         "layers": rows, "macs": sum(row["macs"] for row in rows), "cycles": plan.cycles, "bottleneck": plan.bottleneck,

@@ -11,7 +11,8 @@ __all__ = ["summary"]
 def _row(row: LayerRow, placed: bool) -> list[str]:
     cells = row.get("cells", {})
     weights = [str(row["pe"]), str(row["simd"]), row["source"], row["format"], f"{row['weight_bits']:,}",
-               f"{row['rom'][0]}x{row['rom'][1]}", str(row["rom_blocks"] or "-"), str(row["accumulator_bits"])] if "pe" in row else [""] * 8
+               f"{row['rom'][0]}x{row['rom'][1]}", str(row["rom_blocks"] or "-"), str(row["accumulator_bits"])] \
+        if "pe" in row else [""] * 8
     taken = [f"{cells.get(name, 0):,}" for name in ("lut", "ff", "ebr", "dsp")] if placed else []
     return [row["name"], f"{row['macs']:,}", f"{row['cycles']:,}", *weights, *taken]
 
@@ -32,8 +33,8 @@ def summary(report: Report) -> Group:
         seeds = f", best of {len(report['seeds'])} seeds: {report['seed']}" if len(report["seeds"]) > 1 else ""
         lines += [f"Used, shell included: {used}",
                   f"Clock: {report['clock_mhz']:g} MHz (reaches {report['fmax_mhz']} MHz{seeds})",
-                  f"Frames/s by the plan: {report['frames_per_s']:,} at this clock, {report['frames_per_s_at_fmax']:,} at the clock it "
-                  f"reaches; the link carries at most {report['frames_per_s_link']:,} at {report['baud']:,} baud"]
+                  f"Frames/s by the plan: {report['frames_per_s']:,} at this clock, {report['frames_per_s_at_fmax']:,} at the "
+                  f"clock it reaches; the link carries at most {report['frames_per_s_link']:,} at {report['baud']:,} baud"]
     if report["rom_block_bits"]:
         lines.append(f"Weights in block RAM: {report['rom_bits']:,} bits in {report['rom_blocks']} blocks of "
                      f"{report['rom_block_bits']:,} bits ({100 * report['rom_bits'] / report['rom_block_bits']:.0f} %)")

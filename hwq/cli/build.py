@@ -11,15 +11,17 @@ __all__ = ["command"]
 
 def command(model: Annotated[Path, typer.Argument(help="A .hwq file.")],
             output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("build"),
-            target: Annotated[str | None, typer.Option(help="ice40 (the iCEBreaker), ecp5 (the ULX3S-85F) or verilog (vendor-neutral).")] = None,
+            target: Annotated[str | None, typer.Option(help="ice40 (the iCEBreaker), ecp5 (the ULX3S-85F) or verilog "
+                                                       "(vendor-neutral).")] = None,
             board: Annotated[str | None, typer.Option(help="icebreaker, upduino, hx8k, ulx3s-12f, -25f, -45f or -85f.")] = None,
-            device: Annotated[str | None, typer.Option(help="up5k, hx8k, ecp5-12f, -25f, -45f or -85f: a report without a board's pins.")] = None,
+            device: Annotated[str | None, typer.Option(help="up5k, hx8k, ecp5-12f, -25f, -45f or -85f: a report without a "
+                                                       "board's pins.")] = None,
             pcf: Annotated[Path | None, typer.Option(help="Pins of clk, rx, tx for --device (iCE40).")] = None,
             fold: Annotated[list[str] | None, typer.Option(help="layer=pe,simd, or layer=wired; may be repeated.")] = None,
-            cycles: Annotated[int | None, typer.Option(help="Cycles a frame that are fast enough: the smallest design that keeps to them; "
-                                                       "not given: the fastest that fits.")] = None,
-            fps: Annotated[float | None, typer.Option(help="Frames a second that are enough, instead of --cycles; at --freq, or at the clock "
-                                                      "that place and route start from (12 or 24 MHz).")] = None,
+            cycles: Annotated[int | None, typer.Option(help="Cycles a frame that are fast enough: the smallest design that keeps "
+                                                       "to them; not given: the fastest that fits.")] = None,
+            fps: Annotated[float | None, typer.Option(help="Frames a second that are enough, instead of --cycles; at --freq, or at "
+                                                      "the clock that place and route start from (12 or 24 MHz).")] = None,
             tight: Annotated[bool, typer.Option("--tight", help="Look for the least depth of every FIFO however large the network "
                                                 "(without a C++ compiler minutes).")] = False,
             freq: Annotated[float | None, typer.Option(help="Clock of the core in MHz; not given: as fast as it gets.")] = None,

@@ -13,7 +13,8 @@ _BATCH = 250
 
 
 def command(model: Path = typer.Argument(..., help="A .hwq file."),
-            data: str = typer.Option(None, "--data", help="Data set's name, folder of its files, NAME=FOLDER, or labelled .npz; default fashion-mnist."),
+            data: str = typer.Option(None, "--data", help="Data set's name, folder of its files, NAME=FOLDER, or labelled .npz; "
+                                     "default fashion-mnist."),
             table: Path = typer.Option(None, "--csv", help="Write one line an image: index, label, class, logits."),
             as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
     """Score a network on labelled images with the integer reference."""

@@ -10,8 +10,8 @@ __all__ = ["command"]
 
 def command(model: Path = typer.Argument(..., help="A .hwq file."),
             output: Path = typer.Option(..., "-o", "--output", help="The .onnx file to write (QONNX)."),
-            check: bool = typer.Option(True, "--check/--no-check", help="Compare every tensor with the qonnx executor before writing; exit 6 on a "
-                                                                        "difference."),
+            check: bool = typer.Option(True, "--check/--no-check", help="Compare every tensor with the qonnx executor before "
+                                       "writing; exit 6 on a difference."),
             inputs: int = typer.Option(4, "--inputs", min=1, help="How many random inputs to compare on."),
             seed: int = typer.Option(0, "--seed", help="Seed of the random inputs."),
             as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
@@ -35,6 +35,8 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
                                "checked_numbers": compared}))
         return
     if compared:
-        typer.echo(f"{oracle} = integer network: {sum(compared.values()):,} numbers on {len(compared)} edges of {inputs} random inputs, none differs")
-    typer.echo(f"{output}: {operators} operators; input '{exported.input}' = integer * {float(exported.units[graph.input.name]):.9g}, "
+        typer.echo(f"{oracle} = integer network: {sum(compared.values()):,} numbers on {len(compared)} edges of {inputs} "
+                   "random inputs, none differs")
+    typer.echo(f"{output}: {operators} operators; input '{exported.input}' = integer * "
+               f"{float(exported.units[graph.input.name]):.9g}, "
                f"output '{graph.output.inputs[0]}' = integer * {float(exported.units[graph.output.name]):.9g}")

@@ -8,15 +8,20 @@ import typer
 __all__ = ["command"]
 
 
-def command(file: Path = typer.Argument(..., help="A .tflite (int8) or .onnx file (QONNX, or QuantizeLinear and DequantizeLinear)."),
+def command(file: Path = typer.Argument(...,
+                                        help="A .tflite (int8) or .onnx file (QONNX, or QuantizeLinear and DequantizeLinear)."),
             output: Path = typer.Option(..., "-o", "--output", help="The .hwq file to write."),
             name: str = typer.Option(None, "--name", help="Name of the network; default: the output's."),
-            input_format: str = typer.Option(None, "--input-format", help="Integers at the input of an ONNX network, such as dfp:b=8,fl=6 or udfp:b=8."),
-            input_scale: str = typer.Option(None, "--input-scale", help="What one input integer is worth where --input-format has no fl: 0.05 or 1/255."),
+            input_format: str = typer.Option(None, "--input-format",
+                                             help="Integers at the input of an ONNX network, such as dfp:b=8,fl=6 or udfp:b=8."),
+            input_scale: str = typer.Option(None, "--input-scale",
+                                            help="What one input integer is worth where --input-format has no fl: 0.05 or 1/255."),
             output_bits: int = typer.Option(None, "--output-bits", min=8, max=60,
                                             help="Allow outputs with scales of their own to be rounded to about so many bits."),
-            check: bool = typer.Option(True, "--check/--no-check", help="Compare with the source framework before writing; exit 6 on a difference."),
-            data: Path = typer.Option(None, "--data", help="Inputs to compare on, .npy: integers for .tflite, floats for .onnx; default: random."),
+            check: bool = typer.Option(True, "--check/--no-check",
+                                       help="Compare with the source framework before writing; exit 6 on a difference."),
+            data: Path = typer.Option(None, "--data",
+                                      help="Inputs to compare on, .npy: integers for .tflite, floats for .onnx; default: random."),
             inputs: int = typer.Option(8, "--inputs", min=1, help="How many random inputs to compare on."),
             seed: int = typer.Option(0, "--seed", help="Seed of the random inputs."),
             as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
@@ -38,8 +43,8 @@ def command(file: Path = typer.Argument(..., help="A .tflite (int8) or .onnx fil
     facts = totals(layer_facts(graph))
     if as_json:
         typer.echo(json.dumps({
-            "file": str(output), "hash": content_hash(graph), "source": imported.source, "notes": list(imported.notes), "input": imported.input_text,
-            "output": imported.output_text, "check": report.as_dict() if report else None, **facts,
+            "file": str(output), "hash": content_hash(graph), "source": imported.source, "notes": list(imported.notes),
+            "input": imported.input_text, "output": imported.output_text, "check": report.as_dict() if report else None, **facts,
             "requantize": [form.as_dict() for form in requant_facts(graph)]}))
     else:
         if report is not None:
@@ -51,8 +56,8 @@ def command(file: Path = typer.Argument(..., help="A .tflite (int8) or .onnx fil
         report.require_equal()                     # before anything is written
     save(graph, output)
     if not as_json:
-        typer.echo(f"{output}: {facts['weights']:,.0f} weights in {facts['weight_bits']:,.0f} bits, {facts['macs']:,.0f} multiplications an input; "
-                   f"next: hwq show {output}")
+        typer.echo(f"{output}: {facts['weights']:,.0f} weights in {facts['weight_bits']:,.0f} bits, {facts['macs']:,.0f} "
+                   f"multiplications an input; next: hwq show {output}")
 
 
 def _read(path: Path | None):
@@ -86,6 +91,7 @@ def _print(report) -> None:
     console = Console()
     (console if console.is_terminal else Console(width=160)).print(table)
     if floats:
-        typer.echo("bound: how far the source's float32 arithmetic may be off, in steps of the quantizer (of the output: in its integers)")
+        typer.echo("bound: how far the source's float32 arithmetic may be off, in steps of the quantizer (of the "
+                   "output: in its integers)")
     if report.classes_differ:
         typer.echo(f"The largest output is another one for {report.classes_differ} of {report.inputs} inputs")

@@ -12,8 +12,8 @@ __all__ = ["command"]
 def command(folder: Path = typer.Argument(..., help="Folder of hwq train."),
             output: Path = typer.Option(..., "-o", "--output", help="The .hwq file to write."),
             name: str = typer.Option(None, "--name", help="Name of the network; default: the file's."),
-            check: str = typer.Option(None, "--check", help="Compare every edge with torch on the test images of this folder, .npz file "
-                                                            "or data set; exit 6 on a difference."),
+            check: str = typer.Option(None, "--check", help="Compare every edge with torch on the test images of this folder, .npz "
+                                      "file or data set; exit 6 on a difference."),
             as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
     """Write the integer network that equals the trained one exactly."""
     from ..analysis import layer_facts, totals

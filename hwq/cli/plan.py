@@ -23,7 +23,8 @@ def _row(planned: Any, technology: Any) -> dict[str, Any]:
         assert isinstance(stage, ConvStage)
         depth, width = stage.matvec.rom
         row |= {"pe": fold.pe, "simd": fold.simd, "window": fold.window, "style": fold.style,
-                "rom": [depth, width], "rom_in": ("both" if fold.logic_bits else "blocks") if fold.block_rom else "logic" if depth else "adders",
+                "rom": [depth, width],
+                "rom_in": ("both" if fold.logic_bits else "blocks") if fold.block_rom else "logic" if depth else "adders",
                 "rom_bits": depth * (width - fold.logic_bits), "rom_block_bits": technology.block_bits * stage.matvec.rom_blocks,
                 "ring": getattr(stage.window, "depth", None), "macs": planned.layer.macs}
     if isinstance(fold, Joining):
@@ -43,7 +44,8 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
             fps: float = typer.Option(None, help="Frames a second that are enough: plan the smallest design that reaches them."),
             mhz: float = typer.Option(24.0, help="Clock of the core for frames a second."),
             fold: list[str] = typer.Option([], help="layer=pe,simd, or layer=wired; may be repeated."),
-            tight: bool = typer.Option(False, help="Look for the least depth of every FIFO however large the network (without a C++ compiler minutes)."),
+            tight: bool = typer.Option(False, help="Look for the least depth of every FIFO however large the network (without a "
+                                       "C++ compiler minutes)."),
             picture: Path = typer.Option(None, help="Draw cycles against area of every layer into a .svg or .png file."),
             as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
     """Plan a network: foldings, cycles, logic, memories, what limits it and what one step more would cost."""
@@ -97,15 +99,16 @@ def _print(result: dict[str, Any]) -> None:
 
     total, limits, faster = result["total"], result["limits"], result["next_step"]
     table = Table(title=f"{result['name']} on {result['device']}")
-    for title in ("layer", "cycles", "", "LC", "EBR", "DSP", "pe", "simd", "window", "style", "ROM", "in", "filled", "ring+FIFO (least)"):
+    for title in ("layer", "cycles", "", "LC", "EBR", "DSP", "pe", "simd", "window", "style", "ROM", "in",
+                  "filled", "ring+FIFO (least)"):
         table.add_column(title, justify="left" if title in ("layer", "", "window", "style", "in") else "right", no_wrap=True)
     for row in result["layers"]:
         bar = "#" * max(1, round(12 * row["cycles"] / total["cycles"]))
         shown = [row["layer"], f"{row['cycles']:,}", bar, f"{row['lc']:,}", str(row["ebr"]), str(row["dsp"])]
         if "pe" in row:
             filled = f"{100 * row['rom_bits'] / row['rom_block_bits']:.0f} %" if row["rom_block_bits"] else ""
-            shown += [str(row["pe"]), str(row["simd"]), row["window"], row["style"], f"{row['rom'][0]}x{row['rom'][1]}" if row["rom"][0] else "",
-                      row["rom_in"], filled]
+            shown += [str(row["pe"]), str(row["simd"]), row["window"], row["style"],
+                      f"{row['rom'][0]}x{row['rom'][1]}" if row["rom"][0] else "", row["rom_in"], filled]
         held = [depth for depth in (row.get("ring"), *row.get("fifos", ())) if depth]
         least = f" ({'+'.join(map(str, row['least_fifos']))})" if "least_fifos" in row else ""
         table.add_row(*shown, *[""] * (13 - len(shown)), "+".join(map(str, held)) + least)
@@ -114,11 +117,12 @@ def _print(result: dict[str, Any]) -> None:
     table.add_row("with shell", f"{total['cycles']:,}", "", of["lc"], of["ebr"], of["dsp"], *[""] * 8)
     console = Console()
     (console if console.is_terminal else Console(width=150)).print(table)
-    typer.echo(f"{total['cycles']:,} cycles a frame ({total['bottleneck']}): {result['frames_per_s']:,} frames/s at {result['mhz']:g} MHz"
-               + ("" if result["fits"] else "; DOES NOT FIT"))
+    typer.echo(f"{total['cycles']:,} cycles a frame ({total['bottleneck']}): {result['frames_per_s']:,} frames/s at "
+               f"{result['mhz']:g} MHz" + ("" if result["fits"] else "; DOES NOT FIT"))
     if "fifos_tight" in result:
         typer.echo("FIFOs: one beat less costs cycles; of the least, it stands still." if result["fifos_tight"]
-                   else "FIFOs: deep enough, perhaps too deep; the network is large, and only --tight looks for less (without a C++ compiler for minutes).")
+                   else "FIFOs: deep enough, perhaps too deep; the network is large, and only --tight looks for less (without a "
+                   "C++ compiler for minutes).")
     if faster:
         typer.echo(step_text(faster, total, limits))
     elif limits["lc"]:
@@ -128,7 +132,8 @@ def _print(result: dict[str, Any]) -> None:
 def step_text(faster: dict[str, int], now: dict[str, int], limits: dict[str, int]) -> str:
     """Say what the next faster folding costs, and whether it fits."""
     names = [name for name in ("lc", "ebr", "dsp", "spram") if name in limits]
-    costs = [f"{abs(faster[k] - now[k]):,} {k.upper()} {'more' if faster[k] > now[k] else 'less'}" for k in names if faster[k] != now[k]]
+    costs = [f"{abs(faster[k] - now[k]):,} {k.upper()} {'more' if faster[k] > now[k] else 'less'}"
+             for k in names if faster[k] != now[k]]
     over = [f"{faster[k] - limits[k]:,} {k.upper()} too many" for k in names if faster[k] > limits[k]]
     return (f"Next step: {faster['cycles']:,} cycles a frame, with {', '.join(costs) or 'the same resources'}"
             + (f"; it does not fit: {', '.join(over)}" if over else "") + ".")

@@ -42,20 +42,24 @@ def _claim(folder: Path, facts: dict, resume: bool) -> None:
 
 def command(paper: str = typer.Argument(..., help="wess2018"),
             folder: Path = typer.Option(..., "-o", "--output", help="Folder of the experiment; made if need be."),
-            scale: str = typer.Option("tiny", "--scale", help="tiny (a minute, synthetic data), small (hours on two cores), full (a GPU)."),
+            scale: str = typer.Option("tiny", "--scale",
+                                      help="tiny (a minute, synthetic data), small (hours on two cores), full (a GPU)."),
             dataset: str = typer.Option("", "--dataset", help="fashion-mnist, mnist, cifar-10, cifar-100, svhn; tiny: synthetic."),
-            width: float = typer.Option(0, "--width", help="Factor on All-CNN's channels; small: 0.125 (CIFAR-100: 0.25), full: 1."),
+            width: float = typer.Option(0, "--width",
+                                        help="Factor on All-CNN's channels; small: 0.125 (CIFAR-100: 0.25), full: 1."),
             data: str = typer.Option("", "--data", help="Folder of the data set's files, where the usual places do not have it."),
             seeds: int = typer.Option(3, "--seeds", help="Number of seeds."),
             processes: int = typer.Option(1, "--jobs", help="Trainings side by side."),
-            scheduler: str = typer.Option("", "--cluster", help="Dask scheduler whose workers train instead of this machine: tcp://host:8786."),
+            scheduler: str = typer.Option("", "--cluster",
+                                          help="Dask scheduler whose workers train instead of this machine: tcp://host:8786."),
             threads: int = typer.Option(1, "--threads", help="Threads of each training."),
             device: str = typer.Option("cpu", "--device", help="cpu or cuda."),
             parts: str = typer.Option("table,scaling", "--parts", help="What to run: table, scaling, given, separated by commas."),
-            bits: str = typer.Option("", "--bits", help="For the part given: the widths of a network to judge over all seeds, as 8,3,4,3,3."),
+            bits: str = typer.Option("", "--bits",
+                                     help="For the part given: the widths of a network to judge over all seeds, as 8,3,4,3,3."),
             resume: bool = typer.Option(False, "--resume", help="Go on with an interrupted experiment, also with more seeds."),
             as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
-    """Run {DFP, Po2} x bits x {no tuning, plain, QR, weighted QR} and layer-wise scaling against a float network trained as long."""
+    """Run {DFP, Po2} x bits x {no tuning, plain, QR, weighted QR} and layer-wise scaling against a float network, trained alike."""
     from dataclasses import asdict
 
     from rich.console import Console
@@ -74,7 +78,8 @@ def command(paper: str = typer.Argument(..., help="wess2018"),
     if seeds < 1 or not wanted or wanted - {"table", "scaling", "given"}:
         raise ModelError(f"Needs at least one seed and parts out of table, scaling, given; found {seeds} and {parts!r}")
     if ("given" in wanted) != bool(bits) or not all(width.strip().isdecimal() for width in bits.split(",") if bits):
-        raise ModelError(f"The part given takes one --bits with widths as 8,3,4,3,3, and no other part takes it; found {parts!r} and {bits!r}")
+        raise ModelError("The part given takes one --bits with widths as 8,3,4,3,3, and no other part takes it; found "
+                         f"{parts!r} and {bits!r}")
     widths = [int(width) for width in bits.split(",") if bits]
     dataset = dataset or ("synthetic" if scale == "tiny" else "fashion-mnist")
     plan = plan_of(scale, dataset, width)
@@ -93,7 +98,8 @@ def command(paper: str = typer.Argument(..., help="wess2018"),
                 line += f": {100 * row['accuracy']:.2f} %"
             say(line)
             console.print(line, highlight=False)
-        experiment = Experiment(plan, where, range(seeds), folder, test=test, processes=run_by, threads=threads, device=device, report=report)
+        experiment = Experiment(plan, where, range(seeds), folder, test=test, processes=run_by, threads=threads,
+                                device=device, report=report)
         experiment.rows, experiment.scaling = read_rows(folder)
         experiment.floats()
         cells = list(experiment.cells()) if "table" in wanted else []

@@ -40,7 +40,8 @@ def _read_png(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 def read_images(path: Path, graph: Graph) -> tuple[np.ndarray, np.ndarray | None]:
     """Return a file's images (n, height, width, channels) and its labels if there are any.
 
-    A .npz file holds ``images`` or ``signals`` and maybe ``labels``; a .npy file holds one image or several; anything else is a picture.
+    A .npz file holds ``images`` or ``signals`` and maybe ``labels``; a .npy file holds one image or several; anything else is a
+    picture.
 
     Raises
     ------
@@ -170,9 +171,12 @@ def _find_model(model: Path | None, port: str) -> Path:
 
 def command(
     images: list[Path] = typer.Argument(help="Pictures (PNG), .npy, or .npz with 'images' and maybe 'labels'."),
-    port: str = typer.Option(..., "--port", "-p", help="Serial port, such as /dev/ttyUSB1, or sim:FOLDER: the simulated board of hwq build."),
-    model: Path | None = typer.Option(None, "--model", "-m", help="The .hwq file the bitstream was built from; by default the one here, or the simulated board's."),
-    baud: int | None = typer.Option(None, help=f"Line rate the bitstream was built for; default {DEFAULT_BAUD}. Of no use with sim:."),
+    port: str = typer.Option(..., "--port", "-p",
+                             help="Serial port, such as /dev/ttyUSB1, or sim:FOLDER: the simulated board of hwq build."),
+    model: Path | None = typer.Option(None, "--model", "-m", help="The .hwq file the bitstream was built from; by default the one "
+                                      "here, or the simulated board's."),
+    baud: int | None = typer.Option(None,
+                                    help=f"Line rate the bitstream was built for; default {DEFAULT_BAUD}. Of no use with sim:."),
     check: bool = typer.Option(False, "--check", help="Compare with the interpreter; exit 6 on a difference."),
     json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ):

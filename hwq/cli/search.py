@@ -8,25 +8,31 @@ import typer
 __all__ = ["command"]
 
 
-def command(factory: str = typer.Argument(..., help="Function that makes the float network: package.module:function or ...:function(key=value)."),
+def command(factory: str = typer.Argument(..., help="Function that makes the float network: package.module:function or "
+                                          "...:function(key=value)."),
             folder: Path = typer.Option(..., "-o", "--output", help="Folder of the search; made if need be."),
-            data: str = typer.Option("", "--data", help="Data set's name, folder of its files, NAME=FOLDER, or labelled .npz; default fashion-mnist."),
+            data: str = typer.Option("", "--data", help="Data set's name, folder of its files, NAME=FOLDER, or labelled .npz; "
+                                     "default fashion-mnist."),
             test: str = typer.Option("", "--test", help="Test images where --data is one file; else the data set's own."),
-            config: Path = typer.Option(None, "--config", help="Recipe (TOML): formats (their widths are searched), [float], [tune], [penalty]."),
-            rule: str = typer.Option("greedy", "--rule", help="greedy, fast (a tenth of the trainings), path (about five, as long as the reference's) or product (a third party's)."),
+            config: Path = typer.Option(None, "--config",
+                                        help="Recipe (TOML): formats (their widths are searched), [float], [tune], [penalty]."),
+            rule: str = typer.Option("greedy", "--rule", help="greedy, fast (a tenth of the trainings), path (about five, as long "
+                                     "as the reference's) or product (a third party's)."),
             cost: str = typer.Option("bits", "--cost", help="What to save: bits, or block RAMs of a device (up5k, hx8k)."),
             drop: float = typer.Option(0.10, "--drop", help="Allowed drop of accuracy, percentage points."),
             start: int = typer.Option(8, "--start", help="Bits of every layer to start with (Po2: 5 at most)."),
             least: int = typer.Option(2, "--least", help="Fewest bits."),
             epochs: int = typer.Option(1, "--epochs", help="Passes over the data for every candidate."),
             rate: float = typer.Option(1.0, "--rate", help="Their learning rate, as a factor on the recipe's."),
-            slack: float = typer.Option(0.0, "--slack", help="Standard errors by which they may exceed the drop; the confirmation decides."),
+            slack: float = typer.Option(0.0, "--slack",
+                                        help="Standard errors by which they may exceed the drop; the confirmation decides."),
             search_images: int = typer.Option(10_000, "--search-images", help="Training images set aside to choose by."),
             confirm_images: int = typer.Option(5_000, "--confirm-images", help="Training images set aside to confirm with."),
             weights: Path = typer.Option(None, "--weights", help="Trained float weights (.pt or .safetensors): no float training."),
             seed: int = typer.Option(0, "--seed", help="Seed of everything random."),
             processes: int = typer.Option(1, "--jobs", help="Candidates trained side by side."),
-            scheduler: str = typer.Option("", "--cluster", help="Dask scheduler whose workers train instead of this machine: tcp://host:8786."),
+            scheduler: str = typer.Option("", "--cluster",
+                                          help="Dask scheduler whose workers train instead of this machine: tcp://host:8786."),
             device: str = typer.Option("cpu", "--device", help="cpu or cuda."),
             resume: bool = typer.Option(False, "--resume", help="Go on with an interrupted search."),
             as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
@@ -60,8 +66,8 @@ def command(factory: str = typer.Argument(..., help="Function that makes the flo
             numbers = f" {100 * row['accuracy']:.2f} %, cross-entropy {row['cross_entropy']:.4f}" if "accuracy" in row else ""
             say(f"{row['event']} {bits}")
             console.print(f"{row['event']} {bits}{numbers}", highlight=False)
-        result = search(setting, recipe, Options(rule, drop, start, least, epochs, seed, rate, slack), folder, processes=run_by, resume=resume,
-                        report=report)
+        result = search(setting, recipe, Options(rule, drop, start, least, epochs, seed, rate, slack), folder, processes=run_by,
+                        resume=resume, report=report)
     try:
         pareto(read_log(folder / "log.jsonl"), folder / "pareto.svg", f"{rule}, seed {seed}")
     except EnvironmentError_ as error:
@@ -75,7 +81,8 @@ def command(factory: str = typer.Argument(..., help="Function that makes the flo
         typer.echo(f"No network met the allowed drop of {drop} points, not even with {start} bits: this is the best found")
     tried = len(result["confirmations"])
     if result["confirmed"] and tried > 1:
-        typer.echo(f"Fewer bits met the drop on the search images alone; the confirmation images confirmed network {tried} of those tried")
+        typer.echo("Fewer bits met the drop on the search images alone; the confirmation images confirmed network "
+                   f"{tried} of those tried")
     elif not result["confirmed"]:
         typer.echo(f"The confirmation images confirmed none of {tried} networks: this is the one with the least drop there")
     typer.echo(f"{bits}: {result['mean_bits']:.2f} bits a weight, ratio {result['ratio']:.2f}\n"

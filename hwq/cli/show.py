@@ -12,7 +12,7 @@ _LEFT = ("layer", "operator", "format")
 
 def command(model: Path = typer.Argument(..., help="A .hwq file."),
             as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
-    """Print a network: every node with its shape, range and width, its weights' format, bits and multiplications; and every requantization."""
+    """Print a network: every node's shape, range, width, weights' format, bits and multiplications; and every requantization."""
     from rich.console import Console
     from rich.table import Table
 
@@ -24,8 +24,8 @@ def command(model: Path = typer.Argument(..., help="A .hwq file."),
     total = totals(facts)
     if as_json:
         typer.echo(json.dumps({"name": graph.name, "hash": digest, "classes": list(graph.classes),
-                               "nodes": [fact.as_dict() for fact in facts], "requantize": [form.as_dict() for form in forms], **total,
-                               "blocks": block_rams(int(total["weight_bits"]))}, indent=1))
+                               "nodes": [fact.as_dict() for fact in facts], "requantize": [form.as_dict() for form in forms],
+                               **total, "blocks": block_rams(int(total["weight_bits"]))}, indent=1))
         return
     table = Table(title=f"{graph.name}  {digest[:16]}")
     for title in ("layer", "operator", "shape", "range", "bits", "weights", "format", "weight bits", "blocks", "MACs"):

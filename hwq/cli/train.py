@@ -11,7 +11,8 @@ __all__ = ["command"]
 
 def command(factory: str = typer.Argument(..., help="Function that makes the float network: package.module:function."),
             folder: Path = typer.Option(..., "-o", "--output", help="Folder of the run; made if need be."),
-            data: str = typer.Option(None, "--data", help="Data set's name, folder of its files, NAME=FOLDER, or labelled .npz; default fashion-mnist."),
+            data: str = typer.Option(None, "--data", help="Data set's name, folder of its files, NAME=FOLDER, or labelled .npz; "
+                                     "default fashion-mnist."),
             config: Path = typer.Option(None, "--config", help="Recipe (TOML); default: 4 bits everywhere."),
             seed: int = typer.Option(0, "--seed", help="Seed of everything random."),
             device: str = typer.Option("cpu", "--device", help="cpu or cuda."),

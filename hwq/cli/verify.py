@@ -9,15 +9,18 @@ __all__ = ["command"]
 
 
 def command(folder: Path = typer.Argument(..., help="Folder of hwq build."),
-            level: str = typer.Option("rtl", help="rtl: the emitted Verilog; netlist: after synthesis, with the vendor's cell models."),
-            simulator: str = typer.Option(None, help="verilator (compiled, whole test sets; the default), cocotb-icarus (benches in a "
-                                          "simulator that knows X), cocotb-verilator, or amaranth (needs no compiler, a few frames)."),
+            level: str = typer.Option("rtl",
+                                      help="rtl: the emitted Verilog; netlist: after synthesis, with the vendor's cell models."),
+            simulator: str = typer.Option(None, help="verilator (compiled, whole test sets; the default), cocotb-icarus "
+                                          "(benches in a simulator that knows X), cocotb-verilator, or amaranth (needs no "
+                                          "compiler, a few frames)."),
             images: str = typer.Option(None, help="How many images, or all. Default: all; a few where the simulator is slow."),
             data: str = typer.Option(None, help="Folder of IDX files, .npz, .npy, or fashion-mnist. Default: the build's vectors."),
             stalls: int = typer.Option(None, metavar="SEED", help="Stall both ends at random, from this seed."),
             faults: int = typer.Option(0, metavar="PERCENT", help="Throw in resets in the middle of frames, short and long frames "
                                        "before this share of the frames: each at least once."),
-            negative_control: bool = typer.Option(False, "--negative-control", help="Flip one weight bit in the reference: it must be noticed."),
+            negative_control: bool = typer.Option(False, "--negative-control",
+                                                  help="Flip one weight bit in the reference: it must be noticed."),
             jobs: int = typer.Option(None, "--jobs", "-j", help="Processes of the compiled simulation. Default: one a processor."),
             as_json: bool = typer.Option(False, "--json", help="Print one JSON object.")) -> None:
     """Simulate a build and compare every result with the integer reference; exits 6 on any difference."""

@@ -74,7 +74,8 @@ def _python(path: Path, data: bytes, key: str) -> tuple[np.ndarray, np.ndarray]:
 def _binary(path: Path, data: bytes, labels: int) -> tuple[np.ndarray, np.ndarray]:
     size = labels + _PIXELS
     if not data or len(data) % size:
-        raise FormatError(f"{path} is truncated or no binary CIFAR file: {len(data)} bytes are no whole number of records of {size}")
+        raise FormatError(f"{path} is truncated or no binary CIFAR file: {len(data)} bytes are no whole "
+                          f"number of records of {size}")
     records = np.frombuffer(data, np.uint8).reshape(-1, size)
     return records[:, labels:], records[:, labels - 1].astype(np.int64)         # the fine label is the last one
 

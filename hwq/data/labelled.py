@@ -1,4 +1,4 @@
-"""Labelled images in one ``.npz`` file: ``images`` (uint8), ``labels``, and optionally ``classes`` (texts); ``signals`` for 1-D networks."""
+"""Labelled images in one ``.npz`` file: ``images`` (uint8), ``labels``, perhaps ``classes`` (texts); in 1-D ``signals``."""
 
 import io
 import zipfile
@@ -16,7 +16,8 @@ __all__ = ["read_npz", "read_images", "write_npz", "one_or_several", "pictures"]
 
 
 _ACCEPTED = "accepted: an .npz file with 'images' and 'labels', an .npy file of images, a folder of a data set's files"
-_MAKE = "make it with numpy.savez(path, images=..., labels=...), for 1-D networks with signals=... (n, channels, length) instead of images"
+_MAKE = ("make it with numpy.savez(path, images=..., labels=...), for 1-D networks with signals=... (n, channels, length) "
+         "instead of images")
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -41,7 +42,8 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 def one_or_several(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return images with an axis for their number, which an array of one image of the network's ``shape`` lacks.
 
-    For shapes of height 1, (1, length, channels), signals are taken too: (n, channels, length), and one or both first axes left out where they are 1.
+    For shapes of height 1, (1, length, channels), signals are taken too: (n, channels, length), and one or both first axes left out
+    where they are 1.
     """
     if len(shape) == 3 and shape[0] == 1:
         length, channels = shape[1:]
@@ -74,7 +76,8 @@ def pictures(arrays: Mapping[str, np.ndarray], shape: tuple[int, ...], where: st
     signals = arrays["signals"]
     found = one_or_several(signals, shape) if signals.ndim < 4 else np.zeros(())
     if found.ndim < 2:
-        raise FormatError(f"{where}: signals must be uint8 of shape (n, length) or (n, channels, length), not {signals.dtype} {signals.shape}")
+        raise FormatError(f"{where}: signals must be uint8 of shape (n, length) or (n, channels, length), not "
+                          f"{signals.dtype} {signals.shape}")
     return found if found.ndim == 4 else _signals(found)
 
 

@@ -27,7 +27,8 @@ def _reader(name: str, classes: tuple[str, ...]):
     def read(folder: Path, split: str) -> Dataset:
         images, labels = _paths(folder, split)
         if images is None or labels is None:
-            raise FormatError(f"{folder} lacks {_PREFIX[split]}-images-idx3-ubyte or {_PREFIX[split]}-labels-idx1-ubyte (.gz or not)")
+            raise FormatError(f"{folder} lacks {_PREFIX[split]}-images-idx3-ubyte or "
+                              f"{_PREFIX[split]}-labels-idx1-ubyte (.gz or not)")
         data = Dataset(read_idx(images, 3), read_idx(labels, 1), classes, f"{name} {split}")
         if data.labels.size and data.labels.max() >= len(classes):
             raise FormatError(f"{labels}: label {data.labels.max()} is outside 0..{len(classes) - 1}")

@@ -70,7 +70,7 @@ def _recognize(folder: Path, split: str) -> str:
 
 
 def open_dataset(where: str | Path | None, split: str = "test") -> Dataset:
-    """Return what a user names: a labelled ``.npz`` file, a data set's name, a folder, ``NAME=FOLDER``, or None for the default place.
+    """Return what a user names: a labelled ``.npz`` file, a data set's name, a folder, ``NAME=FOLDER``; None: the default place.
 
     Raises
     ------
@@ -97,8 +97,9 @@ def _both(where: str | Path) -> tuple[str, str] | None:
 
 
 def _unknown(where: str | Path) -> FormatError:
-    return FormatError(f"There is no data set, file or folder {str(where)!r}; known data sets: {', '.join(DATASETS)}; or give a folder "
-                       "of such a set's files (NAME=FOLDER where it holds several), or an .npz file with 'images' and 'labels'")
+    return FormatError(f"There is no data set, file or folder {str(where)!r}; known data sets: {', '.join(DATASETS)}; "
+                       "or give a folder of such a set's files (NAME=FOLDER where it holds several), or an .npz file with 'images' "
+                       "and 'labels'")
 
 
 def load_images(where: str | Path | None, split: str = "test", shape: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray | None]:

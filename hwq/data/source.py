@@ -59,7 +59,8 @@ def _download(url: str) -> bytes:
 
 def _digest(data: bytes, like: str) -> str:
     """Return the checksum of ``data`` in the notation of ``like``."""
-    return f"md5:{hashlib.md5(data, usedforsecurity=False).hexdigest()}" if like.startswith("md5:") else hashlib.sha256(data).hexdigest()
+    return f"md5:{hashlib.md5(data, usedforsecurity=False).hexdigest()}" if like.startswith("md5:") \
+        else hashlib.sha256(data).hexdigest()
 
 
 def _unpack(data: bytes, into: Path) -> None:
@@ -101,8 +102,8 @@ def fetch(source: Source, into: Path) -> None:
                                     + (f", or install the package that fills {source.folders[0]}" if source.folders else ""))
         found = _digest(data, digest)
         if found != digest:
-            raise FormatError(f"{name} of '{source.name}' arrived with the {'MD5' if digest.startswith('md5:') else 'SHA-256'} {found}, "
-                              f"not {digest}; a proxy may have changed it: download it by hand")
+            raise FormatError(f"{name} of '{source.name}' arrived with the {'MD5' if digest.startswith('md5:') else 'SHA-256'} "
+                              f"{found}, not {digest}; a proxy may have changed it: download it by hand")
         if name.endswith(".tar.gz"):
             _unpack(data, into)
             continue

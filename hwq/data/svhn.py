@@ -36,5 +36,6 @@ def _read(folder: Path, split: str) -> Dataset:
                    f"svhn {split}")
 
 
-SVHN = Source("svhn", {"train_32x32.mat": "md5:e26dedcc434d2e4c54c9b2d4a06d8373", "test_32x32.mat": "md5:eb5a983be6a315427106f1b164d9cef3"},
+SVHN = Source("svhn",
+              {"train_32x32.mat": "md5:e26dedcc434d2e4c54c9b2d4a06d8373", "test_32x32.mat": "md5:eb5a983be6a315427106f1b164d9cef3"},
               ("http://ufldl.stanford.edu/housenumbers/",), (), _read, lambda folder, split: _path(folder, split).is_file())

@@ -72,4 +72,5 @@ def write_bench(manifest: Manifest, folder: Path, *, frames: int, patience: int)
     (folder / "accel_tb.v").write_text(template(__package__, "accel_tb.v.j2").render(**common, frames=frames, patience=patience))
     (folder / "README.txt").write_text(template(__package__, "README.txt.j2").render(
         **common, ports=manifest["ports"], classes=manifest["classes"], cycles=manifest["cycles"],
-        startup=manifest["startup_cycles"], verilog=manifest["target"] == "verilog", cells="SB_MAC16" in (folder / "accel.v").read_text()))
+        startup=manifest["startup_cycles"], verilog=manifest["target"] == "verilog",
+        cells="SB_MAC16" in (folder / "accel.v").read_text()))

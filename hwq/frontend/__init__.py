@@ -5,8 +5,8 @@ from typing import Any
 
 __all__ = ["convert", "require_convertible", "trace_codes", "compare", "import_file", "compare_source"]
 
-_HOME = {"convert": "torch_fx", "require_convertible": "torch_fx", "trace_codes": "torch_fx", "compare": "equality", "import_file": "importer",
-         "compare_source": "importer"}
+_HOME = {"convert": "torch_fx", "require_convertible": "torch_fx", "trace_codes": "torch_fx", "compare": "equality",
+         "import_file": "importer", "compare_source": "importer"}
 
 
 def __getattr__(name: str) -> Any:

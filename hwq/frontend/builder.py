@@ -96,7 +96,8 @@ class Builder:
         """Append a node, which is checked, and return its name."""
         self.edges[node.name] = edge = infer(node, [self.edges[source] for source in node.inputs])
         if int(np.prod(edge.shape, dtype=object)) > MAX_ELEMENTS:
-            raise ModelError(f"{node.op} '{node.name}' makes a tensor of the shape {edge.shape}; the limit is {MAX_ELEMENTS:,} numbers")
+            raise ModelError(f"{node.op} '{node.name}' makes a tensor of the shape {edge.shape}; the limit is "
+                             f"{MAX_ELEMENTS:,} numbers")
         self.nodes[node.name] = node
         return node.name
 
@@ -139,8 +140,9 @@ class Builder:
             source = self.add(ir.Unflatten(self.unique(f"{base}.image"), (source,), shape=shape))
         return source
 
-    def real_mean(self, base: str, source: str, kernel: tuple[int, int], stride: tuple[int, int], pads: tuple[int, int, int, int]) -> tuple[str, int]:
-        """Append the means of windows over those of their pixels that lie in the image, times one number for all; return edge and number.
+    def real_mean(self, base: str, source: str, kernel: tuple[int, int], stride: tuple[int, int],
+                  pads: tuple[int, int, int, int]) -> tuple[str, int]:
+        """Append the means of windows over their pixels that lie in the image, times one number for all; return edge and number.
 
         It is the least common multiple of the windows' pixels. A factor a pixel is one a feature of the flat tensor.
 
@@ -152,14 +154,16 @@ class Builder:
         x, name = self.edges[source], self.unique(base)
         shape = self.edges[self.add(ir.AvgPool2d(name, (source,), kernel, stride, pads))].shape
         rows, cols = (np.minimum(starts + k, size) - np.maximum(starts, 0) for k, size, starts in zip(
-            kernel, x.shape, (np.arange(count) * s - before for count, s, before in zip(shape, stride, pads, strict=False)), strict=False))
+            kernel, x.shape, (np.arange(count) * s - before for count, s, before in zip(shape, stride, pads, strict=False)),
+            strict=False))
         counts = np.outer(rows, cols)
         if min(rows.min(), cols.min()) < 1:
             raise ModelError(f"'{name}': a window of {kernel} with pads {pads} has no pixel of the image, and so no mean")
         whole = int(np.lcm.reduce(counts.ravel()))
         if (counts != whole).any():
             flat = self.add(ir.Flatten(self.unique(f"{name}.flat"), (name,)))
-            each = self.add(ir.Requantize(self.unique(f"{name}.each"), (flat,), np.repeat(whole // counts, shape[2]), lo=whole * x.lo, hi=whole * x.hi))
+            each = self.add(ir.Requantize(self.unique(f"{name}.each"), (flat,), np.repeat(whole // counts, shape[2]),
+                                          lo=whole * x.lo, hi=whole * x.hi))
             name = self.add(ir.Unflatten(self.unique(f"{name}.image"), (each,), shape=shape))
         return name, whole
 
@@ -182,7 +186,8 @@ class Builder:
         source : str
             Edge to requantize.
         thresholds : int (1 or channels, hi - lo)
-            ``min{a: result >= k}`` for ``k = lo + 1 .. hi``, of ``-a`` in the rows where ``flip``; one beyond the range where there is none.
+            ``min{a: result >= k}`` for ``k = lo + 1 .. hi``, of ``-a`` in the rows where ``flip``; one beyond the range where there
+            is none.
         lo, hi : int
             Range of the result.
         flip : bool array (channels,), optional
@@ -217,8 +222,8 @@ class Builder:
         return self.add(ir.Requantize(name, (source,), mult, offset, form.shift, lo, hi, negative, frac_bits=frac_bits))
 
     @staticmethod
-    def _half_even(form: tuple[np.ndarray, np.ndarray, int] | None, rows: np.ndarray, lo: int, hi: int, low: np.ndarray, high: np.ndarray,
-                   flip: np.ndarray) -> tuple[np.ndarray, np.ndarray, int] | None:
+    def _half_even(form: tuple[np.ndarray, np.ndarray, int] | None, rows: np.ndarray, lo: int, hi: int, low: np.ndarray,
+                   high: np.ndarray, flip: np.ndarray) -> tuple[np.ndarray, np.ndarray, int] | None:
         """Return the form with ties to even if it has exactly these thresholds."""
         if form is None:
             return None
@@ -227,25 +232,28 @@ class Builder:
         if reach >= 1 << 61:
             return None
         sign = np.where(flip, -1, 1)[:, None]
-        found = threshold_table(lambda a: scale_shift(sign * a, mult[:, None], offset[:, None], shift, lo, hi, half_even=True), low, high, lo, hi)
+        found = threshold_table(lambda a: scale_shift(sign * a, mult[:, None], offset[:, None], shift, lo, hi, half_even=True),
+                                low, high, lo, hi)
         return (_shared(mult), _shared(offset), shift) if (found == rows).all() else None
 
-    def _thresholds(self, name: str, source: str, rows: np.ndarray, lo: int, hi: int, flip: np.ndarray, frac_bits: int | None) -> str:
+    def _thresholds(self, name: str, source: str, rows: np.ndarray, lo: int, hi: int, flip: np.ndarray,
+                    frac_bits: int | None) -> str:
         if rows.size > _MAX_THRESHOLDS:
-            raise ModelError(f"'{name}' would take {rows.size:,} thresholds, because no multiplier and shift gives its rounding exactly; the limit is "
-                             f"{_MAX_THRESHOLDS:,}")
+            raise ModelError(f"'{name}' would take {rows.size:,} thresholds, because no multiplier and shift gives its rounding "
+                             f"exactly; the limit is {_MAX_THRESHOLDS:,}")
         if flip.any():
             source = self._turned(source, flip)
         return self.add(ir.Requantize(name, (source,), lo=lo, hi=hi, thresholds=rows, frac_bits=frac_bits))
 
     def _turned(self, source: str, channels: np.ndarray) -> str:
-        """Return an edge with the channels' signs turned: by the layer's weights, or, of a sum of branches and the like, by a multiplier."""
+        """Return an edge with the channels' signs turned: by the layer's weights, or, of sums of branches, by a multiplier."""
         if self.private(source, (ir.Conv2d, ir.Linear)):
             self.negate(source, channels)
             return source
         edge = self.edges[source]
         sign = np.where(np.broadcast_to(channels, edge.shape[-1:]), -1, 1)
-        return self.add(ir.Requantize(self.unique(f"{source}.sign"), (source,), sign, lo=min(edge.lo, -edge.hi), hi=max(edge.hi, -edge.lo)))
+        return self.add(ir.Requantize(self.unique(f"{source}.sign"), (source,), sign, lo=min(edge.lo, -edge.hi),
+                                      hi=max(edge.hi, -edge.lo)))
 
     def negate(self, source: str, channels: np.ndarray) -> None:
         """Turn the sign of a layer's channels: of its weights and biases.
@@ -257,8 +265,8 @@ class Builder:
         """
         node = self.nodes[source]
         if not self.private(source, (ir.Conv2d, ir.Linear)):
-            raise ModelError(f"'{source}': channels whose result falls as the sum grows need the weights before them turned in sign, "
-                             "which is done for a Conv or MatMul that nothing else reads")
+            raise ModelError(f"'{source}': channels whose result falls as the sum grows need the weights before them turned in "
+                             "sign, which is done for a Conv or MatMul that nothing else reads")
         sign = np.where(np.broadcast_to(channels, node.bias.shape), -1, 1)         # type: ignore[attr-defined]
         weight = node.weight * sign.reshape(-1, *[1] * (node.weight.ndim - 1))     # type: ignore[attr-defined]
         fmt = node.weight_format                                                   # type: ignore[attr-defined]

@@ -85,8 +85,8 @@ class Report:
         """Raise `VerifyError` that names the first layer that differs."""
         for row in self.rows:
             if row.wrong:
-                raise VerifyError(f"Layer '{row.edge}' differs from '{row.tensor}' of {self.oracle} in {row.wrong:,} of {row.numbers:,} "
-                                  f"numbers, by up to {row.largest:g}; {self.wrong:,} numbers differ in all")
+                raise VerifyError(f"Layer '{row.edge}' differs from '{row.tensor}' of {self.oracle} in {row.wrong:,} of "
+                                  f"{row.numbers:,} numbers, by up to {row.largest:g}; {self.wrong:,} numbers differ in all")
 
 
 class Tally:

@@ -43,8 +43,8 @@ def compare_export(graph: ir.Graph, exported: Exported, codes: np.ndarray) -> tu
     try:
         oracle = f"qonnx {version('qonnx')}"
     except PackageNotFoundError:
-        raise EnvironmentError_("Comparing with an executor needs the package 'qonnx'; install it with: pip install 'hwq[qonnx]', or export "
-                                "without comparing: --no-check") from None
+        raise EnvironmentError_("Comparing with an executor needs the package 'qonnx'; install it with: pip install 'hwq[qonnx]', "
+                                "or export without comparing: --no-check") from None
     from qonnx.core.modelwrapper import ModelWrapper
     from qonnx.core.onnx_exec import execute_onnx
     wanted = interp.run(graph, codes)
@@ -63,7 +63,7 @@ def compare_export(graph: ir.Graph, exported: Exported, codes: np.ndarray) -> tu
             ours, theirs = _first(wanted[name][k:k + 1]), found[name].astype(np.float64) / float(unit)
             place = first_difference(ours, theirs)
             if place is not None:
-                raise VerifyError(f"Edge '{name}' differs at input {k}, place {place[1:]} (channels first): integer network {ours[place]} of shape "
-                                  f"{ours.shape}, {oracle} {theirs[place]:.9g} of shape {theirs.shape}")
+                raise VerifyError(f"Edge '{name}' differs at input {k}, place {place[1:]} (channels first): integer network "
+                                  f"{ours[place]} of shape {ours.shape}, {oracle} {theirs[place]:.9g} of shape {theirs.shape}")
             compared[name] = compared.get(name, 0) + ours.size
     return oracle, compared

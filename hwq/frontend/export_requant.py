@@ -104,9 +104,10 @@ def steps_of(node: Requantize, edge: Edge) -> Steps:
     low, high = np.where(sign < 0, -edge.hi, edge.lo), np.where(sign < 0, -edge.lo, edge.hi)
 
     def codes(a: np.ndarray) -> np.ndarray:
-        return scale_shift(a * sign[:, None], mult[:, None], offset[:, None], node.shift, node.lo, node.hi, negative, node.half_even)
+        return scale_shift(a * sign[:, None], mult[:, None], offset[:, None], node.shift, node.lo, node.hi,
+                           negative, node.half_even)
     lo, hi = int(codes(low[:, None]).min()), int(codes(high[:, None]).max())
     if rows * (hi - lo) > _MOST_THRESHOLDS:
-        raise ModelError(f"Requantize '{node.name}' cannot be exported: no line that float32 computes exactly gives it, and it would take "
-                         f"{rows * (hi - lo):,} thresholds; the limit is {_MOST_THRESHOLDS:,}")
+        raise ModelError(f"Requantize '{node.name}' cannot be exported: no line that float32 computes exactly gives it, and it "
+                         f"would take {rows * (hi - lo):,} thresholds; the limit is {_MOST_THRESHOLDS:,}")
     return Steps(lo, threshold_table(codes, low, high, lo, hi), sign)

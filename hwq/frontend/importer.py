@@ -73,7 +73,8 @@ def import_file(path: str | Path, name: str | None = None, *, grid: InputGrid | 
         raise FormatError(f"Cannot read {path}: {error.strerror}") from None
     if head[4:8] == b"TFL3" or path.suffix == ".tflite":
         if grid is not None or output_bits is not None:
-            raise ModelError(f"{path}: a TensorFlow Lite file says itself what its integers mean; leave input format and output bits out")
+            raise ModelError(f"{path}: a TensorFlow Lite file says itself what its integers mean; leave input "
+                             "format and output bits out")
         from .tflite_import import import_tflite
         return import_tflite(path, name, say)
     from .onnx_import import import_onnx
@@ -109,7 +110,8 @@ def compare_source(imported: Imported, inputs: np.ndarray | None = None, count: 
             inputs = np.random.default_rng(seed).integers(node.lo, node.hi + 1, (count, *node.shape))
             inputs[:2] = np.array([node.lo, node.hi]).reshape(-1, *[1] * len(node.shape))[:len(inputs)]
         if inputs.dtype.kind not in "iu" or inputs.size % max(1, int(np.prod(node.shape))):
-            raise ModelError(f"The network takes integers {node.lo}..{node.hi} of the shape {node.shape}, not {inputs.dtype} of {inputs.shape}")
+            raise ModelError(f"The network takes integers {node.lo}..{node.hi} of the shape {node.shape}, not "
+                             f"{inputs.dtype} of {inputs.shape}")
         if given and imported.details["order"] is not None:    # in the file's order, which a TRANSPOSE turns
             shape, order = imported.details["order"]
             inputs = inputs.reshape(-1, *shape[1:]).transpose(order)

@@ -58,7 +58,8 @@ def _step(x: np.ndarray, check: QuantCheck) -> np.ndarray:
 
 def _reals(view: View, edge: np.ndarray) -> np.ndarray:
     x = edge * np.array([float(s) for s in view.scale]) + np.array([float(t) for t in view.shift])
-    return np.clip(x, -np.inf if view.lo is None else float(view.lo), np.inf if view.hi is None else float(view.hi)) if view.clipped else x
+    return np.clip(x, -np.inf if view.lo is None else float(view.lo), np.inf if view.hi is None else float(view.hi)) \
+        if view.clipped else x
 
 
 def _input_shape(imported: Imported) -> tuple[int, ...]:
@@ -180,12 +181,14 @@ def _execute(imported: Imported, x: np.ndarray, tensors: list[str]) -> tuple[str
         raise EnvironmentError_(f"Comparing with the source needs the package '{package}'; install it with: pip install "
                                 f"'hwq[{'qonnx' if custom else 'check'}]', or import without comparing: --no-check") from None
     count, batch, x = len(x), file.shape[0] or 1, x.astype(file.dtype)
-    full = np.concatenate([x, np.repeat(x[-1:], -count % batch, axis=0)]).reshape(-1, batch, *_input_shape(imported) if None in file.shape[1:] else file.shape[1:])
+    full = np.concatenate([x, np.repeat(x[-1:], -count % batch, axis=0)]).reshape(
+        -1, batch, *_input_shape(imported) if None in file.shape[1:] else file.shape[1:])
     try:
         found = (_qonnx if custom else _onnxruntime)(imported, full, tensors)
         return oracle, {name: values[:count] for name, values in found.items()}
     except Exception as error:                     # anything that the executor does not like
-        raise ToolError(f"{oracle} cannot run the file: {str(error).strip().splitlines()[0] if str(error).strip() else error!r}") from None
+        raise ToolError(f"{oracle} cannot run the file: "
+                        f"{str(error).strip().splitlines()[0] if str(error).strip() else error!r}") from None
 
 
 def compare_onnx(imported: Imported, x: np.ndarray, say: Callable[[str], None] = lambda text: None) -> Report:

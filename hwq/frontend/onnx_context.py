@@ -99,8 +99,8 @@ class Context:
         self.unscaled: set[str] = set()            # layers whose weights' scale is no power of two
         shape = file.shape
         if len(shape) not in (2, 3, 4) or any(d is None for d in shape[1:]):
-            raise ModelError(f"The input '{file.input}' has the shape {tuple('?' if d is None else d for d in shape)}; accepted: a batch, perhaps open, "
-                             "and 1, 2 or 3 axes behind it, all of them known")
+            raise ModelError(f"The input '{file.input}' has the shape {tuple('?' if d is None else d for d in shape)}; accepted: a "
+                             "batch, perhaps open, and 1, 2 or 3 axes behind it, all of them known")
         self.batch = shape[0] or 1
         if self.batch > 1:
             self.b.note(f"The file takes {self.batch} inputs at a time; the network takes one")
@@ -115,7 +115,8 @@ class Context:
         self.input = View(None, self.input_dims)
         if file.dtype != "float32":
             if grid is not None:
-                raise ModelError(f"The input '{file.input}' holds integers already, of the type {file.dtype}; leave --input-format and --input-scale out")
+                raise ModelError(f"The input '{file.input}' holds integers already, of the type {file.dtype}; leave "
+                                 "--input-format and --input-scale out")
             info = np.iinfo(file.dtype)
             self.grid = grid = InputGrid(Fraction(1), int(info.min), int(info.max))
         if grid is not None:
@@ -145,8 +146,8 @@ class Context:
     def edge(self, node: OnnxNode, view: View) -> str:
         """Return the view's edge, or ask for the input's format."""
         if view.edge is None:
-            refuse(node, "the network has no quantizer at its input, so that its integers are not known; say them with --input-format, such as "
-                         "dfp:b=8,fl=6, and --input-scale if they are no power of two apart")
+            refuse(node, "the network has no quantizer at its input, so that its integers are not known; say them with "
+                   "--input-format, such as dfp:b=8,fl=6, and --input-scale if they are no power of two apart")
         assert view.edge is not None
         return view.edge
 
@@ -154,7 +155,8 @@ class Context:
         """Return the number of channels of the view's edge."""
         if view.edge is not None:
             return self.b.edges[view.edge].shape[-1]
-        return next((size for size, axis in view.dims if axis == len(self.input_shape) - 1), 1) if len(view.dims) > 1 else view.dims[0][0]
+        return next((size for size, axis in view.dims if axis == len(self.input_shape) - 1), 1) \
+            if len(view.dims) > 1 else view.dims[0][0]
 
     def peak(self, view: View) -> np.ndarray:
         """Return the largest magnitude of the real values, float64 (channels,)."""
@@ -185,8 +187,8 @@ class Context:
                     moved[view.order] = values
                     values = moved
                 return list(values)
-        raise LayoutError(f"{node.text}: a constant of the shape {shape} differs along an axis of {view.shape} that is not the channels; supported: "
-                          "one value, or one for each channel")
+        raise LayoutError(f"{node.text}: a constant of the shape {shape} differs along an axis of {view.shape} that is not the "
+                          "channels; supported: one value, or one for each channel")
 
     # ---- quantizers
     def quantize(self, node: OnnxNode, view: View, rows: Sequence[Sequence[Step]], lo: int, hi: int, scale: tuple[Fraction, ...],
@@ -229,7 +231,8 @@ class Context:
         if edge is None:
             source = view.edge
             edge = self.b.requantize(name, source, table, lo, hi, flip=np.broadcast_to(flip, (channels,)),
-                                     frac_bits=frac_bits(single) if single is not None else None, half_even=self._even(full, even, count))
+                                     frac_bits=frac_bits(single) if single is not None else None,
+                                     half_even=self._even(full, even, count))
             node_made = self.b.nodes[edge]
             # the layer's sign was turned
             if flip.any() and isinstance(node_made, ir.Requantize) and node_made.thresholds.size and node_made.inputs == (source,):
@@ -250,7 +253,8 @@ class Context:
         return view.but(error=(float(self.peak(view).max()) * 2 * ULP,))
 
     @staticmethod
-    def _even(full: View, even: tuple[Sequence[Fraction], Sequence[Fraction]] | None, count: int) -> tuple[np.ndarray, np.ndarray, int] | None:
+    def _even(full: View, even: tuple[Sequence[Fraction], Sequence[Fraction]] | None,
+              count: int) -> tuple[np.ndarray, np.ndarray, int] | None:
         if even is None:
             return None
         factors = [full.scale[c] * even[0][c % len(even[0])] for c in range(count)]
@@ -299,7 +303,8 @@ class Context:
         for value, default in ((view.lo, edge.lo), (view.hi, edge.hi)):
             code = Fraction(default) if value is None else (value - view.shift[0]) / view.scale[0]
             if code.denominator != 1:
-                refuse(node, f"a Relu or Clip before it has no quantizer, and its limit {float(value or 0)} is no multiple of the scale {float(view.scale[0])}")
+                refuse(node, f"a Relu or Clip before it has no quantizer, and its limit {float(value or 0)} is no multiple of the "
+                       f"scale {float(view.scale[0])}")
             ends.append(int(code))
         made = self.b.add(ir.Requantize(self.b.unique(f"{source}.clip"), (source,), lo=min(max(ends[0], edge.lo), edge.hi),
                                         hi=max(min(ends[1], edge.hi), edge.lo), frac_bits=edge.frac_bits))
@@ -319,7 +324,7 @@ class Context:
         return full.but(scale=tuple(abs(s) for s in full.scale))
 
     def finish(self, view: View) -> ir.Graph:
-        """Return the graph that ends in a view; scales of codes are stated only where every layer behind them has a binary one too."""
+        """Return the graph that ends in a view; scales of codes are stated only where every layer behind them has a binary one."""
         stack = list(self.unscaled)
         while stack:
             node = self.b.nodes[stack.pop()]
@@ -335,9 +340,9 @@ class Context:
     def common(self, node: OnnxNode, view: View, most_bits: int | None = None) -> View:
         """Return the view with one positive scale for all channels and, up to a constant for all, no shift.
 
-        Biases that are whole move into the layer; other scales and biases become exact integers by a multiplier and an offset, of up
-        to 62 bits; where that takes more than 40, the user must allow a rounding (`output_bits`). With ``most_bits``, of a layer's input,
-        more bits are refused.
+        Biases that are whole move into the layer; other scales and biases become exact integers by a multiplier and an offset, of
+        up to 62 bits; where that takes more than 40, the user must allow a rounding (`output_bits`). With ``most_bits``, of a
+        layer's input, more bits are refused.
         """
         source = self.edge(node, view)
         if most_bits is not None and len(view.scale) == 1 and len(view.shift) == 1:
@@ -360,25 +365,27 @@ class Context:
         low, high = self.b.ranges(source)
         def ends(u: Fraction) -> tuple[list[int], list[int], int]:
             mult, offset = [round(s / u) for s in full.scale], [round(t / u) for t in shift]
-            return mult, offset, max(max(abs(m * int(a) + o), abs(m * int(b) + o)) for m, o, a, b in zip(mult, offset, low, high, strict=True))
+            return mult, offset, max(max(abs(m * int(a) + o), abs(m * int(b) + o))
+                                     for m, o, a, b in zip(mult, offset, low, high, strict=True))
         mult, offset, reach = ends(unit)
         if most_bits is not None and reach >= 1 << most_bits:
-            refuse(node, f"its input has scales or zero points that differ between channels, as behind a Concat of several quantizers; integers with one scale "
-                         f"for all would take {reach.bit_length() + 1} bits, supported are {most_bits}. Put one quantizer behind the Concat, or give its inputs the same")
+            refuse(node, "its input has scales or zero points that differ between channels, as behind a Concat of "
+                   f"several quantizers; integers with one scale for all would take {reach.bit_length() + 1} bits, supported are "
+                   f"{most_bits}. Put one quantizer behind the Concat, or give its inputs the same")
         if reach >= 1 << 40:
             mult, offset, reach, unit, error = self._rounded(node, full, shift, low, high)
             view = full.but(error=tuple(e + error for e in full.error))
         lows = [m * int(a) + o for m, o, a in zip(mult, offset, low, strict=True)]
         highs = [m * int(b) + o for m, o, b in zip(mult, offset, high, strict=True)]
-        edge = self.b.add(ir.Requantize(self.b.unique(f"{source}.common"), (source,), np.array(mult), np.array(offset), 0, min(lows), max(highs),
-                                        frac_bits=frac_bits(unit) if full.shift[0] == 0 else None))
+        edge = self.b.add(ir.Requantize(self.b.unique(f"{source}.common"), (source,), np.array(mult), np.array(offset), 0,
+                                        min(lows), max(highs), frac_bits=frac_bits(unit) if full.shift[0] == 0 else None))
         return view.but(edge=edge, scale=(unit,), shift=(full.shift[0],))
 
     def _rounded(self, node: OnnxNode, full: View, shift: list[Fraction], low: np.ndarray, high: np.ndarray):
         """Return multipliers, offsets, reach, unit and error of outputs that are rounded to the bits that the user allows."""
         if self.output_bits is None:
-            refuse(node, "the outputs have scales of their own, and integers with one scale for all would take more than 40 bits; allow a rounding "
-                         "of the outputs with --output-bits N (its error is printed), or put a quantizer at the output")
+            refuse(node, "the outputs have scales of their own, and integers with one scale for all would take more than 40 bits; "
+                   "allow a rounding of the outputs with --output-bits N (its error is printed), or put a quantizer at the output")
         assert self.output_bits is not None
         peak = max(max(abs(s * int(a) + t), abs(s * int(b) + t)) for s, t, a, b in zip(full.scale, shift, low, high, strict=True))
         unit = Fraction(2) ** (math.frexp(float(peak))[1] - self.output_bits + 1)

@@ -97,14 +97,16 @@ class _Exporter:
               shape: tuple[int, ...]) -> str:
         """Append a Quant."""
         scale = self.numbers(node, f"{output}.scale", np.array(1), unit)
-        zero, bits = self.constant(f"{output}.zeropt", np.array(0, np.float32)), self.constant(f"{output}.bits", np.array(width, np.float32))
-        return self.emit("Quant", (source, scale, zero, bits), output, shape, signed=int(signed), narrow=int(narrow), rounding_mode=mode)
+        zero, bits = self.constant(f"{output}.zeropt", np.array(0, np.float32)), \
+            self.constant(f"{output}.bits", np.array(width, np.float32))
+        return self.emit("Quant", (source, scale, zero, bits), output, shape, signed=int(signed),
+                         narrow=int(narrow), rounding_mode=mode)
 
     def exact(self, node: ir.Node, edge: str) -> Fraction:
         """Return the unit of an edge that a node reads, which must be a float's."""
         if not binary(self.units[edge]):
-            self.refuse(node, f"it reads means over {self.units[edge].denominator} or a multiple of it, which no float32 holds; a Requantize "
-                              "must come first")
+            self.refuse(node, f"it reads means over {self.units[edge].denominator} or a multiple of it, which no float32 holds; a "
+                        "Requantize must come first")
         return self.units[edge]
 
     def small(self, node: ir.Node, reach: int, what: str) -> None:
@@ -115,7 +117,8 @@ class _Exporter:
     # ---- rules
     def input(self, node: ir.Input) -> Fraction:
         unit = Fraction(2) ** -(node.frac_bits or 0)
-        found = bit_range_of(node.lo, node.hi, node.lo, node.hi, True, True) or bit_range_of(node.lo, node.hi, node.lo, node.hi, False, False)
+        found = bit_range_of(node.lo, node.hi, node.lo, node.hi, True, True) \
+            or bit_range_of(node.lo, node.hi, node.lo, node.hi, False, False)
         if found is None:
             self.refuse(node, f"its integers {node.lo}..{node.hi} take more than 16 bits")
         assert found is not None
@@ -145,7 +148,8 @@ class _Exporter:
         edge, fmt = self.graph.edges[node.inputs[0]], node.weight_format
         assert fmt is not None
         largest = max(abs(edge.lo), abs(edge.hi), abs(node.pad_value) if isinstance(node, ir.Conv2d) and any(node.pads) else 0)
-        gross = np.abs(node.weight.astype(object)).reshape(len(node.weight), -1).sum(axis=1) * largest + np.abs(node.bias.astype(object))
+        gross = np.abs(node.weight.astype(object)).reshape(len(node.weight), -1).sum(axis=1) * largest \
+            + np.abs(node.bias.astype(object))
         self.small(node, int(gross.max()), "sums")
         unit = self.exact(node, node.inputs[0]) * Fraction(2) ** -fmt.frac_bits
         return unit, [self.numbers(node, f"{node.name}.bias", node.bias, unit)] if node.bias.any() else []
@@ -170,8 +174,8 @@ class _Exporter:
         if factor == 1:
             return source
         name = output or self.fresh(f"{node.name}.scaled")
-        return self.emit("Mul", (source, self.numbers(node, f"{name}.factor", np.array(factor.numerator), Fraction(1, factor.denominator))), name,
-                         self.shapes[source])
+        return self.emit("Mul", (source, self.numbers(node, f"{name}.factor", np.array(factor.numerator),
+                                                      Fraction(1, factor.denominator))), name, self.shapes[source])
 
     def add(self, node: ir.Add) -> Fraction:
         units = [self.exact(node, source) for source in node.inputs]
@@ -186,13 +190,13 @@ class _Exporter:
 
     def concat(self, node: ir.Concat) -> Fraction:
         units = [self.exact(node, source) for source in node.inputs]
-        self.emit("Concat", [self.scaled(node, source, units[0] / u) for source, u in zip(node.inputs, units, strict=True)], node.name,
-                  self.shape(node.name), axis=1)
+        self.emit("Concat", [self.scaled(node, source, units[0] / u) for source, u in zip(node.inputs, units, strict=True)],
+                  node.name, self.shape(node.name), axis=1)
         return units[0]
 
     def max_pool(self, node: ir.MaxPool2d) -> Fraction:
-        self.emit("MaxPool", node.inputs, node.name, self.shape(node.name), kernel_shape=list(node.kernel), strides=list(node.stride),
-                  pads=list(node.pads))
+        self.emit("MaxPool", node.inputs, node.name, self.shape(node.name), kernel_shape=list(node.kernel),
+                  strides=list(node.stride), pads=list(node.pads))
         return self.units[node.inputs[0]]
 
     def _mean(self, node: ir.AvgPool2d | ir.GlobalAvgPool2d, pixels: int) -> Fraction:
@@ -201,8 +205,8 @@ class _Exporter:
         return self.exact(node, node.inputs[0]) / pixels
 
     def average(self, node: ir.AvgPool2d) -> Fraction:
-        self.emit("AveragePool", node.inputs, node.name, self.shape(node.name), kernel_shape=list(node.kernel), strides=list(node.stride),
-                  pads=list(node.pads), count_include_pad=1)
+        self.emit("AveragePool", node.inputs, node.name, self.shape(node.name), kernel_shape=list(node.kernel),
+                  strides=list(node.stride), pads=list(node.pads), count_include_pad=1)
         return self._mean(node, node.kernel[0] * node.kernel[1])
 
     def global_average(self, node: ir.GlobalAvgPool2d) -> Fraction:
@@ -215,7 +219,8 @@ class _Exporter:
         batch, channels, height, width = self.shapes[source]
         ends = self.constant(f"{output}.pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
         number = self.numbers(node, f"{output}.value", np.array(value), self.exact(node, source))
-        return self.emit("Pad", (source, ends, number), output, (batch, channels, height + top + bottom, width + left + right), mode="constant")
+        return self.emit("Pad", (source, ends, number), output,
+                         (batch, channels, height + top + bottom, width + left + right), mode="constant")
 
     def pad(self, node: ir.Pad) -> Fraction:
         self._border(node, node.inputs[0], node.pads, node.value, node.name)
@@ -237,7 +242,8 @@ class _Exporter:
         source = node.inputs[0]
         shape = self.shape(source)
         if len(shape) == 4 and shape[1] > 1 and shape[2] * shape[3] > 1:             # pixel by pixel, as the integer network does
-            source = self.emit("Transpose", (source,), self.fresh(f"{node.name}.last"), (1, shape[2], shape[3], shape[1]), perm=[0, 2, 3, 1])
+            source = self.emit("Transpose", (source,), self.fresh(f"{node.name}.last"),
+                               (1, shape[2], shape[3], shape[1]), perm=[0, 2, 3, 1])
         self.emit("Flatten", (source,), node.name, self.shape(node.name), axis=1)
         return self.units[node.inputs[0]]
 
@@ -269,7 +275,8 @@ class _Exporter:
             last = op == todo[-1] and line.quant is None
             output = node.name if last else self.fresh(f"{node.name}.{op.lower()}")
             values, worth = (line.mult, fine / unit) if op == "Mul" else (line.offset, fine)
-            source = self.emit(op, (source, self.numbers(node, f"{output}.constant", self._per_channel(values, node.inputs[0]), worth)), output, shape)
+            source = self.emit(op, (source, self.numbers(node, f"{output}.constant",
+                                                         self._per_channel(values, node.inputs[0]), worth)), output, shape)
         if line.quant is not None:
             self.quant(node, source, node.name, out, *line.quant, "ROUND" if node.half_even else "FLOOR", shape)
         elif not todo:
@@ -280,7 +287,8 @@ class _Exporter:
         shape = self.shape(node.name)
         if (steps.sign < 0).any():
             name = self.fresh(f"{node.name}.mul")
-            source = self.emit("Mul", (source, self.numbers(node, f"{name}.constant", self._per_channel(steps.sign, source), Fraction(1))), name, shape)
+            source = self.emit("Mul", (source, self.numbers(node, f"{name}.constant", self._per_channel(steps.sign, source),
+                                                            Fraction(1))), name, shape)
         reach = int(np.abs(steps.thresholds).max(initial=0))
         if binary(unit):
             self.small(node, reach, "thresholds")
@@ -288,9 +296,10 @@ class _Exporter:
         else:
             self.small(node, 8 * reach, "thresholds between means")
             table = self.constant(f"{node.name}.thresholds", ((steps.thresholds - 0.5) * float(unit)).astype(np.float32))
-        kind = f"{'INT' if steps.lo < 0 else 'UINT'}{max(abs(steps.lo), steps.lo + steps.thresholds.shape[1]).bit_length() + (steps.lo < 0)}"
-        self.emit("MultiThreshold", (source, table), node.name, shape, out_dtype=kind, out_scale=float(out), out_bias=float(steps.lo * out),
-                  data_layout="NCHW" if len(shape) == 4 else "NC")
+        kind = (f"{'INT' if steps.lo < 0 else 'UINT'}"
+                f"{max(abs(steps.lo), steps.lo + steps.thresholds.shape[1]).bit_length() + (steps.lo < 0)}")
+        self.emit("MultiThreshold", (source, table), node.name, shape, out_dtype=kind, out_scale=float(out),
+                  out_bias=float(steps.lo * out), data_layout="NCHW" if len(shape) == 4 else "NC")
 
     def output(self, node: ir.Output) -> Fraction:
         return self.exact(node, node.inputs[0])
@@ -299,7 +308,8 @@ class _Exporter:
         """Return the model of the whole network."""
         for node in self.graph:
             if type(node) not in _RULES:
-                self.refuse(node, f"ONNX has no operator of exactly this function; supported: {', '.join(kind.__name__ for kind in _RULES)}")
+                self.refuse(node, "ONNX has no operator of exactly this function; supported: "
+                            f"{', '.join(kind.__name__ for kind in _RULES)}")
             self.units[node.name] = _RULES[type(node)](self, node)
             unit = self.units[node.name]
             if not Fraction(1, 1 << 100) <= unit <= 1 << 90:
@@ -309,13 +319,16 @@ class _Exporter:
     def _model(self) -> Any:
         from onnx import TensorProto, helper, numpy_helper
         def info(name: str) -> Any:
-            kind = TensorProto.INT64 if self.graph.by_name.get(name) and self.graph.by_name[name].op == "ArgMax" else TensorProto.FLOAT
+            kind = TensorProto.INT64 if self.graph.by_name.get(name) and self.graph.by_name[name].op == "ArgMax" \
+                else TensorProto.FLOAT
             return helper.make_tensor_value_info(name, kind, self.shapes[name])
         last = self.graph.output.inputs[0]
         inner = [info(name) for name in self.shapes if name not in (self.source, last)]
         graph = helper.make_graph(self.nodes, self.graph.name, [info(self.source)], [info(last)],
-                                  [numpy_helper.from_array(values, name) for name, values in self.constants.items()], value_info=inner)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13), helper.make_opsetid(DOMAIN, 1)], producer_name="hwq")
+                                  [numpy_helper.from_array(values, name) for name, values in self.constants.items()],
+                                  value_info=inner)
+        model = helper.make_model(graph,
+                                  opset_imports=[helper.make_opsetid("", 13), helper.make_opsetid(DOMAIN, 1)], producer_name="hwq")
         model.ir_version = 8
         if self.graph.classes:
             helper.set_model_props(model, {"classes": "\n".join(self.graph.classes)})
@@ -323,10 +336,11 @@ class _Exporter:
 
 
 _RULES: dict[type[ir.Node], Any] = {
-    ir.Input: _Exporter.input, ir.Conv2d: _Exporter.conv, ir.Linear: _Exporter.linear, ir.Add: _Exporter.add, ir.Concat: _Exporter.concat,
-    ir.MaxPool2d: _Exporter.max_pool, ir.AvgPool2d: _Exporter.average, ir.GlobalAvgPool2d: _Exporter.global_average, ir.Pad: _Exporter.pad,
-    ir.Upsample: _Exporter.upsample, ir.Select: _Exporter.select, ir.Flatten: _Exporter.flatten, ir.ArgMax: _Exporter.argmax, ir.Requantize: _Exporter.requantize,
-    ir.Output: _Exporter.output,
+    ir.Input: _Exporter.input, ir.Conv2d: _Exporter.conv, ir.Linear: _Exporter.linear,
+    ir.Add: _Exporter.add, ir.Concat: _Exporter.concat, ir.MaxPool2d: _Exporter.max_pool, ir.AvgPool2d: _Exporter.average,
+    ir.GlobalAvgPool2d: _Exporter.global_average, ir.Pad: _Exporter.pad,
+    ir.Upsample: _Exporter.upsample, ir.Select: _Exporter.select, ir.Flatten: _Exporter.flatten, ir.ArgMax: _Exporter.argmax,
+    ir.Requantize: _Exporter.requantize, ir.Output: _Exporter.output,
 }
 
 
@@ -334,8 +348,8 @@ def export_onnx(graph: ir.Graph) -> Exported:
     """Return the QONNX model that computes a network's integers, each times its scale, exactly in float32.
 
     A tensor is called like its edge, channels first. Rounding by a shift is an addition and a ``Quant`` with
-    ``rounding_mode`` ``FLOOR``, because half up is none of QONNX's modes; ties to even are ``ROUND``; where no exact line in float32 leads
-    to it, thresholds: ``MultiThreshold``.
+    ``rounding_mode`` ``FLOOR``, because half up is none of QONNX's modes; ties to even are ``ROUND``; where no exact line in
+    float32 leads to it, thresholds: ``MultiThreshold``.
 
     Raises
     ------

@@ -41,8 +41,10 @@ class OnnxNode:
 
 @dataclass(frozen=True, eq=False)
 class OnnxFile:
-    """The main graph; ``shape`` is the input's, ``output_shape`` the output's, None where a dimension is open; ``dtype`` is the input's, float32 or
-    integers; ``ranges`` are those of integer constants' types."""
+    """The main graph; ``shape`` is the input's, ``output_shape`` the output's, None where a dimension is open.
+
+    ``dtype`` is the input's, float32 or integers; ``ranges`` are those of integer constants' types.
+    """
 
     nodes: tuple[OnnxNode, ...]
     constants: dict[str, np.ndarray]
@@ -70,7 +72,8 @@ def _array(tensor: Any, where: str) -> np.ndarray:
         raise ModelError(f"{where} claims the shape {dims}; the limit is {MAX_ELEMENTS:,} numbers")
     if tensor.data_type == TensorProto.STRING:
         raise ModelError(f"{where} holds text, which is not supported")
-    held = len(tensor.raw_data) * 8 + 8 * sum(len(getattr(tensor, f"{k}_data")) for k in ("float", "int32", "int64", "double", "uint64"))
+    held = len(tensor.raw_data) * 8 + 8 * sum(len(getattr(tensor, f"{k}_data"))
+                                              for k in ("float", "int32", "int64", "double", "uint64"))
     if held < int(np.prod(dims, dtype=object)):
         raise FormatError(f"{where} claims the shape {dims} but holds less")
     array = numpy_helper.to_array(tensor)
@@ -86,7 +89,8 @@ def _attributes(node: Any, where: str) -> dict[str, Any]:
     from onnx import helper
     values: dict[str, Any] = {}
     for a in node.attribute:
-        if a.type in (A.GRAPH, A.GRAPHS, A.SPARSE_TENSOR, A.SPARSE_TENSORS, A.TENSORS, A.TYPE_PROTO, A.TYPE_PROTOS) or a.ref_attr_name:
+        if a.type in (A.GRAPH, A.GRAPHS, A.SPARSE_TENSOR, A.SPARSE_TENSORS, A.TENSORS, A.TYPE_PROTO,
+                      A.TYPE_PROTOS) or a.ref_attr_name:
             raise ModelError(f"{where}: attribute {a.name} holds a graph or a type, which is not supported")
         value = _array(a.t, f"{where}: attribute {a.name}") if a.type == A.TENSOR else helper.get_attribute_value(a)
         if isinstance(value, bytes):
@@ -108,11 +112,13 @@ def _read(content: bytes) -> OnnxFile:
     model.ParseFromString(content)
     graph = model.graph
     if len(graph.node) > _MAX_NODES or len(graph.initializer) > _MAX_NODES:
-        raise ModelError(f"The graph has {len(graph.node):,} nodes and {len(graph.initializer):,} constants; the limit is {_MAX_NODES:,}")
+        raise ModelError(f"The graph has {len(graph.node):,} nodes and {len(graph.initializer):,} constants; the "
+                         f"limit is {_MAX_NODES:,}")
     if not graph.node:
         raise FormatError("it is no ONNX model: it has no node")
     if model.functions:
-        raise ModelError(f"The model defines functions of its own ({model.functions[0].name}), which are not supported; inline them")
+        raise ModelError(f"The model defines functions of its own ({model.functions[0].name}), which are not "
+                         "supported; inline them")
     if graph.sparse_initializer:
         raise ModelError("The model holds sparse constants, which are not supported")
     constants = {t.name: _array(t, f"Constant '{t.name}'") for t in graph.initializer}
@@ -123,15 +129,15 @@ def _read(content: bytes) -> OnnxFile:
     kind = inputs[0].type.tensor_type.elem_type
     if kind not in _INPUTS:
         name = onnx.TensorProto.DataType.Name(kind) if kind in onnx.TensorProto.DataType.values() else f"number {kind}"
-        raise ModelError(f"The input '{inputs[0].name}' must be of float32, or of 8 or 16 bits in front of a DequantizeLinear, not of the type {name}; "
-                         "export with float inputs, and the quantizer in the graph")
+        raise ModelError(f"The input '{inputs[0].name}' must be of float32, or of 8 or 16 bits in front of a DequantizeLinear, not "
+                         f"of the type {name}; export with float inputs, and the quantizer in the graph")
     nodes = []
     for n in graph.node:
         where = f"{n.op_type} '{n.name or (n.output[0] if n.output else '')}'"
         nodes.append(OnnxNode(n.op_type, "" if n.domain in _STANDARD else n.domain, n.name, tuple(n.input), tuple(n.output),
                               _attributes(n, where), n))
-    return OnnxFile(tuple(nodes), constants, inputs[0].name, _shape(inputs[0]), _INPUTS[kind], graph.output[0].name, _shape(graph.output[0]),
-                    {o.domain: int(o.version) for o in model.opset_import},
+    return OnnxFile(tuple(nodes), constants, inputs[0].name, _shape(inputs[0]), _INPUTS[kind], graph.output[0].name,
+                    _shape(graph.output[0]), {o.domain: int(o.version) for o in model.opset_import},
                     {t.name: _RANGES[t.data_type] for t in graph.initializer if t.data_type in _RANGES}, model)
 
 

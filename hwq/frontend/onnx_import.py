@@ -29,40 +29,46 @@ LAST = ("qonnx.custom_op.channels_last", "finn.custom_op.channels_last")
 _WINDOW = ("auto_pad", "dilations", "kernel_shape", "pads", "strides")
 # Operator -> rule and the attributes that it takes into account; any other attribute is refused.
 _RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
-    "Conv": (linear.conv, (*_WINDOW, "group")), "MatMul": (linear.matmul, ()), "Gemm": (linear.gemm, ("alpha", "beta", "transA", "transB")),
+    "Conv": (linear.conv, (*_WINDOW, "group")), "MatMul": (linear.matmul, ()),
+    "Gemm": (linear.gemm, ("alpha", "beta", "transA", "transB")),
     "BatchNormalization": (linear.batch_norm, ("epsilon", "momentum", "training_mode", "spatial")),
     "Add": (linear.arithmetic, ()), "Sub": (linear.arithmetic, ()), "Mul": (linear.arithmetic, ()), "Div": (linear.arithmetic, ()),
     "Neg": (linear.negate, ()), "Relu": (linear.relu, ()), "Clip": (linear.clip, ("min", "max")),
     "MaxPool": (windows.max_pool, (*_WINDOW, "ceil_mode", "storage_order")),
-    "AveragePool": (windows.average_pool, (*_WINDOW, "ceil_mode", "count_include_pad")), "GlobalAveragePool": (windows.global_pool, ()),
-    "GlobalMaxPool": (windows.global_pool, ()), "ReduceMean": (windows.reduce, ("axes", "keepdims", "noop_with_empty_axes")),
+    "AveragePool": (windows.average_pool, (*_WINDOW, "ceil_mode", "count_include_pad")),
+    "GlobalAveragePool": (windows.global_pool, ()), "GlobalMaxPool": (windows.global_pool, ()),
+    "ReduceMean": (windows.reduce, ("axes", "keepdims", "noop_with_empty_axes")),
     "ReduceMax": (windows.reduce, ("axes", "keepdims", "noop_with_empty_axes")), "Pad": (windows.pad, ("mode", "pads", "value")),
-    "Resize": (windows.resize, ("mode", "nearest_mode", "coordinate_transformation_mode", "antialias", "axes", "keep_aspect_ratio_policy",
-                               "cubic_coeff_a", "exclude_outside", "extrapolation_value")),
-    "Upsample": (windows.resize, ("mode", "scales")), "Concat": (shapes.concat, ("axis",)), "ArgMax": (shapes.argmax, ("axis", "keepdims", "select_last_index")),
+    "Resize": (windows.resize, ("mode", "nearest_mode", "coordinate_transformation_mode", "antialias", "axes",
+                                "keep_aspect_ratio_policy", "cubic_coeff_a", "exclude_outside", "extrapolation_value")),
+    "Upsample": (windows.resize, ("mode", "scales")), "Concat": (shapes.concat, ("axis",)),
+    "ArgMax": (shapes.argmax, ("axis", "keepdims", "select_last_index")),
     "TopK": (shapes.top_k, ("axis", "k", "largest", "sorted")),
     "Reshape": (shapes.reshape, ("allowzero",)), "Flatten": (shapes.reshape, ("axis",)), "Transpose": (shapes.transpose, ("perm",)),
-    "Slice": (slices.part, ("starts", "ends", "axes")), "Split": (slices.pieces, ("axis", "split", "num_outputs")), "Gather": (slices.gather, ("axis",)),
-    "Squeeze": (shapes.squeeze, ("axes",)), "Unsqueeze": (shapes.unsqueeze, ("axes",)), "Identity": (shapes.same, ()),
-    "Cast": (shapes.cast, ("to", "saturate", "round_mode")),
+    "Slice": (slices.part, ("starts", "ends", "axes")), "Split": (slices.pieces, ("axis", "split", "num_outputs")),
+    "Gather": (slices.gather, ("axis",)), "Squeeze": (shapes.squeeze, ("axes",)), "Unsqueeze": (shapes.unsqueeze, ("axes",)),
+    "Identity": (shapes.same, ()), "Cast": (shapes.cast, ("to", "saturate", "round_mode")),
     "Dropout": (shapes.same, ("ratio", "seed")),
     "QuantizeLinear": (quant.quantize_linear, ("axis", "block_size", "output_dtype", "saturate", "precision")),
     "DequantizeLinear": (quant.dequantize_linear, ("axis", "block_size", "output_dtype")),
 }
 _QUANT_RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
-    "Quant": (quant.int_quant, ("signed", "narrow", "rounding_mode")), "IntQuant": (quant.int_quant, ("signed", "narrow", "rounding_mode")),
+    "Quant": (quant.int_quant, ("signed", "narrow", "rounding_mode")),
+    "IntQuant": (quant.int_quant, ("signed", "narrow", "rounding_mode")),
     "BipolarQuant": (quant.bipolar_quant, ()), "Trunc": (quant.trunc, ("rounding_mode", "signed", "narrow")),
     "MultiThreshold": (quant.multi_threshold, ("out_scale", "out_bias", "out_dtype", "data_layout")),
     "MaxPoolNHWC": (windows.max_pool, (*_WINDOW, "ceil_mode")),
 }
 _LAST_RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
     key: (_RULES[key][0], (*_RULES[key][1], "data_format")) for key in ("Conv", "MaxPool", "BatchNormalization")}
-_FOLDED = ("Shape", "Gather", "Unsqueeze", "Squeeze", "Concat", "Reshape", "Transpose", "Slice", "Cast", "Identity", "Constant", "Add", "Sub", "Mul",
-           "Div", "Pow", "Sqrt", "Neg", "Abs", "Reciprocal", "Flatten", "Clip", "Min", "Max", "Floor", "Ceil", "ConstantOfShape")
+_FOLDED = ("Shape", "Gather", "Unsqueeze", "Squeeze", "Concat", "Reshape", "Transpose", "Slice", "Cast", "Identity", "Constant",
+           "Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Neg", "Abs", "Reciprocal", "Flatten", "Clip", "Min", "Max", "Floor", "Ceil",
+           "ConstantOfShape")
 _TAILS = ("Softmax", "LogSoftmax", "Sigmoid")      # left out at the end of a network
 _BEHIND = ("QuantizeLinear", "DequantizeLinear", "Quant", "IntQuant", "Identity", "Cast")
 _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
-_ANYWHERE = (*_MOVES, "Cast", "Dropout", "Relu", "Clip", "QuantizeLinear", "DequantizeLinear", "Quant", "IntQuant")      # need no image
+# need no image
+_ANYWHERE = (*_MOVES, "Cast", "Dropout", "Relu", "Clip", "QuantizeLinear", "DequantizeLinear", "Quant", "IntQuant")
 _IMAGES = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "Upsample", "Pad")
 
 
@@ -105,8 +111,8 @@ class _Importer:
         if not isinstance(out, View) or out.edge is None:
             raise ModelError(f"The output '{self.file.output}' does not come from a layer of the network")
         if self.ctx.batch > 1 and self.file.output_shape[:1] not in ((), (None,), (self.ctx.batch,)):
-            raise ModelError(f"The output '{self.file.output}' has the shape {self.file.output_shape}, but the input a batch of {self.ctx.batch}, which must be in front "
-                             "of every tensor")
+            raise ModelError(f"The output '{self.file.output}' has the shape {self.file.output_shape}, but the input a batch of "
+                             f"{self.ctx.batch}, which must be in front of every tensor")
         last = self.file.nodes[-1]
         out = shapes.gathered(self.ctx, last, out) if out.scattered else out
         view = out if out.dims == () else self.ctx.common(last, self.ctx.plain(last, out))
@@ -116,10 +122,13 @@ class _Importer:
         tensors = {edge: check.tensor for edge, check in self.ctx.checks.items() if edge in graph.edges}
         x = self.values_in()
         return Imported(graph, "onnx", tuple(self.ctx.b.notes), dict(tensors), x, _meaning(view),
-                        {"file": self.file, "checks": {e: c for e, c in self.ctx.checks.items() if e in graph.edges}, "output": view,
-                         "output_tensor": output, "dims": self.ctx.input_dims, "before": self.ctx.before_input,
-                         "kinds": self.kinds | {key: ((self.ctx.batch, *value.shape[1:]), "float32") if isinstance(value, View) else (value.value.shape, value.value.dtype.name)
-                                   for key, value in self.values.items() if not (isinstance(value, View) and value.integer)}, "grid": self.ctx.grid})
+                        {"file": self.file, "checks": {e: c for e, c in self.ctx.checks.items() if e in graph.edges},
+                         "output": view, "output_tensor": output, "dims": self.ctx.input_dims, "before": self.ctx.before_input,
+                         "kinds": self.kinds | {
+                             key: ((self.ctx.batch, *value.shape[1:]), "float32") if isinstance(value, View)
+                             else (value.value.shape, value.value.dtype.name)
+                             for key, value in self.values.items() if not (isinstance(value, View) and value.integer)},
+                         "grid": self.ctx.grid})
 
     def values_in(self) -> str:
         """Return what an input integer means."""
@@ -174,18 +183,20 @@ class _Importer:
             if folded is not None:
                 return folded
         rule, _ = _rule(node)
-        if not any(isinstance(i, View) for i in inputs) and node.op not in ("Quant", "IntQuant", "BipolarQuant", "QuantizeLinear", "DequantizeLinear"):
+        if not any(isinstance(i, View) for i in inputs) \
+                and node.op not in ("Quant", "IntQuant", "BipolarQuant", "QuantizeLinear", "DequantizeLinear"):
             refuse(node, "of constants alone is not supported")
         if node.op not in ("Add", "Sub", "Mul", "Div") and not inputs:
             refuse(node, "it has no input")
         first = inputs[0]
-        if not isinstance(first, View) and node.op not in ("Add", "Sub", "Mul", "Div", "Quant", "IntQuant", "BipolarQuant", "QuantizeLinear",
-                                                           "DequantizeLinear", "Concat"):
+        if not isinstance(first, View) and node.op not in ("Add", "Sub", "Mul", "Div", "Quant", "IntQuant", "BipolarQuant",
+                                                           "QuantizeLinear", "DequantizeLinear", "Concat"):
             refuse(node, "its first input must come from the network's input")
-        if node.op in ("Conv", "MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "BatchNormalization", "AveragePool", "GlobalAveragePool", "QuantizeLinear",
-                       "Quant", "IntQuant", "BipolarQuant") and \
+        if node.op in ("Conv", "MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "BatchNormalization", "AveragePool",
+                       "GlobalAveragePool", "QuantizeLinear", "Quant", "IntQuant", "BipolarQuant") and \
                 any(isinstance(i, View) and i.integer for i in inputs):
-            refuse(node, "of integers, such as those of a QuantizeLinear, is not supported; put a DequantizeLinear or a Cast between them")
+            refuse(node, "of integers, such as those of a QuantizeLinear, is not supported; put a DequantizeLinear "
+                   "or a Cast between them")
         return rule(self.ctx, node, inputs)
 
     def fold(self, node: OnnxNode, inputs: list[Value | None]) -> Const | None:
@@ -200,7 +211,8 @@ class _Importer:
         sizes = [c.value.size for c in constants]
         shapes_ = [c.value.shape for c in constants]
         try:
-            total = math.prod(np.broadcast_shapes(*shapes_)) if node.op in ("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Clip") else sum(sizes)
+            total = math.prod(np.broadcast_shapes(*shapes_)) \
+                if node.op in ("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Clip") else sum(sizes)
             if node.op == "ConstantOfShape" and constants:
                 total = math.prod(max(int(v), 0) for v in constants[0].value.reshape(-1)[:32])
             if node.op == "Gather" and len(constants) == 2:
@@ -217,7 +229,8 @@ class _Importer:
         return None
 
     def constant(self, node: OnnxNode) -> Const:
-        for key, kind in (("value", None), ("value_float", np.float32), ("value_int", np.int64), ("value_floats", np.float32), ("value_ints", np.int64)):
+        for key, kind in (("value", None), ("value_float", np.float32), ("value_int", np.int64), ("value_floats", np.float32),
+                          ("value_ints", np.int64)):
             if key in node.attributes:
                 return Const(np.asarray(node.attributes[key], kind))
         refuse(node, f"its attributes {', '.join(node.attributes) or 'are missing and'} are not supported; supported: value")
@@ -228,17 +241,20 @@ class _Importer:
         for other in self.file.nodes:
             if behind & set(other.inputs):
                 if other.op not in _BEHIND and (other.op not in ("ArgMax", "TopK") or rounded):
-                    refuse(node, f"in the middle of a network, before {other.text}, is not supported; supported: as the last operator")
+                    refuse(node, f"in the middle of a network, before {other.text}, is not supported; "
+                           "supported: as the last operator")
                 if other.op in _BEHIND:
                     behind |= set(other.outputs)
                     self.left_out.add(id(other))
                     rounded |= "Quant" in other.op
         axis = int(node.attributes.get("axis", -1 if self.file.opset >= 13 else 1))
         if not isinstance(view, View) or node.op != "Sigmoid" and (len(view.dims) != 1 or axis % 2 != 1):
-            refuse(node, f"axis = {axis} of {getattr(view, 'shape', 'constants')} is not supported; supported: a flat tensor, the axis behind the batch")
+            refuse(node, f"axis = {axis} of {getattr(view, 'shape', 'constants')} is not supported; supported: a flat tensor, "
+                   "the axis behind the batch")
         assert isinstance(view, View)
         self.ctx.b.note(f"{node.text} is left out: the output is its input. " + (
-            "It rises with its input: positive inputs are above a half" if node.op == "Sigmoid" else "The largest value stays the largest"))
+            "It rises with its input: positive inputs are above a half" if node.op == "Sigmoid"
+            else "The largest value stays the largest"))
         self.tail.append(node)
         return view
 
@@ -286,7 +302,8 @@ def import_onnx(path: str | Path, name: str | None = None, *, grid: InputGrid | 
         except HwqError as error:
             failure = error if failure is None else failure
             break
-        except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:     # of malformed values
+        # of malformed values
+        except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             failure = FormatError(f"it is malformed: {error!r}")
             break
     assert failure is not None

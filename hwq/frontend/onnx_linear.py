@@ -1,4 +1,4 @@
-"""ONNX operators that are linear or clip: Conv, MatMul, Gemm, BatchNormalization, arithmetic with constants, Add of two branches, Relu, Clip."""
+"""ONNX operators that are linear or clip: Conv, MatMul, Gemm, BatchNormalization, arithmetic with constants, Add, Relu, Clip."""
 
 import math
 from collections.abc import Sequence
@@ -34,7 +34,8 @@ def image(node: OnnxNode, view: View, channels_last: bool) -> tuple[tuple[int, .
     wide = [(found, want) for (n, found), want in zip(space, (0, 1)[2 - count:], strict=True) if n != 1]
     if axis != 2 and (axis is not None or size != 1) or any(found not in (0, 1) for found, _ in wide) or \
             len(wide) == 2 and any(found != want for found, want in wide):
-        raise LayoutError(f"{node.text}: the channels of its input {view.shape} are not axis {len(view.dims) if channels_last else 1}")
+        raise LayoutError(f"{node.text}: the channels of its input {view.shape} are not axis "
+                          f"{len(view.dims) if channels_last else 1}")
     return tuple(size for size, _ in space), any(found != want for found, want in wide)
 
 
@@ -46,7 +47,8 @@ def laid_out(ctx: Context, edge: str, axes: int, channels_last: bool, turned: bo
     return tuple([*space, (channels, 2)] if channels_last else [(channels, 2), *space])
 
 
-def window(node: OnnxNode, kernel: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
+def window(node: OnnxNode, kernel: tuple[int, ...],
+           sizes: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
     """Return stride, dilation and pads (top, left, bottom, right) of a window operator over 1 or 2 axes."""
     n, a = len(kernel), node.attributes
     stride, dilation = list(a.get("strides", [1] * n)), list(a.get("dilations", [1] * n))
@@ -116,9 +118,11 @@ def _weighted(ctx: Context, node: OnnxNode, view: View, weight: np.ndarray, scal
         if any(pads):
             codes = {-t / s for s, t in zip(full.scale, full.shift, strict=True)} if per_input else {-view.shift[0] / view.scale[0]}
             if len(codes) != 1 or next(iter(codes)).denominator != 1:
-                refuse(node, "it pads with zeros, but no integer of its input stands for zero; use a symmetric quantizer, or one whose zero point is an integer")
+                refuse(node, "it pads with zeros, but no integer of its input stands for zero; use a symmetric quantizer, or one "
+                       "whose zero point is an integer")
             pad = int(next(iter(codes)))
-        made = ir.Conv2d(name, (source,), weight, zeros, _format(ctx, node, name, weight, scales), stride, pads, dilation, groups, pad)
+        made = ir.Conv2d(name, (source,), weight, zeros, _format(ctx, node, name, weight, scales), stride,
+                         pads, dilation, groups, pad)
     ctx.b.add(made)
     terms = weight.size // outputs
     gross = np.abs(weight).reshape(outputs, -1).sum(axis=1) * np.array([float(scales[o % len(scales)]) for o in range(outputs)])
@@ -158,7 +162,8 @@ def conv(ctx: Context, node: OnnxNode, values: Values) -> View:
         weight, scale = weight[:, :, None], scale[:, :, None]
     groups = int(node.attributes.get("group", 1))
     scales = _per_output(node, scale)
-    view = _weighted(ctx, node, x, weight.transpose(0, 3, 2, 1) if turned else weight.transpose(0, 2, 3, 1), scales, groups, geometry)
+    view = _weighted(ctx, node, x, weight.transpose(0, 3, 2, 1) if turned else weight.transpose(0, 2, 3, 1),
+                     scales, groups, geometry)
     view = _biased(ctx, node, view, values[2] if len(values) > 2 else None)
     assert view.edge is not None
     return view.but(dims=laid_out(ctx, view.edge, len(sizes), last, turned))
@@ -220,7 +225,8 @@ def _affine(ctx: Context, view: View, factor: list[Fraction], term: list[Fractio
         channels = 1
     full = view.per_channel(channels)
     f, t = factor * (channels if len(factor) == 1 else 1), term * (channels if len(term) == 1 else 1)
-    scale, shift = tuple(a * b for a, b in zip(full.scale, f, strict=True)), tuple(a * b + c for a, b, c in zip(full.shift, f, t, strict=True))
+    scale, shift = tuple(a * b for a, b in zip(full.scale, f, strict=True)), \
+        tuple(a * b + c for a, b, c in zip(full.shift, f, t, strict=True))
     made = full.but(scale=scale, shift=shift, integer=False)
     if view.edge is not None:
         peak = ctx.peak(view) if channels != 1 else np.array([float(ctx.peak(view).max())])
@@ -266,7 +272,9 @@ def batch_norm(ctx: Context, node: OnnxNode, values: Values) -> View:
         offset.append(b - a * mean)
     made = _affine(ctx, x, gain, offset)
     if x.edge is not None:                         # its inner steps are larger than the result
-        inner = np.array([abs(float(a * m)) + abs(float(b)) for a, m, b in zip(gain, rows[2] * (len(gain) // len(rows[2])), rows[1] * (len(gain) // len(rows[1])), strict=True)])
+        inner = np.array([abs(float(a * m)) + abs(float(b))
+                          for a, m, b in zip(gain, rows[2] * (len(gain) // len(rows[2])), rows[1] * (len(gain) // len(rows[1])),
+                                             strict=True)])
         error = np.array(made.error) + 6 * ULP * inner
         made = made.but(error=tuple(np.broadcast_to(error, max(len(made.error), len(inner))).tolist()))
     return made
@@ -306,7 +314,8 @@ def _join(ctx: Context, node: OnnxNode, a: View, b: View) -> View:
     if len(a.scale) > 1 or len(b.scale) > 1:
         refuse(node, "a branch has a scale for each channel and no quantizer; put a quantizer for the tensor before the sum")
     sb = -b.scale[0] if node.op == "Sub" else b.scale[0]
-    unit = Fraction(math.gcd(a.scale[0].numerator * sb.denominator, sb.numerator * a.scale[0].denominator), a.scale[0].denominator * sb.denominator)
+    unit = Fraction(math.gcd(a.scale[0].numerator * sb.denominator, sb.numerator * a.scale[0].denominator),
+                    a.scale[0].denominator * sb.denominator)
     mult = int(a.scale[0] / unit), int(sb / unit)
     name = ctx.b.add(ir.Add(ctx.b.unique(node.name or node.outputs[0]), edges, mult))
     count = max(len(a.shift), len(b.shift))

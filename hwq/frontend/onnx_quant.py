@@ -74,7 +74,8 @@ def _fold(node: OnnxNode, x: Const, scale: np.ndarray, zero: np.ndarray, lo: int
     else:
         exact = fractions_of(x.value) / np.broadcast_to(fractions_of(scale), value.shape)
         offset = np.broadcast_to(zero, value.shape).astype(np.int64).reshape(-1).tolist() if zero_first else [0] * value.size
-        codes = np.array([round_exact(mode, q + z) for q, z in zip(exact.reshape(-1), offset, strict=True)], np.int64).reshape(value.shape)
+        codes = np.array([round_exact(mode, q + z) for q, z in zip(exact.reshape(-1), offset, strict=True)],
+                         np.int64).reshape(value.shape)
     codes = np.clip(codes + (0 if zero_first else zero.astype(np.int64)), lo, hi) - zero.astype(np.int64)
     return _on_grid(codes, scale)
 
@@ -119,8 +120,8 @@ def int_quant(ctx: Context, node: OnnxNode, values: Values) -> Const | View:
     even = ([1 / s for s in scales], [Fraction(z) for z in zeros]) if mode in ("ROUND", "HALF_EVEN") else None
     count = max(len(scales), len(zeros))
     shift = tuple(-zeros[c % len(zeros)] * scales[c % len(scales)] for c in range(count))
-    return ctx.quantize(node, x, _rows(scales, zeros, lo, hi, mode, True), lo, hi, tuple(scales[c % len(scales)] for c in range(count)), shift,
-                        even=even)
+    return ctx.quantize(node, x, _rows(scales, zeros, lo, hi, mode, True), lo, hi,
+                        tuple(scales[c % len(scales)] for c in range(count)), shift, even=even)
 
 
 def _one_bit(ctx: Context, node: OnnxNode, x: "Const | View | None", scale: Const, zero: Const) -> Const | View:
@@ -150,7 +151,8 @@ def multi_threshold(ctx: Context, node: OnnxNode, values: Values) -> View:
     x = values[0]
     table = _constant(node, values, 1, "thresholds")
     if not isinstance(x, View) or table.value.ndim != 2 or table.value.shape[1] < 1:
-        refuse(node, f"thresholds of the shape {table.value.shape} on {'a constant' if isinstance(x, Const) else 'a tensor'} are not supported")
+        refuse(node, f"thresholds of the shape {table.value.shape} on "
+               f"{'a constant' if isinstance(x, Const) else 'a tensor'} are not supported")
     assert isinstance(x, View)
     layout = str(node.attributes.get("data_layout", "NCHW" if len(x.shape) == 4 else "NC"))
     axis = len(x.dims) if layout.endswith("C") else 1
@@ -177,9 +179,11 @@ def trunc(ctx: Context, node: OnnxNode, values: Values) -> View:
     """Trunc of version 1 (5 inputs: the scale stays) and 2 (6 inputs: a scale for the output, and a clamp)."""
     x = values[0]
     if not isinstance(x, View) or x.edge is None or len(values) not in (5, 6):
-        refuse(node, f"{len(values)} inputs, the first {type(x).__name__}, are not supported; supported: 5 (version 1) or 6 (version 2) behind a layer")
+        refuse(node, f"{len(values)} inputs, the first {type(x).__name__}, are not supported; supported: 5 (version 1) or 6 "
+               "(version 2) behind a layer")
     assert isinstance(x, View) and x.edge is not None
-    scales, zeros = ctx.per_channel(node, x, _scale(node, values, 1)), ctx.per_channel(node, x, _constant(node, values, 2, "zero point"))
+    scales, zeros = ctx.per_channel(node, x, _scale(node, values, 1)), \
+        ctx.per_channel(node, x, _constant(node, values, 2, "zero point"))
     if len(scales) != 1 or len(zeros) != 1 or zeros[0].denominator != 1:
         refuse(node, "supported: one scale and one integer zero point")
     s, z, mode = scales[0], int(zeros[0]), _mode(node, "FLOOR")
@@ -222,7 +226,8 @@ def _along(node: OnnxNode, array: np.ndarray, shape: tuple[int, ...]) -> np.ndar
         return array.reshape((1,) * len(shape))
     axis = int(node.attributes.get("axis", 1))
     if array.ndim != 1 or node.attributes.get("block_size", 0):
-        refuse(node, f"blocked quantization (a scale of the shape {array.shape}) is not supported; supported: one scale, or one for each index of an axis")
+        refuse(node, f"blocked quantization (a scale of the shape {array.shape}) is not supported; supported: one scale, or one "
+               "for each index of an axis")
     if not -len(shape) <= axis < len(shape) or shape[axis] != array.size:
         refuse(node, f"{array.size} scales do not go with axis {axis} of the shape {shape}")
     wide = [1] * len(shape)

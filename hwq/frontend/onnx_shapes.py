@@ -1,6 +1,7 @@
 """ONNX operators that move elements: reshapes, transposes, joins, the largest ones.
 
-Nothing moves until something reads an image: till then a view says where the elements stand (`View.order`), and `gathered` moves them once.
+Nothing moves until something reads an image: till then a view says where the elements stand (`View.order`), and `gathered` moves
+them once.
 """
 
 import math
@@ -54,17 +55,18 @@ def flat(ctx: Context, node: OnnxNode, view: View) -> View:
     edge = view.edge
     if edge is not None and len(shape) > 1:
         edge = ctx.b.add(ir.Flatten(ctx.b.unique(node.name or "flatten"), (edge,)))
-    return view.but(edge=edge, dims=((total, 0),), order=None if (order == np.arange(total)).all() else order, scale=tile(view.scale),
-                    shift=tile(view.shift), error=tile(view.error))
+    return view.but(edge=edge, dims=((total, 0),), order=None if (order == np.arange(total)).all() else order,
+                    scale=tile(view.scale), shift=tile(view.shift), error=tile(view.error))
 
 
 def gathered(ctx: Context, node: OnnxNode, view: View, channels_last: bool = False) -> View:
-    """Return a view as an image or a line of pixels, whose channels are the first axis, or the last, if its elements are scattered or its edge is flat."""
+    """Return a view as an image or a line of pixels, channels first or last, if its elements are scattered or its edge is flat."""
     if view.edge is None or not view.scattered and (len(view.dims) < 2 or len(ctx.b.edges[view.edge].shape) > 1):
         return view
     sizes = [size for size, _ in view.dims]
     if len(sizes) not in (2, 3):
-        refuse(node, f"its input {view.shape} has its elements in another order than the hardware's; supported: 1 or 2 axes beside batch and channels")
+        refuse(node, f"its input {view.shape} has its elements in another order than the hardware's; supported: 1 or 2 axes "
+               "beside batch and channels")
     shape = (*([1] if len(sizes) == 2 else []), *(sizes if channels_last else [*sizes[1:], sizes[0]]))
     places = _places(ctx, view).reshape(sizes)
     order = (places if channels_last else np.moveaxis(places, 0, -1)).reshape(-1)
@@ -74,10 +76,12 @@ def gathered(ctx: Context, node: OnnxNode, view: View, channels_last: bool = Fal
     def moved(values: tuple) -> tuple:
         each = np.array(values, object)[rows % old] if len(values) > 1 else np.array([values])
         if (each != each[0]).any():
-            refuse(node, "its input has scales of their own for elements that are one channel here; put a quantizer for the tensor before it is reshaped")
+            refuse(node, "its input has scales of their own for elements that are one channel here; put a quantizer for the "
+                   "tensor before it is reshaped")
         return tuple(each[0])
     axes = range(3 - len(sizes), 3) if channels_last else [2, *range(3 - len(sizes), 2)]
-    return view.but(edge=edge, dims=tuple(zip(sizes, axes, strict=True)), order=None, scale=moved(view.scale), shift=moved(view.shift), error=(max(view.error),))
+    return view.but(edge=edge, dims=tuple(zip(sizes, axes, strict=True)), order=None, scale=moved(view.scale),
+                    shift=moved(view.shift), error=(max(view.error),))
 
 
 def _reshaped(ctx: Context, node: OnnxNode, view: View, shape: Sequence[int]) -> View:
@@ -102,8 +106,8 @@ def _reshaped(ctx: Context, node: OnnxNode, view: View, shape: Sequence[int]) ->
             ctx.input_dims = tuple(zip(new, axes, strict=True))
             return view.but(dims=ctx.input_dims)
     if view.edge is None:
-        refuse(node, f"{view.shape} to {tuple(shape)} is not supported in front of the input's quantizer; supported there: flattening, axes of 1, and an "
-                     "image from a flat input")
+        refuse(node, f"{view.shape} to {tuple(shape)} is not supported in front of the input's quantizer; supported there: "
+               "flattening, axes of 1, and an image from a flat input")
     return view.but(dims=tuple((size, None) for size in new), order=_places(ctx, view))
 
 
@@ -142,7 +146,8 @@ def transpose(ctx: Context, node: OnnxNode, values: Values) -> View:
     perm = list(node.attributes.get("perm", range(len(view.shape))[::-1]))
     if sorted(perm) != list(range(len(view.shape))) or perm[0] != 0:
         refuse(node, f"perm = {perm} is not supported; supported: any that leaves the batch in front")
-    order = _places(ctx, view).reshape(view.shape[1:]).transpose([p - 1 for p in perm[1:]]).reshape(-1) if view.scattered else view.order
+    order = _places(ctx, view).reshape(view.shape[1:]).transpose([p - 1 for p in perm[1:]]).reshape(-1) \
+        if view.scattered else view.order
     return view.but(dims=tuple(view.dims[p - 1] for p in perm[1:]), order=order)
 
 
@@ -180,8 +185,8 @@ def same(ctx: Context, node: OnnxNode, values: Values) -> View:
     return values[0]
 
 
-_INTEGERS = {2: (0, 255), 3: (-128, 127), 4: (0, 65535), 5: (-32768, 32767), 6: (-(1 << 31), (1 << 31) - 1), 7: (-(1 << 63), (1 << 63) - 1),
-             12: (0, (1 << 32) - 1)}               # numbers of TensorProto.DataType
+_INTEGERS = {2: (0, 255), 3: (-128, 127), 4: (0, 65535), 5: (-32768, 32767), 6: (-(1 << 31), (1 << 31) - 1),
+             7: (-(1 << 63), (1 << 63) - 1), 12: (0, (1 << 32) - 1)}               # numbers of TensorProto.DataType
 
 
 def cast(ctx: Context, node: OnnxNode, values: Values) -> View:
@@ -192,9 +197,10 @@ def cast(ctx: Context, node: OnnxNode, values: Values) -> View:
         return view.but(integer=False)
     edge = None if view.edge is None else ctx.b.edges[view.edge]
     base = int(view.shift[0])
-    if not view.integer or edge is None or to not in _INTEGERS or not _INTEGERS[to][0] <= edge.lo + base <= edge.hi + base <= _INTEGERS[to][1]:
-        refuse(node, f"to = {to} of a tensor of {'integers' if view.integer else 'reals'} is not supported; supported: float32 and float64, and integers to "
-                     "types that hold them")
+    if not view.integer or edge is None or to not in _INTEGERS \
+            or not _INTEGERS[to][0] <= edge.lo + base <= edge.hi + base <= _INTEGERS[to][1]:
+        refuse(node, f"to = {to} of a tensor of {'integers' if view.integer else 'reals'} is not supported; supported: float32 and "
+               "float64, and integers to types that hold them")
     return view
 
 
@@ -204,7 +210,8 @@ def concat(ctx: Context, node: OnnxNode, values: Values) -> View:
     if len(views) != len(values):
         refuse(node, "of constants and tensors is not supported")
     axis = int(node.attributes.get("axis", 1)) % len(views[0].shape)
-    if any(len(v.dims) != len(views[0].dims) for v in views) or axis < 1 or any(v.dims[axis - 1][1] != views[0].dims[axis - 1][1] for v in views):
+    if any(len(v.dims) != len(views[0].dims) for v in views) or axis < 1 \
+            or any(v.dims[axis - 1][1] != views[0].dims[axis - 1][1] for v in views):
         refuse(node, f"axis = {axis} of shapes {[v.shape for v in views]} is not supported")
     last = len(ctx.b.edges[ctx.edge(node, views[0])].shape) - 1
     if views[0].dims[axis - 1][1] != last or any(v.integer != views[0].integer for v in views):
@@ -231,7 +238,8 @@ def argmax(ctx: Context, node: OnnxNode, values: Values) -> View:
     assert isinstance(view, View)
     axis = int(node.attributes.get("axis", 0))
     if len(view.dims) != 1 or axis % len(view.shape) != 1 or node.attributes.get("select_last_index", 0):
-        refuse(node, f"axis = {axis} of {view.shape} is not supported; supported: the only axis behind the batch, select_last_index = 0")
+        refuse(node, f"axis = {axis} of {view.shape} is not supported; supported: the only axis behind the "
+               "batch, select_last_index = 0")
     view = ctx.common(node, ctx.plain(node, view))
     if view.order is not None:
         refuse(node, "its input has its elements in another order than the hardware's")

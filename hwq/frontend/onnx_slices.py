@@ -22,7 +22,8 @@ def _chosen(ctx: Context, node: OnnxNode, view: View, axis: int, indices: np.nda
         return view
     source = ctx.edge(node, view)
     if not indices.size or len(np.unique(indices)) < len(indices) or axis == 0:
-        refuse(node, f"it takes {len(indices)} of {size} along axis {axis} of {view.shape}, which is not supported; supported: some of the channels, each at most once")
+        refuse(node, f"it takes {len(indices)} of {size} along axis {axis} of {view.shape}, which is not supported; supported: "
+               "some of the channels, each at most once")
     if view.dims[axis - 1][1] != len(ctx.b.edges[source].shape) - 1:
         raise LayoutError(f"{node.text}: a slice along axis {axis} of {view.shape} is not supported; supported: of the channels")
     places = indices if view.order is None else view.order[indices]
@@ -35,7 +36,8 @@ def _chosen(ctx: Context, node: OnnxNode, view: View, axis: int, indices: np.nda
     def of(values: tuple) -> tuple:
         return tuple(values[k] for k in kept) if len(values) > 1 else values
     dims = tuple((len(indices), place) if k == axis - 1 else (other, place) for k, (other, place) in enumerate(view.dims))
-    return view.but(edge=edge, dims=dims, order=None if plain else order, scale=of(view.scale), shift=of(view.shift), error=of(view.error))
+    return view.but(edge=edge, dims=dims, order=None if plain else order, scale=of(view.scale),
+                    shift=of(view.shift), error=of(view.error))
 
 
 def part(ctx: Context, node: OnnxNode, values: Values) -> View:

@@ -23,7 +23,8 @@ class Const:
     value : array
         As a float executor holds it.
     ints : int64 array or None
-        Integers, and ``scale`` (float64, as many axes, broadcasts) with ``real = ints * scale`` exactly, if it went through a quantizer.
+        Integers, and ``scale`` (float64, as many axes, broadcasts) with ``real = ints * scale`` exactly, if it went through a
+        quantizer.
     """
 
     value: np.ndarray
@@ -55,7 +56,8 @@ class Const:
                 break
             if (scaled == np.rint(scaled)).all():
                 return scaled.astype(np.int64), np.full(value.shape, 2.0 ** -bits)
-        raise ModelError(f"{what} are floating point without a quantizer, and lie on no grid of up to {MAX_CONST_BITS} bits; quantize them")
+        raise ModelError(f"{what} are floating point without a quantizer, and lie on no grid of up to "
+                         f"{MAX_CONST_BITS} bits; quantize them")
 
 
 def fractions_of(values: np.ndarray) -> np.ndarray:
@@ -81,8 +83,8 @@ class View:
     lo, hi : Fraction or None
         Clip that no quantizer has taken up yet.
     order : int array or None
-        Where the elements stand in another order: place in the tensor to place in the edge. Of a flat edge, or of a tensor whose axes are
-        none of the edge's, see `scattered`.
+        Where the elements stand in another order: place in the tensor to place in the edge. Of a flat edge, or of a tensor whose
+        axes are none of the edge's, see `scattered`.
     error : tuple of float
         Bound of what a float32 executor may be off, one or one for each channel.
     integer : bool
@@ -106,7 +108,7 @@ class View:
 
     @property
     def scattered(self) -> bool:
-        """Whether ``order`` alone says where the elements stand, for no axis is one of the edge's: between a Reshape and what reads an image."""
+        """Whether ``order`` alone says where elements stand, no axis is the edge's: between a Reshape and what reads an image."""
         return self.order is not None and bool(self.dims) and all(axis is None for _, axis in self.dims)
 
     @property
@@ -120,7 +122,8 @@ class View:
 
     def per_channel(self, channels: int) -> "View":
         """Return the view with one scale and shift for each channel."""
-        return self.but(scale=_spread(self.scale, channels), shift=_spread(self.shift, channels), error=_spread(self.error, channels))
+        return self.but(scale=_spread(self.scale, channels), shift=_spread(self.shift, channels),
+                        error=_spread(self.error, channels))
 
     def uniform(self) -> "View":
         """Return the view with one scale, shift and error where all channels have the same."""

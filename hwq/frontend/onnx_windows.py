@@ -34,7 +34,8 @@ def _pooled(ctx: Context, node: OnnxNode, view: View, last: bool):
             count -= (count - 1) * s >= n + before              # a window that starts behind the image does not count
             more.append(max((count - 1) * s + k - n - before, after))
             if more[-1] != after and node.op == "AveragePool":
-                refuse(node, f"ceil_mode = 1 is not supported where it makes a window that leaves the image ({n} pixels, kernel {k}, stride {s}); use explicit pads")
+                refuse(node, f"ceil_mode = 1 is not supported where it makes a window that leaves the image ({n} pixels, kernel "
+                       f"{k}, stride {s}); use explicit pads")
         pads = (pads[0], pads[1], more[0], more[1])
     return (*(turn(part, turned) for part in ((wide[0], wide[1]), stride, pads)), len(sizes), turned)
 
@@ -105,7 +106,8 @@ def reduce(ctx: Context, node: OnnxNode, values: Values) -> View:
     rank, shape = len(view.shape), view.shape
     found = {a % rank for a in axes} if axes else set()
     space = {i + 1 for i, (_, axis) in enumerate(view.dims) if axis != 2}
-    if not {i for i in space if shape[i] != 1} <= found <= space or not found or rank < 3 or not any(axis == 2 for _, axis in view.dims):
+    if not {i for i in space if shape[i] != 1} <= found <= space or not found or rank < 3 \
+            or not any(axis == 2 for _, axis in view.dims):
         refuse(node, f"axes = {axes} of {shape} is not supported; supported: height and width")
     view = _whole(ctx, node, view)
     made = view.but(dims=tuple((size, 2) if axis == 2 else (1, None) for size, axis in view.dims))
@@ -117,7 +119,8 @@ def reduce(ctx: Context, node: OnnxNode, values: Values) -> View:
 
 
 def _border(ctx: Context, node: OnnxNode, view: View, source: str, pads: tuple[int, int, int, int], value: Fraction) -> str:
-    codes = {(value - t) / s for s, t in zip(view.per_channel(ctx.channels(view)).scale, view.per_channel(ctx.channels(view)).shift, strict=True) if s}
+    codes = {(value - t) / s for s, t in zip(view.per_channel(ctx.channels(view)).scale,
+                                             view.per_channel(ctx.channels(view)).shift, strict=True) if s}
     if len(codes) != 1 or next(iter(codes)).denominator != 1:
         refuse(node, f"it pads with {float(value)}, for which its input has no integer; use a quantizer that has one")
     return ctx.b.add(ir.Pad(ctx.b.unique(f"{node.name or node.outputs[0]}.pad"), (source,), pads, int(next(iter(codes)))))
@@ -141,7 +144,8 @@ def pad(ctx: Context, node: OnnxNode, values: Values) -> View:
         refuse(node, f"pads = {pads} of {view.shape} are not supported; supported: constants, none below 0")
     assert pads is not None
     value = values[2] if len(values) > 2 else None
-    number = Fraction(float(value.value.reshape(-1)[0])) if isinstance(value, Const) else Fraction(float(node.attributes.get("value", 0.0)))
+    number = Fraction(float(value.value.reshape(-1)[0])) if isinstance(value, Const) \
+        else Fraction(float(node.attributes.get("value", 0.0)))
     if not any(pads):
         return view
     ends = {0: (0, 0), 1: (0, 0)}
@@ -181,7 +185,8 @@ def resize(ctx: Context, node: OnnxNode, values: Values) -> View:
         new = [int(s * f) for s, f in zip(old, factors, strict=True)]
     if a.get("axes") or len(new) != len(old) or any(n % o for n, o in zip(new, old, strict=True)):
         refuse(node, f"{old} to {new} is not supported; supported: integer factors")
-    mode, nearest = a.get("coordinate_transformation_mode", "asymmetric" if old_form else "half_pixel"), a.get("nearest_mode", "round_prefer_floor")
+    mode, nearest = a.get("coordinate_transformation_mode", "asymmetric" if old_form else "half_pixel"), \
+        a.get("nearest_mode", "round_prefer_floor")
     if old_form:
         nearest = "floor"
     factor = {0: 1, 1: 1}
@@ -205,5 +210,5 @@ def _check_nearest(node: OnnxNode, size: int, to: int, mode: str, nearest: str) 
     rounds = {"floor": math.floor, "ceil": math.ceil, "round_prefer_floor": lambda x: math.ceil(x - Fraction(1, 2)),
               "round_prefer_ceil": lambda x: math.floor(x + Fraction(1, 2))}.get(nearest)
     if place is None or rounds is None or any(min(max(rounds(place(Fraction(i))), 0), size - 1) != i // f for i in range(to)):
-        refuse(node, f"coordinate_transformation_mode = {mode!r} with nearest_mode = {nearest!r} is not plain repetition for {size} to {to}, which is not supported; "
-                     "supported: 'half_pixel', or 'asymmetric' with 'floor'")
+        refuse(node, f"coordinate_transformation_mode = {mode!r} with nearest_mode = {nearest!r} is not plain repetition for "
+               f"{size} to {to}, which is not supported; supported: 'half_pixel', or 'asymmetric' with 'floor'")

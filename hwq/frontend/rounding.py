@@ -48,7 +48,8 @@ def sqrt_fraction(x: Fraction, bits: int = 256) -> Fraction:
     return Fraction(isqrt(product << (2 * up)), x.denominator << up)
 
 
-def integer_thresholds(steps: Sequence[Step], scale: Fraction, shift: Fraction, lo: Fraction | None, hi: Fraction | None) -> list[int]:
+def integer_thresholds(steps: Sequence[Step], scale: Fraction, shift: Fraction, lo: Fraction | None,
+                       hi: Fraction | None) -> list[int]:
     """Return for each step the least integer ``a`` (of ``-a`` if the scale is negative) with ``clip(scale * a + shift)`` beyond it.
 
     Parameters

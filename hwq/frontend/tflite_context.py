@@ -19,7 +19,8 @@ __all__ = ["Importer", "Rule", "MOVES", "edge_shape", "same_stream", "meaning"]
 _SHAPES = ("SHAPE", "STRIDED_SLICE", "PACK")       # of shapes, they only ever compute what RESHAPE's output tensor states anyway
 _PARTS = ("SPLIT", "SPLIT_V")                      # the operators of several outputs
 
-MOVES = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE")         # till something else reads a tensor, its elements need not stand in order
+# till something else reads a tensor, its elements need not stand in order
+MOVES = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE")
 
 
 def edge_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -48,8 +49,8 @@ def _one_image(model: Model) -> tuple[Model, int]:
         for index in op.outputs if op.kind not in _SHAPES or made & set(op.inputs) and op.kind != "SHAPE" else ():
             t = model.tensors[index]
             if t.shape[:1] != x.shape[:1]:
-                raise ModelError(f"{op.text} makes the shape {t.shape}, but the input '{x.name}' has a batch of {x.shape[0]}; accepted: a batch of 1, or one that "
-                                 "every tensor has in front")
+                raise ModelError(f"{op.text} makes the shape {t.shape}, but the input '{x.name}' has a batch of {x.shape[0]}; "
+                                 "accepted: a batch of 1, or one that every tensor has in front")
             made.add(index)
     tensors = tuple(replace(t, shape=(1, *t.shape[1:])) if t.index in made else t for t in model.tensors)
     return replace(model, tensors=tensors), x.shape[0]
@@ -63,10 +64,12 @@ class Importer:
         self.b = Builder(name)
         self.say, self.rules = say, rules
         self.edge: dict[int, str] = {}             # tensor -> edge
-        self.places: dict[int, np.ndarray] = {}    # where a tensor's elements stand in its edge, if in another order, or the tensor is no image
+        # where a tensor's elements stand in its edge, if in another order, or the tensor is no image
+        self.places: dict[int, np.ndarray] = {}
         self.softmax: Tensor | None = None         # what the function behind the output reads, where one is left out
         self.tail: set[int] = set()                # tensors behind it
-        self.order: tuple[tuple[int, ...], tuple[int, ...]] | None = None      # shape and permutation, where a TRANSPOSE turns the input
+        # shape and permutation, where a TRANSPOSE turns the input
+        self.order: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         self.shapes: set[int] = set()
         self.grid: tuple[float, int] | None = None             # of the input, where the file takes floats
 
@@ -78,9 +81,11 @@ class Importer:
     def int8(self, op: Op, t: Tensor) -> Tensor:
         """Refuse tensors that are not int8 with one scale."""
         if t.dtype == "UINT8":
-            raise ModelError(f"{op.text}: tensor '{t.name}' has the type UINT8; supported: INT8, and UINT8 in front of the first QUANTIZE or behind the last")
+            raise ModelError(f"{op.text}: tensor '{t.name}' has the type UINT8; supported: INT8, and UINT8 in front of the first "
+                             "QUANTIZE or behind the last")
         if t.dtype != "INT8":
-            raise ModelError(f"{op.text}: tensor '{t.name}' has the type {t.dtype}; supported: INT8. Convert with full integer quantization")
+            raise ModelError(f"{op.text}: tensor '{t.name}' has the type {t.dtype}; supported: INT8. Convert with "
+                             "full integer quantization")
         if t.scale.size != 1:
             raise ModelError(f"{op.text}: tensor '{t.name}' must have one scale, not {t.scale.size}")
         if not -128 <= int(t.zero[0]) <= 127:
@@ -91,15 +96,16 @@ class Importer:
         """Refuse an operator that only moves codes between tensors of different scales."""
         self.int8(op, x), self.int8(op, out)
         if x.scale[0] != out.scale[0] or x.zero[0] != out.zero[0]:
-            raise ModelError(f"{op.text}: scale and zero point of '{x.name}' ({x.scale[0]:.9g}, {x.zero[0]}) and '{out.name}' ({out.scale[0]:.9g}, "
-                             f"{out.zero[0]}) differ, for which the kernels define no result")
+            raise ModelError(f"{op.text}: scale and zero point of '{x.name}' ({x.scale[0]:.9g}, {x.zero[0]}) and '{out.name}' "
+                             f"({out.scale[0]:.9g}, {out.zero[0]}) differ, for which the kernels define no result")
 
     def source(self, op: Op, position: int) -> str:
         """Return the edge of an operator's input."""
         index = op.inputs[position] if position < len(op.inputs) else -1
         t = self.tensor(op, index)
         if index not in self.edge:
-            raise ModelError(f"{op.text}: input {position} '{t.name}' is {'a constant' if t.data is not None else 'made by no operator before it'}, "
+            raise ModelError(f"{op.text}: input {position} '{t.name}' is "
+                             f"{'a constant' if t.data is not None else 'made by no operator before it'}, "
                              "which is not supported there")
         if index in self.places and op.kind not in MOVES:
             self.gather(t)
@@ -136,8 +142,8 @@ class Importer:
         graph = self.b.finish(last)
         x, y = m.tensors[m.inputs[0]], self.softmax or m.tensors[m.outputs[0]]
         return Imported(graph, "tflite", tuple(self.b.notes), dict(self.b.tensors), meaning(x), meaning(y),
-                        {"content": m.content, "batch": self.batch, "dtype": x.dtype, "shape": x.shape, "grid": self.grid, "order": self.order,
-                         "names": {t.index: t.name.split(";")[0] or f"tensor {t.index}" for t in m.tensors}})
+                        {"content": m.content, "batch": self.batch, "dtype": x.dtype, "shape": x.shape, "grid": self.grid,
+                         "order": self.order, "names": {t.index: t.name.split(";")[0] or f"tensor {t.index}" for t in m.tensors}})
 
     def needed(self) -> set[int]:
         """Return the operators that the output depends on."""
@@ -150,9 +156,11 @@ class Importer:
 
     def input(self, t: Tensor) -> None:
         if len(t.shape) not in (2, 3, 4) or t.shape[0] != 1 or min(t.shape) < 1:
-            raise ModelError(f"The input '{t.name}' has the shape {t.shape}; accepted: a batch and 1, 2 or 3 axes, all of them known")
+            raise ModelError(f"The input '{t.name}' has the shape {t.shape}; accepted: a batch and 1, 2 or 3 "
+                             "axes, all of them known")
         if t.dtype not in ("INT8", "UINT8", "FLOAT32"):
-            raise ModelError(f"The input '{t.name}' has the type {t.dtype}; supported: INT8 (or UINT8 or FLOAT32 in front of a QUANTIZE)")
+            raise ModelError(f"The input '{t.name}' has the type {t.dtype}; supported: INT8 (or UINT8 or FLOAT32 "
+                             "in front of a QUANTIZE)")
         if t.dtype == "FLOAT32":
             return                                 # the QUANTIZE behind it makes the input
         lo, hi = (-128, 127) if t.dtype == "INT8" else (0, 255)
@@ -161,13 +169,13 @@ class Importer:
 
     def operator(self, op: Op) -> None:
         rule = self.rules.get(op.kind)
-        if op.kind in _SHAPES and all(i < 0 or self.model.tensors[i].data is not None or i in (self.edge if op.kind == "SHAPE" else self.shapes)
-                                      for i in op.inputs):
+        if op.kind in _SHAPES and all(i < 0 or self.model.tensors[i].data is not None
+                                      or i in (self.edge if op.kind == "SHAPE" else self.shapes) for i in op.inputs):
             self.shapes.update(op.outputs)
             return
         if op.kind == "TOPK_V2":
-            raise ModelError(f"{op.text} is not supported: TensorFlow Lite Micro, which says here what is exact, has no kernel for it; take ARG_MAX, "
-                             "or end in what it ranks")
+            raise ModelError(f"{op.text} is not supported: TensorFlow Lite Micro, which says here what is exact, has no kernel for "
+                             "it; take ARG_MAX, or end in what it ranks")
         if op.kind in _SHAPES and rule is None:
             raise ModelError(f"{op.text} of the network's data is not supported; supported: of shapes")
         if rule is None:

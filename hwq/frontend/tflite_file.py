@@ -18,10 +18,12 @@ _DTYPES = {"FLOAT32": "<f4", "INT32": "<i4", "INT64": "<i8", "INT8": "<i1", "UIN
 
 # For each table of options: its fields in the order of the schema. A file that sets a later one is refused.
 _OPTIONS: dict[str, tuple[str, ...]] = {
-    "Conv2DOptions": ("Padding", "StrideW", "StrideH", "FusedActivationFunction", "DilationWFactor", "DilationHFactor", "QuantizedBiasType"),
+    "Conv2DOptions": ("Padding", "StrideW", "StrideH", "FusedActivationFunction", "DilationWFactor", "DilationHFactor",
+                      "QuantizedBiasType"),
     "DepthwiseConv2DOptions": ("Padding", "StrideW", "StrideH", "DepthMultiplier", "FusedActivationFunction", "DilationWFactor",
                                "DilationHFactor"),
-    "FullyConnectedOptions": ("FusedActivationFunction", "WeightsFormat", "KeepNumDims", "AsymmetricQuantizeInputs", "QuantizedBiasType"),
+    "FullyConnectedOptions": ("FusedActivationFunction", "WeightsFormat", "KeepNumDims", "AsymmetricQuantizeInputs",
+                              "QuantizedBiasType"),
     "Pool2DOptions": ("Padding", "StrideW", "StrideH", "FilterWidth", "FilterHeight", "FusedActivationFunction"),
     "AddOptions": ("FusedActivationFunction", "PotScaleInt16"),
     "SoftmaxOptions": ("Beta",),
@@ -33,9 +35,8 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "PackOptions": ("ValuesCount", "Axis"),
     "StridedSliceOptions": ("BeginMask", "EndMask", "EllipsisMask", "NewAxisMask", "ShrinkAxisMask", "Offset"),
     "SplitOptions": ("NumSplits",), "SplitVOptions": ("NumSplits",), "SliceOptions": (),
-    "SqueezeOptions": (),
-    "PadOptions": (), "PadV2Options": (), "QuantizeOptions": (), "DequantizeOptions": (), "ShapeOptions": (), "ExpandDimsOptions": (),
-    "TransposeOptions": (), "TopKV2Options": (),
+    "SqueezeOptions": (), "PadOptions": (), "PadV2Options": (), "QuantizeOptions": (), "DequantizeOptions": (),
+    "ShapeOptions": (), "ExpandDimsOptions": (), "TransposeOptions": (), "TopKV2Options": (),
 }
 _EXTRA_FIELDS = {"ReshapeOptions": 1, "SqueezeOptions": 1, "ShapeOptions": 1}      # known, read from the tensors instead
 
@@ -194,7 +195,8 @@ class _Reader:
         size = struct.unpack_from("<H", self.content, vtable)[0]
         for slot in range(known, (size - 4) // 2):
             if struct.unpack_from("<H", self.content, vtable + 4 + 2 * slot)[0]:
-                raise ModelError(f"{where} sets field {slot} of {name}, which this hwq does not know; known: {', '.join(_OPTIONS[name])}")
+                raise ModelError(f"{where} sets field {slot} of {name}, which this hwq does not know; known: "
+                                 f"{', '.join(_OPTIONS[name])}")
         return {"table": name, **{key: getattr(options, key)() for key in _OPTIONS[name]}}
 
 
@@ -213,7 +215,8 @@ def read_tflite(path: str | Path) -> Model:
     try:
         import tflite  # noqa: F401
     except ImportError:
-        raise EnvironmentError_("Reading TFLite files needs the package 'tflite'; install it with: pip install 'hwq[tflite]'") from None
+        raise EnvironmentError_("Reading TFLite files needs the package 'tflite'; install it with: pip install "
+                                "'hwq[tflite]'") from None
     path = Path(path)
     try:
         if path.stat().st_size > MAX_BYTES:

@@ -26,8 +26,8 @@ def activation(op: Op) -> str:
     """Return the fused activation's name, or refuse it."""
     number = op.options.get("FusedActivationFunction", 0)
     if number not in (0, 1, 2, 3):
-        raise ModelError(f"{op.text}: fused_activation_function = {({4: 'TANH', 5: 'SIGN_BIT'}.get(number, number))} is not supported; "
-                         f"supported: {', '.join(_ACTIVATIONS)}")
+        raise ModelError(f"{op.text}: fused_activation_function = {({4: 'TANH', 5: 'SIGN_BIT'}.get(number, number))} is not "
+                         f"supported; supported: {', '.join(_ACTIVATIONS)}")
     return _ACTIVATIONS[number]
 
 
@@ -82,7 +82,8 @@ def _weights(op: Op, w: Tensor, axis: int, outputs: int) -> np.ndarray:
         raise ModelError(f"{op.text}: its weights '{w.name}' must be a constant of INT8, not {w.dtype}"
                          f"{'' if w.data is not None else ' made by the network'}")
     if w.scale.size not in (1, outputs) or (w.scale.size > 1 and w.axis != axis):
-        raise ModelError(f"{op.text}: its weights have {w.scale.size} scales along axis {w.axis}; accepted: 1, or {outputs} along axis {axis}")
+        raise ModelError(f"{op.text}: its weights have {w.scale.size} scales along axis {w.axis}; accepted: 1, or "
+                         f"{outputs} along axis {axis}")
     if ((w.zero < -128) | (w.zero > 127)).any():
         raise ModelError(f"{op.text}: its weights have zero points that are no INT8")
     return np.broadcast_to(w.scale, outputs)
@@ -116,12 +117,14 @@ def conv(b: Builder, name: str, op: Op, source: str, x: Tensor, w: Tensor, bias:
     outputs = w.shape[3] if depthwise else w.shape[0]
     scales = _weights(op, w, 3 if depthwise else 0, outputs)
     if w.zero.any():
-        raise ModelError(f"{op.text}: weights with zero points ({w.zero[w.zero != 0][0]}) are not defined for convolutions; they must be 0")
+        raise ModelError(f"{op.text}: weights with zero points ({w.zero[w.zero != 0][0]}) are not defined for "
+                         "convolutions; they must be 0")
     assert w.data is not None
     weight = w.data.astype(np.int64)
     if depthwise:
         if outputs != channels * op.options["DepthMultiplier"]:
-            raise ModelError(f"{op.text}: depth_multiplier = {op.options['DepthMultiplier']} does not fit {channels} channels in, {outputs} out")
+            raise ModelError(f"{op.text}: depth_multiplier = {op.options['DepthMultiplier']} does not fit {channels} "
+                             f"channels in, {outputs} out")
         weight, groups = weight.transpose(3, 1, 2, 0), channels
     else:
         if w.shape[3] == 0 or channels % w.shape[3]:
@@ -133,8 +136,8 @@ def conv(b: Builder, name: str, op: Op, source: str, x: Tensor, w: Tensor, bias:
     zero = int(x.zero[0])
     total = _bias(op, bias, outputs) - zero * weight.reshape(outputs, -1).sum(axis=1)
     weight = weight.swapaxes(1, 2) if turned else weight
-    b.add(ir.Conv2d(name, (source,), weight, total, _format(weight), turn(stride, turned), turn(pads, turned), turn(dilation, turned),
-                    groups, zero))
+    b.add(ir.Conv2d(name, (source,), weight, total, _format(weight), turn(stride, turned), turn(pads, turned),
+                    turn(dilation, turned), groups, zero))
     return rescale(b, f"{name}.act", name, op, _factors(x, scales, out), int(out.zero[0]), *_clamp(op, out))
 
 

@@ -28,7 +28,8 @@ def _fully_connected(self: Importer, op: Op, out: Tensor, name: str) -> str:
     w, shape = self.tensor(op, op.inputs[1]), self.b.edges[source].shape
     pixelwise = len(w.shape) == 2 and math.prod(shape) != w.shape[1] == shape[-1]
     if pixelwise and out.shape != (*x.shape[:-1], w.shape[0]):
-        raise ModelError(f"{op.text} makes {out.shape} of {x.shape}, which puts pixels into the batch; supported: keep_num_dims = True, or a 1x1 CONV_2D")
+        raise ModelError(f"{op.text} makes {out.shape} of {x.shape}, which puts pixels into the batch; supported: keep_num_dims = "
+                         "True, or a 1x1 CONV_2D")
     if len(shape) != 1 and not pixelwise:
         source = self.b.add(ir.Flatten(self.b.unique(f"{name}.flat"), (source,)))
     bias = self.model.tensors[op.inputs[2]] if len(op.inputs) > 2 and op.inputs[2] >= 0 else None
@@ -73,7 +74,8 @@ def _whole_image(self: Importer, op: Op, x: Tensor) -> None:
     """Refuse axes that leave some of the image; those of 1 do not count."""
     axes, rank = self.tensor(op, op.inputs[1]), len(x.shape)
     found = {int(a) % rank for a in axes.data.reshape(-1)} if axes.data is not None and rank else set()
-    if rank not in (3, 4) or not {a for a in range(1, rank - 1) if x.shape[a] != 1} <= found <= set(range(1, rank - 1)) or not found:
+    if rank not in (3, 4) or not {a for a in range(1, rank - 1) if x.shape[a] != 1} <= found <= set(range(1, rank - 1)) \
+            or not found:
         raise ModelError(f"{op.text}: axes {sorted(found)} of {x.shape} are not supported; supported: height and width")
 
 
@@ -106,7 +108,8 @@ def _quantize(self: Importer, op: Op, out: Tensor, name: str) -> str:
         self.grid = float(out.scale[0]), int(out.zero[0])
         return self.b.add(ir.Input("input", (), edge_shape(out.shape), -128, 127))
     if x.dtype not in ("INT8", "UINT8") or x.scale.size != 1:
-        raise ModelError(f"{op.text} from {x.dtype} with {x.scale.size} scales is not supported; supported: INT8 or UINT8 with one scale")
+        raise ModelError(f"{op.text} from {x.dtype} with {x.scale.size} scales is not supported; supported: INT8 "
+                         "or UINT8 with one scale")
     factor = np.array([float(x.scale[0]) / float(out.scale[0])])
     lo, hi = (0, 255) if last else (-128, 127)
     return layers.rescale(self.b, name, self.source(op, 0), op, factor, int(out.zero[0]), lo, hi, -int(x.zero[0]))
@@ -142,7 +145,8 @@ def _softmax(self: Importer, op: Op, out: Tensor, name: str) -> str:
     source, self.softmax = self.source(op, 0), x
     self.tail.add(out.index)
     if op.kind == "LOGISTIC":
-        self.b.note(f"{op.text} is left out: the output is its input, {meaning(x)}. It rises with its input: positive inputs are above a half")
+        self.b.note(f"{op.text} is left out: the output is its input, {meaning(x)}. It rises with its input: positive "
+                    "inputs are above a half")
         return source
     classes = self.b.edges[source].shape[-1]
     sure = 256 * (1 - math.exp(-float(op.options["Beta"]) * float(x.scale[0]))) > classes
@@ -176,7 +180,8 @@ def _reshape(self: Importer, op: Op, out: Tensor, name: str) -> str:
     if len(new) == 1:
         return self.b.add(ir.Flatten(name, (source,)))
     node = self.b.nodes[source]
-    if isinstance(node, ir.Flatten) and (self.b.edges[node.inputs[0]].shape == new or same_stream(self.b.edges[node.inputs[0]].shape, new)):
+    if isinstance(node, ir.Flatten) and (self.b.edges[node.inputs[0]].shape == new
+                                         or same_stream(self.b.edges[node.inputs[0]].shape, new)):
         return node.inputs[0]
     if self.b.private(source, ir.Input) and len(new) == 3:
         self.b.replace_node(replace(node, shape=new))          # type: ignore[call-arg]
@@ -194,7 +199,8 @@ def _transpose(self: Importer, op: Op, out: Tensor, name: str) -> str:
     if sorted(order) != list(range(rank)) or out.shape != tuple(x.shape[p] for p in order):
         raise FormatError(f"{op.text}: the permutation {order} does not go with {x.shape} to {out.shape}")
     wide = [p for p in order if x.shape[p] != 1]
-    if x.index not in self.places and order[0] == 0 and wide == sorted(wide) and edge_shape(out.shape)[-1] == self.b.edges[source].shape[-1]:
+    if x.index not in self.places and order[0] == 0 and wide == sorted(wide) \
+            and edge_shape(out.shape)[-1] == self.b.edges[source].shape[-1]:
         return source                              # only axes of 1 move
     node = self.b.nodes[source]
     if x.index not in self.places and order[0] == 0 and self.order is None and self.b.private(source, ir.Input):
@@ -203,7 +209,8 @@ def _transpose(self: Importer, op: Op, out: Tensor, name: str) -> str:
         self.b.note(f"The input has the shape {edge_shape(out.shape)}, which {op.text} gives it: the file's axes {order[1:]}")
         return source
     if order[0] != 0:
-        raise ModelError(f"{op.text}: the permutation {order} of {x.shape} is not supported; supported: any that leaves the batch in front")
+        raise ModelError(f"{op.text}: the permutation {order} of {x.shape} is not supported; supported: any that "
+                         "leaves the batch in front")
     places = self.places.get(x.index, np.arange(math.prod(x.shape)))
     self.places[out.index] = places.reshape(x.shape).transpose(order).reshape(-1)
     return source
@@ -218,8 +225,10 @@ def _pad(self: Importer, op: Op, out: Tensor, name: str) -> str:
         if constant.data is None or constant.data.size != 1 or constant.dtype != "INT8":
             raise ModelError(f"{op.text}: its value must be one constant of INT8")
         value = int(constant.data.reshape(-1)[0])
-    if pads is None or pads.shape != (len(x.shape), 2) or (pads < 0).any() or len(x.shape) not in (3, 4) or pads[0].any() or pads[-1].any():
-        raise ModelError(f"{op.text}: paddings {None if pads is None else pads.tolist()} are not supported; supported: constants for height and width")
+    if pads is None or pads.shape != (len(x.shape), 2) or (pads < 0).any() or len(x.shape) not in (3, 4) \
+            or pads[0].any() or pads[-1].any():
+        raise ModelError(f"{op.text}: paddings {None if pads is None else pads.tolist()} are not supported; supported: "
+                         "constants for height and width")
     rows = pads[1] if len(x.shape) == 4 else (0, 0)
     source = self.source(op, 0)
     border = int(rows[0]), int(pads[-2][0]), int(rows[1]), int(pads[-2][1])
@@ -254,7 +263,8 @@ def _argmax(self: Importer, op: Op, out: Tensor, name: str) -> str:
     self.int8(op, self.tensor(op, op.inputs[0]))
     axis = self.tensor(op, op.inputs[1]).data
     source = self.source(op, 0)
-    if out.index != self.model.outputs[0] or axis is None or len(self.b.edges[source].shape) != 1 or int(axis.reshape(-1)[0]) not in (1, -1):
+    if out.index != self.model.outputs[0] or axis is None or len(self.b.edges[source].shape) != 1 \
+            or int(axis.reshape(-1)[0]) not in (1, -1):
         raise ModelError(f"{op.text} is supported as the last operator, over the only axis of a flat tensor")
     self.b.add(ir.ArgMax(name, (source,)))
     return name
@@ -262,8 +272,9 @@ def _argmax(self: Importer, op: Op, out: Tensor, name: str) -> str:
 
 RULES: dict[str, Rule] = {
     "CONV_2D": _conv, "DEPTHWISE_CONV_2D": _conv, "FULLY_CONNECTED": _fully_connected, "ADD": _add, "AVERAGE_POOL_2D": _average,
-    "MAX_POOL_2D": _max_pool, "MEAN": _mean, "REDUCE_MAX": _reduce_max, "QUANTIZE": _quantize, "DEQUANTIZE": _dequantize, "SOFTMAX": _softmax, "LOGISTIC": _softmax, "RELU": _relu,
-    "RELU6": _relu, "RESHAPE": _reshape, "SQUEEZE": _reshape, "EXPAND_DIMS": _reshape, "TRANSPOSE": _transpose, "PAD": _pad, "PADV2": _pad,
-    "CONCATENATION": _concat, "RESIZE_NEAREST_NEIGHBOR": _resize, "ARG_MAX": _argmax,
+    "MAX_POOL_2D": _max_pool, "MEAN": _mean, "REDUCE_MAX": _reduce_max, "QUANTIZE": _quantize, "DEQUANTIZE": _dequantize,
+    "SOFTMAX": _softmax, "LOGISTIC": _softmax, "RELU": _relu,
+    "RELU6": _relu, "RESHAPE": _reshape, "SQUEEZE": _reshape, "EXPAND_DIMS": _reshape, "TRANSPOSE": _transpose, "PAD": _pad,
+    "PADV2": _pad, "CONCATENATION": _concat, "RESIZE_NEAREST_NEIGHBOR": _resize, "ARG_MAX": _argmax,
     "SLICE": slices.part, "STRIDED_SLICE": slices.part, "SPLIT": slices.piece, "SPLIT_V": slices.piece,
 }

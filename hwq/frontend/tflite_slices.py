@@ -27,8 +27,8 @@ def _chosen(self: Importer, op: Op, position: int, out: Tensor, name: str, kept:
         return source
     channels, count = kept[-1], self.b.edges[source].shape[-1]
     if not all(whole[:-1]) or x.shape[-1] != count or not channels.size or (np.diff(channels) < 0).any():
-        raise ModelError(f"{op.text} takes {tuple(map(len, kept))} of {x.shape}, which is not supported; supported: some of the channels, the last axis, ascending, "
-                         "of all pixels")
+        raise ModelError(f"{op.text} takes {tuple(map(len, kept))} of {x.shape}, which is not supported; supported: some of the "
+                         "channels, the last axis, ascending, of all pixels")
     return self.b.add(ir.Select(name, (source,), channels))
 
 
@@ -43,8 +43,8 @@ def part(self: Importer, op: Op, out: Tensor, name: str) -> str:
     else:
         steps = _constant(self, op, 3)
         if o["EllipsisMask"] or o["NewAxisMask"] or o["ShrinkAxisMask"] or o["Offset"]:
-            raise ModelError(f"{op.text}: masks of ellipsis, new and shrunk axes ({o['EllipsisMask']}, {o['NewAxisMask']}, {o['ShrinkAxisMask']}) and offset = "
-                             f"{o['Offset']} are not supported; supported: 0")
+            raise ModelError(f"{op.text}: masks of ellipsis, new and shrunk axes ({o['EllipsisMask']}, {o['NewAxisMask']}, "
+                             f"{o['ShrinkAxisMask']}) and offset = {o['Offset']} are not supported; supported: 0")
         starts = [None if o["BeginMask"] >> k & 1 else v for k, v in enumerate(begin)]
         ends = [None if o["EndMask"] >> k & 1 else v for k, v in enumerate(end)]
     if not len(starts) == len(ends) == len(steps) == len(x.shape) or 0 in steps:
@@ -66,4 +66,5 @@ def piece(self: Importer, op: Op, out: Tensor, name: str) -> str:
         raise ModelError(f"{op.text}: parts of {sizes} do not go with axis {axis} of {x.shape} and {count} outputs")
     ends = np.cumsum([0, *sizes])
     k = op.outputs.index(out.index)
-    return _chosen(self, op, position, out, name, [np.arange(n) if a != axis else np.arange(ends[k], ends[k + 1]) for a, n in enumerate(x.shape)])
+    return _chosen(self, op, position, out, name,
+                   [np.arange(n) if a != axis else np.arange(ends[k], ends[k + 1]) for a, n in enumerate(x.shape)])

@@ -70,7 +70,8 @@ def run_micro(content: bytes, inputs: np.ndarray, tensors: list[int], batch: int
         atexit.register(_stop)
     assert _child.stdin is not None and _child.stdout is not None
     try:
-        _child.stdin.write(_pack({"model": np.frombuffer(content, np.uint8), "inputs": full, "tensors": np.array(tensors, np.int64)}))
+        _child.stdin.write(_pack({"model": np.frombuffer(content, np.uint8), "inputs": full,
+                                  "tensors": np.array(tensors, np.int64)}))
         _child.stdin.flush()
         answer = _unpack(_child.stdout)
     except BrokenPipeError:

@@ -73,8 +73,8 @@ def _joined(stage: Stage, model: QuantizedModel, found: list[np.ndarray | None])
     if isinstance(stage, Concat):
         return np.concatenate([order + sum(counts[:k]) for k, order in enumerate(orders)])
     if (orders[0] != orders[1]).any():
-        raise ModelError(f"'{stage.name}' adds tensors that were flattened from images of different shapes: torch holds them channel by "
-                         "channel, the hardware pixel by pixel. Add before Flatten, or behind a Linear layer")
+        raise ModelError(f"'{stage.name}' adds tensors that were flattened from images of different shapes: torch holds them "
+                         "channel by channel, the hardware pixel by pixel. Add before Flatten, or behind a Linear layer")
     return orders[0]
 
 
@@ -120,8 +120,8 @@ class _Builder:
         weight, bias = _ints(stage.weight_codes()), _ints(stage.bias_codes(grid))
         fmt = stage.quantizer.format()
         if stage.is_conv:
-            self.nodes.append(ir.Conv2d(name, sources, weight.transpose(0, 2, 3, 1), bias, fmt, stage.stride, stage.pads, stage.dilation,
-                                        stage.groups))
+            self.nodes.append(ir.Conv2d(name, sources, weight.transpose(0, 2, 3, 1), bias, fmt, stage.stride, stage.pads,
+                                        stage.dilation, stage.groups))
         else:
             order = self.orders[stage.sources[0]]
             self.nodes.append(ir.Linear(name, sources, weight if order is None else weight[:, order], bias, fmt))
@@ -130,14 +130,16 @@ class _Builder:
     def requantize(self, name: str, source: str, requant: Requant | None) -> None:
         if requant is not None:
             grid = requant.grid
-            self.nodes.append(ir.Requantize(name, (source,), _ints(requant.mult), _ints(requant.offset), requant.shift, grid.lo, grid.hi,
-                                            frac_bits=grid.frac_bits))
+            self.nodes.append(ir.Requantize(name, (source,), _ints(requant.mult), _ints(requant.offset), requant.shift, grid.lo,
+                                            grid.hi, frac_bits=grid.frac_bits))
 
     def average(self, stage: Average, name: str, sources: tuple[str, ...], grid: Grid) -> None:
         if isinstance(stage, AvgPool) and stage.factors is not None and stage.shape is not None:
             sums, (height, width), channels = stage.sums(grid), np.shape(stage.factors), stage.shape[0]
-            self.nodes += [ir.AvgPool2d(f"{name}.sum", sources, stage.kernel, stage.stride, stage.pads), ir.Flatten(f"{name}.flat", (f"{name}.sum",)),
-                           ir.Requantize(f"{name}.each", (f"{name}.flat",), np.repeat(stage.factors, channels), lo=sums.lo, hi=sums.hi, frac_bits=sums.frac_bits),
+            self.nodes += [ir.AvgPool2d(f"{name}.sum", sources, stage.kernel, stage.stride, stage.pads),
+                           ir.Flatten(f"{name}.flat", (f"{name}.sum",)),
+                           ir.Requantize(f"{name}.each", (f"{name}.flat",), np.repeat(stage.factors, channels), lo=sums.lo,
+                                         hi=sums.hi, frac_bits=sums.frac_bits),
                            ir.Unflatten(name, (f"{name}.each",), shape=(height, width, channels))]
         elif isinstance(stage, AvgPool):
             self.nodes.append(ir.AvgPool2d(name, sources, stage.kernel, stage.stride, stage.pads))
@@ -180,7 +182,8 @@ _RULES: dict[type[Stage], Callable[..., None]] = {
     Weighted: _Builder.weighted, Average: _Builder.average, Add: _Builder.sum, Relu: _Builder.relu,
     Quantize: lambda to, stage, name, sources, grid: to.requantize(name, sources[0], stage.requant(grid)),
     Concat: lambda to, stage, name, sources, *grids: to.nodes.append(ir.Concat(name, sources)),
-    MaxPool: lambda to, stage, name, sources, grid: to.nodes.append(ir.MaxPool2d(name, sources, stage.kernel, stage.stride, stage.pads)),
+    MaxPool: lambda to, stage, name, sources, grid: to.nodes.append(
+        ir.MaxPool2d(name, sources, stage.kernel, stage.stride, stage.pads)),
     Pad: lambda to, stage, name, sources, grid: to.nodes.append(ir.Pad(name, sources, stage.pads)),
     Upsample: lambda to, stage, name, sources, grid: to.nodes.append(ir.Upsample(name, sources, stage.factor)),
     Unflatten: _Builder.unflatten, Shuffle: _Builder.shuffle, Select: _Builder.select,
@@ -205,8 +208,8 @@ def convert(model: QuantizedModel, name: str = "network", classes: Sequence[str]
     Raises
     ------
     ModelError
-        Not a prepared or not a calibrated model; NaN or infinite weights; class names that do not match; channels in an order that no weights
-        can take up, see `FoldPermute`.
+        Not a prepared or not a calibrated model; NaN or infinite weights; class names that do not match; channels in an order that
+        no weights can take up, see `FoldPermute`.
     """
     if not isinstance(model, QuantizedModel):
         raise ModelError(f"convert takes what hwq.quant.prepare returns, not a {type(model).__name__}")
@@ -216,7 +219,8 @@ def convert(model: QuantizedModel, name: str = "network", classes: Sequence[str]
     if builder.orders[stage.name] is not None:
         shape = next(flat.shape for flat in reversed(list(model)) if isinstance(flat, Flatten))
         raise ModelError(f"The network ends in a Flatten of {shape} (channels, height, width): torch gives it channel by "
-                         "channel, the hardware pixel by pixel. End in a Linear layer or a global average, or leave the Flatten out")
+                         "channel, the hardware pixel by pixel. End in a Linear layer or a global average, "
+                         "or leave the Flatten out")
     builder.nodes.append(ir.Output("output", (builder.nodes[-1].name,)))
     preprocess = ir.Preprocess(model.input_spec.bits) if len(model.input_shape) == 3 else None
     graph = ir.Graph(tuple(builder.nodes), preprocess, tuple(classes), name)

@@ -24,7 +24,8 @@ def checked(value: Any, kind: Any, what: str) -> Any:
     ----------
     value : object
     kind : type
-        int, bool, str, a class, ndarray, a tuple of those (``tuple[int, int]``, ``tuple[int, ...]``), or one of several (``X | None``).
+        int, bool, str, a class, ndarray, a tuple of those (``tuple[int, int]``, ``tuple[int, ...]``), or one of several (``X |
+        None``).
     what : str
         Names the value in messages.
 

@@ -75,8 +75,8 @@ class Graph:
                 fresh, known = node.name not in names, set(names)
                 names.add(node.name)
                 if not fresh or not re.fullmatch(r"(?=[_.]*[A-Za-z0-9])[A-Za-z0-9_.]{1,200}", node.name):
-                    raise ModelError(f"{node.op}: name {node.name!r} must be unique, of at most 200 letters (A-Z, a-z), digits, '_' and "
-                                     "'.'")
+                    raise ModelError(f"{node.op}: name {node.name!r} must be unique, of at most 200 letters (A-Z, "
+                                     "a-z), digits, '_' and '.'")
                 if node.arity is not None and len(node.inputs) != node.arity:
                     raise ModelError(f"{node.op} '{node.name}' must read {node.arity} edges, not {len(node.inputs)}")
                 for source in node.inputs:

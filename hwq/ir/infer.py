@@ -165,13 +165,15 @@ def _unflatten(node: n.Unflatten, x: Edge) -> Edge:
 
 
 def _permute(node: n.Permute, x: Edge) -> Edge:
-    _need(node.order.ndim == 1 and np.array_equal(np.sort(node.order), np.arange(x.shape[-1])), node, f"order must have each of 0 to {x.shape[-1] - 1} once")
+    _need(node.order.ndim == 1 and np.array_equal(np.sort(node.order), np.arange(x.shape[-1])), node,
+          f"order must have each of 0 to {x.shape[-1] - 1} once")
     return x
 
 
 def _select(node: n.Select, x: Edge) -> Edge:
     chosen = node.channels
-    ascending = chosen.ndim == 1 and chosen.size > 0 and bool((np.diff(chosen) > 0).all()) and 0 <= chosen[0] and chosen[-1] < x.shape[-1]
+    ascending = chosen.ndim == 1 and chosen.size > 0 and bool((np.diff(chosen) > 0).all()) and 0 <= chosen[0] \
+        and chosen[-1] < x.shape[-1]
     _need(ascending, node, f"channels must be some of 0 to {x.shape[-1] - 1}, ascending")
     return Edge((*x.shape[:-1], len(chosen)), x.lo, x.hi, x.frac_bits)
 
@@ -210,7 +212,8 @@ def _top_k(node: n.TopK, x: Edge) -> Edge:
 _RULES: dict[type[Node], Callable[..., Edge]] = {
     n.Input: _input, n.Conv2d: _conv, n.Linear: _linear, n.Add: _add, n.Concat: _concat, n.MaxPool2d: _max_pool,
     n.AvgPool2d: _avg_pool, n.GlobalAvgPool2d: _global_avg_pool, n.Pad: _pad, n.Upsample: _upsample,
-    n.Flatten: _flatten, n.Unflatten: _unflatten, n.Permute: _permute, n.Select: _select, n.Requantize: _requantize, n.ArgMax: _argmax, n.TopK: _top_k, n.Output: lambda node, x: x,
+    n.Flatten: _flatten, n.Unflatten: _unflatten, n.Permute: _permute, n.Select: _select, n.Requantize: _requantize,
+    n.ArgMax: _argmax, n.TopK: _top_k, n.Output: lambda node, x: x,
 }
 
 

@@ -113,7 +113,8 @@ class Conv2d(Node):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.weight.ndim == 4:
-            down, right = (1 if taps == 1 and step > 1 else step for taps, step in zip(self.weight.shape[1:3], self.dilation, strict=True))
+            down, right = (1 if taps == 1 and step > 1 else step
+                           for taps, step in zip(self.weight.shape[1:3], self.dilation, strict=True))
             object.__setattr__(self, "dilation", (down, right))
 
 
@@ -193,7 +194,7 @@ class Unflatten(Node):
 
 @dataclass(frozen=True, eq=False)
 class Permute(Node):
-    """Channels (of a flat tensor its features) in another order: ``out[..., i] = in[..., order[i]]``. No hardware: see `hwq.passes.FoldPermute`."""
+    """Channels (or features) in another order: ``out[..., i] = in[..., order[i]]``. No hardware: see `hwq.passes.FoldPermute`."""
 
     order: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 

@@ -62,7 +62,8 @@ def dumps(graph: Graph) -> bytes:
               "attributes": {key: plain(value) for key, value in node.attributes().items()}} for node in graph]
     header = json.dumps({
         "name": graph.name, "classes": list(graph.classes), "nodes": nodes, "arrays": arrays,
-        "preprocess": asdict(graph.preprocess) if graph.preprocess else None, **({"factory": graph.factory} if graph.factory else {}),
+        "preprocess": asdict(graph.preprocess) if graph.preprocess else None,
+        **({"factory": graph.factory} if graph.factory else {}),
     }, sort_keys=True, separators=(",", ":")).encode()
     body = _MAGIC + bytes([VERSION]) + len(header).to_bytes(8, "little") + header + b"".join(blobs)
     return body + hashlib.sha256(body).digest()

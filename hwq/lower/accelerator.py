@@ -36,5 +36,5 @@ def lower(graph: Graph, plan: Plan) -> Accelerator:
         sources[name], last = (last,), name
     source, out = graph.input, graph.edges[graph.output.name]
     return Accelerator(stages, sources, in_range=(source.lo, source.hi), in_shape=shape_of(source.lo, source.hi),
-                       in_lanes=plan.in_lanes, in_beats=prod(source.shape) // plan.in_lanes, out_shape=out_shape, out_beats=prod(out.shape),
-                       frames=frames_under_way(plan), technology=technology)
+                       in_lanes=plan.in_lanes, in_beats=prod(source.shape) // plan.in_lanes, out_shape=out_shape,
+                       out_beats=prod(out.shape), frames=frames_under_way(plan), technology=technology)

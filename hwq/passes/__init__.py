@@ -9,8 +9,8 @@ from .exact_scale import ExactScale, ScaleForm, exact_scale, exact_scales, fits,
 from .fold_permute import FoldPermute
 from .fuse_requantize import FuseRequantize
 
-__all__ = ["Pass", "AbsorbPad", "DropDead", "FoldPermute", "FuseRequantize", "EnsureRequantize", "HARDWARE_PASSES", "apply_passes", "ExactScale",
-           "ScaleForm", "exact_scale", "exact_scales", "thresholds_of", "threshold_table", "fits"]
+__all__ = ["Pass", "AbsorbPad", "DropDead", "FoldPermute", "FuseRequantize", "EnsureRequantize", "HARDWARE_PASSES", "apply_passes",
+           "ExactScale", "ScaleForm", "exact_scale", "exact_scales", "thresholds_of", "threshold_table", "fits"]
 
 # The order matters: dead nodes first, so that a layer sees its true reader; then channels' orders go into weights; then
 # borders, which change no reader; then the missing requantizations, which take their layer's bias themselves; then the biases

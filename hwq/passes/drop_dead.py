@@ -10,8 +10,10 @@ __all__ = ["DropDead"]
 
 
 class DropDead(Pass):
-    """Drops identities: Flatten of a flat edge, 1x1 pooling, empty padding, Upsample by 1, Select of all channels, and a Requantize that neither
-    scales nor saturates a reachable value and stands behind no layer with weights.
+    """Drops what changes nothing.
+
+    Flatten of a flat edge, 1x1 pooling, empty padding, Upsample by 1, Select of all channels, and a Requantize that neither scales
+    nor saturates a reachable value and stands behind no layer with weights.
 
     (Nodes that nothing reads cannot exist: the graph refuses them.)
     """

@@ -29,7 +29,8 @@ class EnsureRequantize(Pass):
         for node in graph:
             node = replace(node, inputs=tuple(renamed.get(source, source) for source in node.inputs))
             readers = graph.readers(node.name)
-            if not isinstance(node, Conv2d | Linear | GlobalAvgPool2d) or (len(readers) == 1 and isinstance(readers[0], Requantize)):
+            if not isinstance(node, Conv2d | Linear | GlobalAvgPool2d) \
+                    or (len(readers) == 1 and isinstance(readers[0], Requantize)):
                 nodes.append(node)
                 continue
             edge = graph.edges[node.name]

@@ -19,7 +19,8 @@ class ExactPlane:
     shift: int
 
 
-def exact_plane(table: np.ndarray, x: np.ndarray, y: np.ndarray, slopes: tuple[float, float], lo: int, hi: int) -> ExactPlane | None:
+def exact_plane(table: np.ndarray, x: np.ndarray, y: np.ndarray, slopes: tuple[float, float], lo: int,
+                hi: int) -> ExactPlane | None:
     """Return the plane of the smallest shift found that equals a function on all pairs, or None.
 
     The search looks near the real slopes, so that a smaller one may exist; what it returns is checked on every pair.
@@ -39,7 +40,8 @@ def exact_plane(table: np.ndarray, x: np.ndarray, y: np.ndarray, slopes: tuple[f
     reach, stay = table > lo, table < hi           # pairs that bind from below, from above
     at = (xs[reach], ys[reach], table[reach])
     before = (xs[stay], ys[stay], table[stay] + 1)
-    few = [tuple(part[::max(1, len(part) // 997)] for part in points) for points in (at, before)]     # most candidates fail on these
+    # most candidates fail on these
+    few = [tuple(part[::max(1, len(part) // 997)] for part in points) for points in (at, before)]
     order = sorted(((i, j) for i in range(-_REACH, _REACH + 1) for j in range(-_REACH, _REACH + 1)),
                    key=lambda p: (abs(p[0]) + abs(p[1]), p))
     for s in range(_MAX_SHIFT + 1):

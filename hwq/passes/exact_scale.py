@@ -276,7 +276,8 @@ def exact_scales(thresholds: Sequence[Sequence[int]] | np.ndarray, first: int, l
             found = _least_shift(sides, shift, max_bits)
         if found is None:
             raise ModelError(f"No multiplier of up to {max_bits} bits with {'two offsets' if two_offsets else 'one offset'} gives "
-                             f"this function on every sum of {low}..{high}{f' (channel {c})' if len(lo) > 1 else ''}; use thresholds")
+                             "this function on every sum of "
+                             f"{low}..{high}{f' (channel {c})' if len(lo) > 1 else ''}; use thresholds")
         shift = max(shift, found)
         problems.append(sides)
     solved = [_solve(sides, shift) for sides in problems]

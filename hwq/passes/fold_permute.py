@@ -61,7 +61,8 @@ def _tiled(order: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def _rows(node: Requantize, rows: np.ndarray) -> Requantize:
-    return replace(node, **{name: each[rows] for name in ("mult", "offset", "offset_neg", "thresholds") if len(each := getattr(node, name)) > 1})
+    return replace(node, **{name: each[rows] for name in ("mult", "offset", "offset_neg", "thresholds")
+                            if len(each := getattr(node, name)) > 1})
 
 
 def _before(node: Node, graph: Graph, order: np.ndarray) -> tuple[Node, Orders]:
@@ -109,7 +110,8 @@ def _behind(node: Node, graph: Graph, orders: Orders) -> tuple[Node, np.ndarray]
         if moved is None:
             raise _Stop(node, f"has {groups} groups, between which its inputs would move")
         each, outputs = len(order) // groups, len(node.weight) // groups
-        weight = np.concatenate([node.weight[g * outputs:(g + 1) * outputs][..., np.argsort(order[g * each:(g + 1) * each] % each)] for g in np.argsort(moved)])
+        weight = np.concatenate([node.weight[g * outputs:(g + 1) * outputs][..., np.argsort(order[g * each:(g + 1) * each] % each)]
+                                 for g in np.argsort(moved)])
         rows = _spread(moved, outputs)
         return replace(node, weight=weight, bias=node.bias[np.argsort(rows)]), rows
     if isinstance(node, Requantize):
@@ -199,8 +201,9 @@ class FoldPermute(Pass):
                 reasons.append(str(stop))
         else:
             if reasons:
-                raise ModelError(f"Permute '{permute.name}' puts channels into another order, which weights before or behind it would have to take up, "
-                                 f"for hardware moves no channel; but before it {reasons[0]}, and behind it {reasons[1]}")
+                raise ModelError(f"Permute '{permute.name}' puts channels into another order, which weights before or "
+                                 "behind it would have to take up, for hardware moves no channel; but before it "
+                                 f"{reasons[0]}, and behind it {reasons[1]}")
         nodes = (made.get(node.name, node) for node in graph if node.name != permute.name)
-        return graph.with_nodes(replace(node, inputs=tuple(permute.inputs[0] if source == permute.name else source for source in node.inputs))
-                                for node in nodes)
+        return graph.with_nodes(replace(node, inputs=tuple(permute.inputs[0] if source == permute.name else source
+                                                           for source in node.inputs)) for node in nodes)

@@ -1,7 +1,7 @@
 """The two depths of the joins' buffers: the least with which nothing can stand still, and the least that costs no cycles.
 
-Both are looked for with the handshakes of the very hardware (`Core`): with one beat less it stands still, or is slower. Networks too
-large to be tried so often keep bounds that are certainly enough.
+Both are looked for with the handshakes of the very hardware (`Core`): with one beat less it stands still, or is slower. Networks
+too large to be tried so often keep bounds that are certainly enough.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _TRIED, _TRIED_COMPILED = 250_000, 40_000_000
 
 
 def least_depths(plan: Plan) -> dict[str, tuple[int, ...]]:
-    """Return for every join, for each of its operands, the beats that its buffer must hold for the core not to stand still, whatever stalls.
+    """Return for every join the beats that each operand's buffer must hold for the core not to stand still, whatever stalls.
 
-    If the plan is `Plan.tight`, none can be less by one beat in a core whose blocks hold no more than they are sure to (`Core.moves`). Otherwise they are
-    enough.
+    If the plan is `Plan.tight`, none can be less by one beat in a core whose blocks hold no more than they are sure to
+    (`Core.moves`). Otherwise they are enough.
     """
     return dict(plan.least) if plan.tight else _bounds(plan)
 
@@ -44,10 +44,11 @@ def least_depths(plan: Plan) -> dict[str, tuple[int, ...]]:
 def tighten(plan: Plan, always: bool = False) -> Plan:
     """Return the plan with buffers of which none can be smaller by one beat without costing cycles.
 
-    A large one is returned as it is unless ``always``: the search takes some 200 frames of every cycle, for ResNet-8 seconds, or without a C++
-    compiler minutes.
+    A large one is returned as it is unless ``always``: the search takes some 200 frames of every cycle, for ResNet-8 seconds, or
+    without a C++ compiler minutes.
     """
-    depths = {p.layer.name: p.fold.depths if isinstance(p.fold, Joining) else (p.fifo,) for p in plan.layers if p.fifo or p.layer.joins}
+    depths = {p.layer.name: p.fold.depths if isinstance(p.fold, Joining) else (p.fifo,) for p in plan.layers if p.fifo
+              or p.layer.joins}
     work = plan.cycles * len(plan.layers) * sum(map(len, depths.values()))
     large = work > _TRIED
     if not joined(plan) or (large and not always and (work > _TRIED_COMPILED or not compiles())):
@@ -76,8 +77,10 @@ def _lowest(depths: Depths, floor: Depths, enough: Callable[[Depths], bool],
 
     found, before = dict(depths), None
     shown: dict[tuple[str, int], Hashable] = {}          # with which latencies a beat less was too few
-    places = sorted(((name, k) for name, each in depths.items() for k in range(len(each))), key=lambda place: -depths[place[0]][place[1]])
-    while found != before:                               # a buffer of fewer beats may have less latency, and let another one hold fewer
+    places = sorted(((name, k) for name, each in depths.items() for k in range(len(each))),
+                    key=lambda place: -depths[place[0]][place[1]])
+    # a buffer of fewer beats may have less latency, and let another one hold fewer
+    while found != before:
         first, before = before is None, dict(found)
         for name, k in places:
             lo, hi = floor[name][k], found[name][k]
@@ -99,9 +102,10 @@ def _bounds(plan: Plan) -> dict[str, tuple[int, ...]]:
     """Return depths with which nothing stands still, by data dependence alone.
 
     All operands of a join come from one fork (the last layer that all ways lead through). Its beats go out one at a time,
-    each when the one before has done all that it can. What a buffer holds between two of them is enough, however the cycles fall, if no way
-    forks: were nothing to move, the join would have taken all that the beats so far allow, the rest would be in the buffers, and the next beat
-    could come. Without layers on a way it is the least, too. Where a way forks, its bursts must find room.
+    each when the one before has done all that it can. What a buffer holds between two of them is enough, however the cycles fall,
+    if no way forks: were nothing to move, the join would have taken all that the beats so far allow, the rest would be in the
+    buffers, and the next beat could come. Without layers on a way it is the least, too. Where a way forks, its bursts must find
+    room.
     """
     above: dict[str, list[str]] = {"": [""]}             # the layers that all ways to a layer lead through, itself last
     for planned in plan.layers:
@@ -116,7 +120,8 @@ def _bound(plan: Plan, fork: str, join: str) -> tuple[int, ...]:
     model = wire(plan, start=fork, layers=_between(plan, fork, join))
     play(model.actors, beats, 1, beats * apart)
     sources = {p.layer.name: p.layer.sources for p in plan.layers}
-    forks = max(Counter(source for name in _between(plan, fork, join) for source in sources[name] if source != fork).values(), default=0) > 1
+    forks = max(Counter(source for name in _between(plan, fork, join) for source in sources[name] if source != fork).values(),
+                default=0) > 1
     depths = []
     for source, operand in zip(sources[join], model.buffers[join], strict=True):
         came, left = np.array(operand.came) // apart, np.array(operand.left) // apart

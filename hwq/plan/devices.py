@@ -26,11 +26,13 @@ class Device:
     technology : Technology
         Its memories and multipliers.
     lc, ebr, spram, dsp : int
-        Logic cells (ECP5: look-up tables), block RAMs of the technology, 256 kbit RAMs, multiplier blocks; 0 for the generic target means no limit.
+        Logic cells (ECP5: look-up tables), block RAMs of the technology, 256 kbit RAMs, multiplier blocks; 0 for the generic target
+        means no limit.
     package : str
         Package the build places for.
     usable : float
-        Share of the logic cells that a plan may fill by its estimate: beyond, placement gets slow or does not end, and the clock drops.
+        Share of the logic cells that a plan may fill by its estimate: beyond, placement gets slow or does not end, and the clock
+        drops.
     """
 
     name: str
@@ -70,8 +72,8 @@ def device(name: str) -> Device:
 
 def fewer_bits(graph: Graph, device: Device) -> str:
     """Return what to type so that a network that does not fit gets fewer bits a weight."""
-    return (f"hwq search {graph.factory or 'PACKAGE.MODULE:FUNCTION'} --cost {device.name} -o search, with the --data and --config of its "
-            "training, looks for the bits that make it fit.")
+    return (f"hwq search {graph.factory or 'PACKAGE.MODULE:FUNCTION'} --cost {device.name} -o search, with the --data and --config "
+            "of its training, looks for the bits that make it fit.")
 
 
 @contextmanager

@@ -25,7 +25,8 @@ from ..ir.nodes import Edge, Node
 
 __all__ = ["Layer", "split"]
 
-Stage = ConvStage | PoolStage | GlobalPoolStage | RequantStage | PadStage | UpsampleStage | SelectStage | RankStage | JoinStage | GearedStage
+Stage = (ConvStage | PoolStage | GlobalPoolStage | RequantStage | PadStage | UpsampleStage | SelectStage | RankStage | JoinStage
+         | GearedStage)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +166,8 @@ class Layer:
     def _join(self, join: Joining, in_lanes: Sequence[int], technology: Technology) -> JoinStage:
         main, ranges, pixels = self.main, [(x.lo, x.hi) for x in self.xs], prod(self.x.shape[:-1])
         if isinstance(main, n.Concat):
-            return ConcatStage(ranges, pixels=pixels, channels=[x.shape[-1] for x in self.xs], in_lanes=in_lanes, join=join, technology=technology)
+            return ConcatStage(ranges, pixels=pixels, channels=[x.shape[-1] for x in self.xs], in_lanes=in_lanes, join=join,
+                               technology=technology)
         assert isinstance(main, n.Add)
         return AddStage(ranges, mult=main.mult, requant=self._requant if len(self.nodes) > 1 else None, pixels=pixels,
                         channels=self.x.shape[-1], in_lanes=in_lanes, join=join, technology=technology)
@@ -177,7 +179,8 @@ class Layer:
         image = dict(lanes=in_lanes, height=height, width=width, channels=channels)
         requant = self._requant
         if isinstance(main, n.MaxPool2d | n.AvgPool2d):
-            return PoolStage("max" if isinstance(main, n.MaxPool2d) else "sum", x_range, **image, kernel=main.kernel, stride=main.stride,
+            return PoolStage("max" if isinstance(main, n.MaxPool2d) else "sum", x_range, **image, kernel=main.kernel,
+                             stride=main.stride,
                              pads=main.pads, requant=requant, depth=fold.depth, technology=technology)
         if isinstance(main, n.Pad):
             return PadStage(x_range, **image, pads=main.pads, value=main.value)
@@ -190,14 +193,17 @@ class Layer:
         assert requant is not None                       # `split` has seen to it
         if isinstance(main, n.Conv2d):
             return ConvStage(self.weight, self.weight_format, x_range, height=height, width=width, stride=main.stride,
-                             dilation=main.dilation, groups=main.groups, pads=main.pads, pad_value=main.pad_value, bias=main.bias, requant=requant, pool=self._pool,
+                             dilation=main.dilation, groups=main.groups, pads=main.pads, pad_value=main.pad_value, bias=main.bias,
+                             requant=requant, pool=self._pool,
                              in_lanes=in_lanes, fold=fold, technology=technology)
         if isinstance(main, n.Linear):
             return ConvStage(self.weight, self.weight_format, x_range, height=1, width=1, bias=main.bias,
                              requant=requant, in_lanes=in_lanes, fold=fold, technology=technology)
         if isinstance(main, n.GlobalAvgPool2d):
-            return GlobalPoolStage(x_range, lanes=in_lanes, pixels=height * width, channels=channels, requant=requant, technology=technology)
-        return RequantStage(x_range, lanes=in_lanes, pixels=height * width, channels=channels, requant=requant, technology=technology)
+            return GlobalPoolStage(x_range, lanes=in_lanes, pixels=height * width, channels=channels, requant=requant,
+                                   technology=technology)
+        return RequantStage(x_range, lanes=in_lanes, pixels=height * width, channels=channels, requant=requant,
+                            technology=technology)
 
 
 def _refuse(node: Node, what: str) -> None:

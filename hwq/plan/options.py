@@ -71,7 +71,7 @@ def _sides(outputs: int, groups: int) -> list[int]:
 
 
 def _split(depth: int, width: int, technology: Technology, steps: int) -> list[int]:
-    """Return up to ``steps - 1`` numbers of bits of a shallow ROM's words that might lie in logic where not all its blocks are to be had."""
+    """Return up to ``steps - 1`` numbers of bits of a shallow ROM's words that might lie in logic where blocks are short."""
     unit = max((bits for _, bits in technology.block_shapes), default=0)
     if not unit or depth > _SHALLOW:
         return []
@@ -104,8 +104,10 @@ def options_of(layer: Layer, device: Device, fixed: Wish | None) -> list[Option]
     choices: list[tuple[int, int, str]] = []
     if fixed == "wired":
         if not layer.wires:
-            raise ModelError(f"Layer '{layer.name}' cannot be wired: that takes one group, no dilation, and for a kernel of more than "
-                             "a pixel, or a stride, images at least two pixels wide")
+            raise ModelError(
+                f"Layer '{layer.name}' cannot be wired: that takes one group, no dilation, and for a kernel of more than "
+                "a pixel, or a stride, images at least two pixels wide"
+            )
         return _wired_options(layer, device)
     if fixed:
         pe, simd = fixed
@@ -137,14 +139,16 @@ def options_of(layer: Layer, device: Device, fixed: Wish | None) -> list[Option]
             continue
         found: list[Option] = []
         roms = [(True, 0), (False, 0)] if depth <= 256 else [(True, 0)]
-        for block_rom, logic_bits in roms + [(True, bits) for bits in _split(depth, width, device.technology, _SPLITS if fixed else _SPLITS_TRIED)]:
+        for block_rom, logic_bits in roms + [(True, bits) for bits in _split(depth, width, device.technology,
+                                                                             _SPLITS if fixed else _SPLITS_TRIED)]:
             for style in layer.styles(device.technology):
                 if style == "dsp" and device.dsp < MatVec.dsps(pe * simd, x_width, layer.weight_format.width, device.technology):
                     continue
                 fold = Folding(pe, simd, source, lanes, block_rom, style, logic_bits=logic_bits)
                 stage = layer.stage(fold, (simd * max(1, pe // each) if source == "memory" else channels,), device.technology)
                 found.append(Option(fold, stage.cycles, stage.cost))                   # type: ignore[union-attr]
-        options += found + (_in_spram(layer, device, found, simd * max(1, pe // each)) if source == "memory" and device.spram else [])
+        options += found + (_in_spram(layer, device, found, simd * max(1, pe // each)) if source == "memory" and device.spram
+                            else [])
     return options
 
 

@@ -87,7 +87,10 @@ class Plan:
 
     @property
     def tight(self) -> bool:
-        """Whether every buffer in front of a layer or join is known to be as shallow as can be: one beat less costs cycles. Otherwise they are deep enough."""
+        """Whether every buffer in front of a layer or join is known to be as shallow as can be, one beat less costing cycles.
+
+        Otherwise they are deep enough.
+        """
         return bool(self.least)
 
     @property
@@ -159,11 +162,12 @@ class Planner:
         return _assemble(self.layers, folds, self.device, self.reserve, target)
 
     def _within(self, target: int, limited: bool, make: Callable[[Mapping[str, Folding]], Plan | None]) -> Plan | None:
-        """Return what ``make`` makes of the foldings with the fewest logic cells for ``target`` cycles that fit, None where none do."""
+        """Return what ``make`` makes of the foldings of fewest logic cells for ``target`` cycles that fit, None where none do."""
         device = self.device
         blocks, dsp = device.ebr - self.reserve.ebr if limited else 1000, device.dsp
         while True:
-            chosen = choose([[o for o in each if o.cycles <= target] for each in self.options.values()], blocks if device.lc else None, dsp,
+            chosen = choose([[o for o in each if o.cycles <= target] for each in self.options.values()],
+                            blocks if device.lc else None, dsp,
                             device.spram)
             plan = None if chosen is None else make({name: o.fold for name, o in zip(self.options, chosen, strict=True)})
             if plan is None or not limited or _fits(plan.cost, device):
@@ -176,7 +180,8 @@ class Planner:
 
     def best(self, target: int, limited: bool = True) -> Plan | None:
         """Return the plan with the fewest logic cells that takes at most ``target`` cycles (and fits), rings included."""
-        return self._within(target, limited, lambda folds: settle(self.assemble(folds, target), lambda more: self.assemble({**folds, **more}, target)))
+        return self._within(target, limited, lambda folds: settle(self.assemble(folds, target),
+                                                                  lambda more: self.assemble({**folds, **more}, target)))
 
     def tuned(self, plan: Plan) -> Plan:
         """Return the plan with its wired layers' adders searched for, where that makes it smaller and keeps its cycles."""
@@ -203,7 +208,8 @@ class Planner:
 
         Fewer than the foldings allow are bisected away. From there on a plan may fail for its rings: they need more blocks
         (more cycles help), or no depth keeps the cycles because a border holds up the stage before it (then others may do).
-        So it gallops to the first success and looks between it and the last failure; where it meets none, it asks the rest one by one.
+        So it gallops to the first success and looks between it and the last failure; where it meets none, it asks the rest one by
+        one.
         """
         first = lo = bisect_left(self.targets, True, key=self._may_fit)
         hi, found, asked = len(self.targets) - 1, None, set[int]()
@@ -221,7 +227,7 @@ class Planner:
         return found
 
     def _slowest(self, max_cycles: int) -> Plan | None:
-        """Return the plan for the most cycles up to ``max_cycles`` that some rings keep; None where fewer do not fit, or none of a few do."""
+        """Return the plan for the most cycles up to ``max_cycles`` that some rings keep; None where none of a few do, or fit."""
         for target in [max_cycles, *reversed([t for t in self.targets if t < max_cycles][-_FEWER:])]:
             if not self._may_fit(target):
                 break
@@ -274,7 +280,7 @@ def make_plan(graph: Graph, device: Device, *, folds: Mapping[str, Wish] | None 
 
 
 def least_block_rams(graph: Graph, device: Device) -> int:
-    """Return the block RAMs of the most economical folding of every layer, weights and rings in block RAM, whether or not it all fits.
+    """Return the block RAMs of every layer's most economical folding, weights and rings in block RAM, whether or not it fits.
 
     Parameters
     ----------
@@ -294,7 +300,11 @@ def _least(layers: list[Layer], options: dict[str, list[Option]], device: Device
     """Return the smallest plan, for the tools to judge, or say what is certain: that it cannot fit."""
     # Certain is only what no sharing of the blocks can do without: all weights in blocks, or those that fit and the rest in logic.
     every = list(options.values())
-    chosen = choose(every, device.ebr - reserve.ebr, device.dsp, device.spram) if device.lc else [min(each, key=lambda o: o.cost.lc) for each in every]
+    chosen = (
+        choose(every, device.ebr - reserve.ebr, device.dsp, device.spram)
+        if device.lc
+        else [min(each, key=lambda o: o.cost.lc) for each in every]
+    )
     folds = {name: o.fold for name, o in zip(options, chosen, strict=True)} if chosen else {}
     lean = _assemble(layers, folds, device, reserve, 1 << 60) if chosen else None
     bits = {layer.name: layer.weight.size * layer.main.weight_format.width for layer in layers if layer.folds}   # type: ignore[attr-defined]

@@ -60,7 +60,9 @@ class Core:
             self.fast, self.make = make is not None, make or interpreted
 
     def keeps(self, depths: Mapping[str, Sequence[int]]) -> bool:
-        """Return whether the core takes no more cycles a frame than planned, source and sink never waiting; false, too, where that would be long in showing.
+        """Return whether the core takes no more cycles a frame than planned, source and sink never waiting.
+
+        False, too, where that would be long in showing.
 
         Parameters
         ----------
@@ -68,7 +70,8 @@ class Core:
             Of the buffers in front of layers; 0, or a layer without an entry: no buffer.
         """
         plan = self._plan
-        rhythm = self.netlist(depths, self.fast).run(_FRAMES * plan.cycles + 4 * sum(planned.cycles for planned in plan.layers) + 1000,
+        rhythm = self.netlist(depths, self.fast).run(_FRAMES * plan.cycles + 4 * sum(planned.cycles for planned in plan.layers)
+                                                     + 1000,
                                                      pace=plan.cycles, make=self.make)
         return 0 < rhythm.cycles <= rhythm.frames * plan.cycles
 
@@ -84,7 +87,7 @@ class Core:
         return tuple(fifo.latency if fifo else 0 for fifos in self._fifos(depths).values() for fifo in fifos)
 
     def netlist(self, depths: Mapping[str, Sequence[int]], general: bool = False) -> Netlist:
-        """Return the handshakes with buffers of these depths, see `keeps`; ``general``: so that those with any depths have the same text."""
+        """Return the handshakes with buffers of these depths, see `keeps`; ``general``: in the same text for any depths."""
         plan = self._plan
         net = Netlist(feed(plan), prod(plan.layers[-1].layer.y.shape), self._under_way, self._gated)
         reads = Counter(source for planned in plan.layers for source in planned.layer.sources)
@@ -104,7 +107,8 @@ class Core:
         for planned, (ways, rest) in zip(plan.layers, self._ways, strict=True):
             name, streams = planned.layer.name, []
             for way, source, fifo in zip(ways, planned.layer.sources, fifos[name], strict=True):
-                queue = [AnyQueue(fifo.depth, fifo.latency) if fifo else AnyQueue(0, 0)] if general else fifo.handshake if fifo else ()
+                held = (fifo.depth, fifo.latency) if fifo else (0, 0)
+                queue = [AnyQueue(*held)] if general else fifo.handshake if fifo else ()
                 streams += behind([*way, *queue], ends[source].pop(0))
             gives(name, behind(rest, *streams))
         behind(self._end, *ends[plan.layers[-1].layer.name])
@@ -112,6 +116,8 @@ class Core:
 
     def _fifos(self, depths: Mapping[str, Sequence[int]]) -> dict[str, list[StreamFifo | None]]:
         """Return the buffers in front of each layer."""
-        return {p.layer.name: [StreamFifo(shape_of(x.lo, x.hi), p.fold.lanes if isinstance(p.fold, Joining) else p.in_lanes[0], depth,
+        return {p.layer.name: [StreamFifo(shape_of(x.lo, x.hi), p.fold.lanes if isinstance(p.fold, Joining) else p.in_lanes[0],
+                                          depth,
                                           technology=self._technology) if depth else None
-                               for x, depth in zip(p.layer.xs, depths.get(p.layer.name, (0,)), strict=True)] for p in self._plan.layers}
+                               for x, depth in zip(p.layer.xs, depths.get(p.layer.name, (0,)), strict=True)]
+                for p in self._plan.layers}

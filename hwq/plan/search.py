@@ -19,7 +19,7 @@ Option = TypeVar("Option", bound=_HasCost)
 
 
 def choose(layers: Sequence[Sequence[Option]], ebr: int | None, dsp: int, spram: int = 0) -> list[Option] | None:
-    """Return one option of each layer, together within ``ebr``, ``dsp`` and ``spram``, with the fewest logic cells; None if there is none.
+    """Return one option of each layer, together within ``ebr``, ``dsp`` and ``spram``, with the fewest logic cells, or None.
 
     Exact: it walks the layers and keeps, for each number of block RAMs, multipliers and large RAMs used, the least logic.
     Without a limit of block RAM (``ebr`` None) each layer takes its own least. Of equal logic the one with fewer blocks.

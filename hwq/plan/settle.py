@@ -1,4 +1,4 @@
-"""Depths of the rings, and of the joins' buffers to begin with: as little as keeps every stage at the plan's cycles, by the event model."""
+"""Depths of the rings, and of the joins' buffers to begin with: as little as keeps the plan's cycles, by the event model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["settle", "relax", "with_depths"]
 
 
 def _levels(ring: Ring, least: int = 0) -> list[int]:
-    """Return the depths of at least ``least`` worth trying, the cheapest first: of those that take the same blocks, the deepest up to
+    """Return the depths of at least ``least`` worth trying, the cheapest first: of those of the same blocks, the deepest up to
     `Ring.full_depth` (or ``least``) and beyond."""
     enough = max(ring.full_depth, least)
     deepest: dict[tuple[int, bool], int] = {}

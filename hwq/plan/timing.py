@@ -114,6 +114,6 @@ def frames_under_way(plan: Plan) -> int:
 
 
 def schedule(plan: Plan) -> Model | None:
-    """Return the events of a schedule with the plan's cycles, None if there is none; of joined branches with endless rings and buffers."""
+    """Return the events of a schedule with the plan's cycles, or None; of joined branches with endless rings and buffers."""
     cycles, _, model = _simulate(plan)
     return model if cycles == plan.cycles else None

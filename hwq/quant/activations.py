@@ -49,7 +49,8 @@ class ActivationQuantizer(torch.nn.Module):
     tie : str
         If not empty: quantizers with the same text get one scale from calibration.
     clip : (float, float)
-        Ends of a clamp before it, around zero. The codes end at the levels nearest to them, which is the clamp exactly, as rounding never falls.
+        Ends of a clamp before it, around zero. The codes end at the levels nearest to them, which is the clamp exactly, as rounding
+        never falls.
 
     Raises
     ------

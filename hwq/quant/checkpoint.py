@@ -48,10 +48,11 @@ def load_checkpoint(path: str | Path) -> Any:
     except OSError as error:
         raise FormatError(f"Cannot read {path}: {error.strerror or error}") from None
     except pickle.UnpicklingError:
-        raise FormatError(f"{path} is no file of torch.save, is damaged, or holds Python objects that are not tensors; hwq does not "
-                          "unpickle them. Save the weights alone: torch.save(model.state_dict(), path)") from None
+        raise FormatError(f"{path} is no file of torch.save, is damaged, or holds Python objects that are not tensors; hwq does "
+                          "not unpickle them. Save the weights alone: torch.save(model.state_dict(), path)") from None
     except (RuntimeError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise FormatError(f"{path} is truncated or no file of torch.save: {str(error).splitlines()[0] if str(error) else error!r}") from None
+        raise FormatError(f"{path} is truncated or no file of torch.save: "
+                          f"{str(error).splitlines()[0] if str(error) else error!r}") from None
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -78,5 +79,6 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     if missing or surplus or shapes:
         parts = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"unknown: {', '.join(surplus)}"] * bool(surplus)
-        raise ModelError(f"{path} does not fit {type(model).__name__}: " + "; ".join(parts + [f"shapes: {', '.join(shapes)}"] * bool(shapes)))
+        raise ModelError(f"{path} does not fit {type(model).__name__}: "
+                         + "; ".join(parts + [f"shapes: {', '.join(shapes)}"] * bool(shapes)))
     model.load_state_dict(state, strict=False)

@@ -160,7 +160,8 @@ def _specs(value: Any, name: str) -> dict[str, str]:
     if isinstance(value, str):
         value = {"*": value}
     if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
-        raise ModelError(f"Config: {name} must be a format such as \"dfp:b=4\", or a table of layer patterns and formats, not {value!r}")
+        raise ModelError(f"Config: {name} must be a format such as \"dfp:b=4\", or a table of layer patterns and "
+                         f"formats, not {value!r}")
     return dict(value)
 
 

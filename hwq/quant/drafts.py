@@ -1,4 +1,4 @@
-"""From a network's operators to the stages to be: batch norms, ReLUs and other clamps join their layers, quantizers find their places and signs."""
+"""From a network's operators to the stages to be: batch norms and clamps join their layers, quantizers find places and signs."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ __all__ = ["Draft", "drafts_of"]
 
 _SUMS = ("conv", "linear", "add", "avgpool", "gap")               # what makes sums, which a quantizer turns into codes
 _NORMED = ("conv", "linear", "add")                               # what a batch norm may stand behind
-_MOVES = ("maxpool", "flatten", "unflatten", "shuffle", "select", "pad", "upsample")                # what a clamp around zero may change places with
+# what a clamp around zero may change places with
+_MOVES = ("maxpool", "flatten", "unflatten", "shuffle", "select", "pad", "upsample")
 
 
 FREE = (-inf, inf)                                                # no clamp
@@ -26,7 +27,8 @@ class Draft:
     Attributes
     ----------
     op : Op
-        Its operator; of the kind ``quantize`` where a concatenation reads the network's input, and of clamps that need a quantizer of their own.
+        Its operator; of the kind ``quantize`` where a concatenation reads the network's input, and of clamps that need a quantizer
+        of their own.
     sources : tuple of int
         Places in the list of drafts; -1: the network's input.
     batchnorm : Op or None
@@ -83,8 +85,8 @@ class _Drafts:
         if last is not None:
             last.raw = last.clip == FREE
             if last.raw and last.kind == "add" and last.batchnorm is not None:
-                raise ModelError(f"Layer '{last.batchnorm.name}': a batch norm behind an addition needs a quantizer behind it, and the network's "
-                                 "result has none; put a ReLU or a layer behind it, or leave it out")
+                raise ModelError(f"Layer '{last.batchnorm.name}': a batch norm behind an addition needs a quantizer behind it, and "
+                                 "the network's result has none; put a ReLU or a layer behind it, or leave it out")
         for place, draft in enumerate(self.drafts):
             draft.negative = self._negative(place)
 
@@ -110,7 +112,8 @@ class _Drafts:
         made = self.drafts[draft]
         if made.clip[0] == 0 or made.kind == "clip":
             return False
-        return made.kind in ("conv", "linear") or made.batchnorm is not None or any(self._negative(source) for source in made.sources)
+        return made.kind in ("conv", "linear") or made.batchnorm is not None \
+            or any(self._negative(source) for source in made.sources)
 
     def _clip(self, op: Op) -> int:
         place, (low, high) = self.place[op.sources[0]], op.found.clip
@@ -118,7 +121,8 @@ class _Drafts:
         if found is None:                                         # something else reads the value as it is
             if (low, high) == (0, inf):
                 return self._append(op, (place,))
-            place = self._append(replace(op, found=Found("quantize")), (place,))      # an end off the codes' grid wants codes of its own
+            # an end off the codes' grid wants codes of its own
+            place = self._append(replace(op, found=Found("quantize")), (place,))
             found = [self.drafts[place]]
         for draft in found:
             draft.clip = max(draft.clip[0], low), min(draft.clip[1], high)
@@ -156,7 +160,8 @@ class _Drafts:
         if any(scales):
             for k, found in enumerate(scales):
                 if not found:                                     # the input's scale is given and would serve no other operand
-                    sources[k] = self._append(Op(Found("quantize"), f"{op.name}.{k}", None, op.sources[k:k + 1], (), ()), (sources[k],))
+                    sources[k] = self._append(Op(Found("quantize"), f"{op.name}.{k}", None, op.sources[k:k + 1], (), ()),
+                                              (sources[k],))
                     scales[k] = [self.drafts[sources[k]]]
         tied = [draft for found in scales for draft in found]
         old = {draft.tie for draft in tied} - {""}

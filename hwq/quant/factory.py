@@ -46,7 +46,8 @@ def load_factory(name: str) -> Callable[[], nn.Module]:
     try:
         factory = getattr(import_module(module), attribute)
     except ImportError as error:
-        raise ModelError(f"Cannot import {module!r} of {name!r}: {error}; run from the folder that holds the module, or set PYTHONPATH") from None
+        raise ModelError(f"Cannot import {module!r} of {name!r}: {error}; run from the folder that holds the module, or "
+                         "set PYTHONPATH") from None
     except AttributeError:
         raise ModelError(f"Module {module!r} has no {attribute!r}") from None
     if not callable(factory):
@@ -67,7 +68,8 @@ def make_network(name: str) -> nn.Module:
         model = factory()
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
-        raise ModelError(f"Factory {name!r} raised {type(error).__name__}: {error} (line {last.lineno} of {last.filename})") from error
+        raise ModelError(f"Factory {name!r} raised {type(error).__name__}: {error} (line {last.lineno} of "
+                         f"{last.filename})") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name!r} must return a torch.nn.Module, not a {type(model).__name__}")
     return model

@@ -71,7 +71,7 @@ class InputSpec:
         codes = x.detach().to(torch.float64) * 2.0 ** self.bits
         wrong = (codes != torch.floor(codes)) | (codes < 0) | (codes > self.grid.hi)
         if bool(wrong.any()):
-            raise ModelError(f"Input must hold multiples of 2**-{self.bits} from 0 to {self.grid.hi}*2**-{self.bits}, which is what the hardware "
-                             f"receives, but holds values such as {float(x[wrong][0]):.8g}; make it from uint8 images with "
-                             "hwq.InputSpec().tensor(images), not by dividing by 255")
+            raise ModelError(f"Input must hold multiples of 2**-{self.bits} from 0 to {self.grid.hi}*2**-{self.bits}, which is "
+                             f"what the hardware receives, but holds values such as {float(x[wrong][0]):.8g}; make it from uint8 "
+                             "images with hwq.InputSpec().tensor(images), not by dividing by 255")
         return codes

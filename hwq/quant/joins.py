@@ -49,7 +49,8 @@ class Add(Stage):
         if self.activation is None:
             return None
         frac_bits, out = self.sums(a, b).frac_bits, self.activation.grid
-        return shift_requant(frac_bits, out) if self.batchnorm is None else batchnorm_requant(self.batchnorm, None, frac_bits, out, self.mult_bits, self.name)
+        return shift_requant(frac_bits, out) if self.batchnorm is None \
+            else batchnorm_requant(self.batchnorm, None, frac_bits, out, self.mult_bits, self.name)
 
     def grid(self, *grids: Grid) -> Grid:
         """See `Stage.grid`."""
@@ -85,8 +86,8 @@ class Concat(Stage):
         """
         scales = sorted({grid.frac_bits for grid in grids})
         if len(scales) > 1:
-            raise ModelError(f"'{self.name}' concatenates activations of different scales, {', '.join(f'2**-{f}' for f in scales)}; "
-                             "call hwq.quant.calibrate(model, batches)")
+            raise ModelError(f"'{self.name}' concatenates activations of different scales, "
+                             f"{', '.join(f'2**-{f}' for f in scales)}; call hwq.quant.calibrate(model, batches)")
         return Grid(min(grid.lo for grid in grids), max(grid.hi for grid in grids), scales[0])
 
     def steps(self, *inputs: Codes) -> Iterator[Step]:

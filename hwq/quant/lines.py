@@ -20,7 +20,8 @@ def _across(value: Any, height: int) -> Any:
 
 
 def _conv(layer: nn.Conv1d) -> nn.Conv2d:
-    made = nn.Conv2d(layer.in_channels, layer.out_channels, _across(layer.kernel_size, 1), _across(layer.stride, 1), _across(layer.padding, 0),
+    made = nn.Conv2d(layer.in_channels, layer.out_channels, _across(layer.kernel_size, 1),
+                     _across(layer.stride, 1), _across(layer.padding, 0),
                      _across(layer.dilation, 1), layer.groups, bias=layer.bias is not None, padding_mode=layer.padding_mode)
     made.weight = nn.Parameter(layer.weight.detach().unsqueeze(2))
     made.bias = layer.bias
@@ -30,7 +31,8 @@ def _conv(layer: nn.Conv1d) -> nn.Conv2d:
 def _batchnorm(layer: nn.BatchNorm1d) -> nn.BatchNorm2d:
     made = nn.BatchNorm2d(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
     made.load_state_dict(layer.state_dict())
-    return made.to(next(iter([*layer.parameters(), *layer.buffers()])).device) if layer.affine or layer.track_running_stats else made
+    return made.to(next(iter([*layer.parameters(), *layer.buffers()])).device) \
+        if layer.affine or layer.track_running_stats else made
 
 
 def widened(layer: nn.Module, shape: tuple[int, ...]) -> nn.Module:
@@ -51,10 +53,11 @@ def widened(layer: nn.Module, shape: tuple[int, ...]) -> nn.Module:
     if isinstance(layer, nn.BatchNorm1d) and kind is nn.BatchNorm1d:
         return _batchnorm(layer)
     if isinstance(layer, nn.MaxPool1d) and kind is nn.MaxPool1d:
-        return nn.MaxPool2d(_across(layer.kernel_size, 1), _across(layer.stride, 1), _across(layer.padding, 0), _across(layer.dilation, 1),
-                            layer.return_indices, layer.ceil_mode)
+        return nn.MaxPool2d(_across(layer.kernel_size, 1), _across(layer.stride, 1), _across(layer.padding, 0),
+                            _across(layer.dilation, 1), layer.return_indices, layer.ceil_mode)
     if isinstance(layer, nn.AvgPool1d) and kind is nn.AvgPool1d:
-        return nn.AvgPool2d(_across(layer.kernel_size, 1), _across(layer.stride, 1), _across(layer.padding, 0), layer.ceil_mode, layer.count_include_pad)
+        return nn.AvgPool2d(_across(layer.kernel_size, 1), _across(layer.stride, 1), _across(layer.padding, 0),
+                            layer.ceil_mode, layer.count_include_pad)
     if isinstance(layer, nn.AdaptiveAvgPool1d) and kind is nn.AdaptiveAvgPool1d:
         return nn.AdaptiveAvgPool2d(_across(layer.output_size, 1))
     if isinstance(layer, nn.ConstantPad1d) and kind in (nn.ConstantPad1d, nn.ZeroPad1d):

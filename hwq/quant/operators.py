@@ -16,9 +16,11 @@ from .shuffles import group_shuffle
 
 __all__ = ["Found", "SUPPORTED", "layer", "function", "refuse"]
 
-SUPPORTED = ("Conv1d/2d, Linear, BatchNorm1d/2d behind them, ReLU, ReLU6, Hardtanh, MaxPool1d/2d, AvgPool1d/2d, AdaptiveAvgPool1d/2d(1) or mean over the image, "
-             "additions, concatenations along the channels, ZeroPad1d/2d, Upsample (nearest), Flatten, Unflatten, ChannelShuffle, Dropout, Identity, slices of channels (x[:, a:b], chunk, split, narrow), and the "
-             "functions relu, relu6, hardtanh, clamp, max_pool1d/2d, avg_pool1d/2d, adaptive_avg_pool1d/2d, add, cat, pad, interpolate, flatten, view, reshape, squeeze, dropout")
+SUPPORTED = ("Conv1d/2d, Linear, BatchNorm1d/2d behind them, ReLU, ReLU6, Hardtanh, MaxPool1d/2d, AvgPool1d/2d, "
+             "AdaptiveAvgPool1d/2d(1) or mean over the image, additions, concatenations along the channels, ZeroPad1d/2d, Upsample "
+             "(nearest), Flatten, Unflatten, ChannelShuffle, Dropout, Identity, slices of channels (x[:, a:b], chunk, split, "
+             "narrow), and the functions relu, relu6, hardtanh, clamp, max_pool1d/2d, avg_pool1d/2d, adaptive_avg_pool1d/2d, add, "
+             "cat, pad, interpolate, flatten, view, reshape, squeeze, dropout")
 
 Shape = tuple[int, ...]
 Pads = tuple[int, int, int, int]
@@ -74,8 +76,8 @@ def _windows(kind: str, shape: Shape, out: Shape, kernel_size: Any, stride: Any,
     return Found(kind, kernel, stride, pads)
 
 
-def _max_pool(name: str, shape: Shape, out: Shape, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: Any = False,
-              return_indices: Any = False) -> Found:
+def _max_pool(name: str, shape: Shape, out: Shape, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+              ceil_mode: Any = False, return_indices: Any = False) -> Found:
     if _pair(dilation) != (1, 1):
         refuse(name, "dilation", dilation, "1")
     if return_indices:
@@ -88,8 +90,10 @@ def _avg_pool(name: str, shape: Shape, out: Shape, kernel_size: Any, stride: Any
     if divisor_override is not None:
         refuse(name, "divisor_override", divisor_override, "None")
     found = _windows("avgpool", shape, out, kernel_size, stride, padding, False)
-    if ceil_mode and any(more > pad for more, pad in zip(_windows("", shape, out, kernel_size, stride, padding, True).pads, found.pads, strict=True)):
-        refuse(name, "ceil_mode", ceil_mode, f"False where windows leave an image of {wide(shape)[1:]}, which torch divides by another number")
+    if ceil_mode and any(more > pad for more, pad in zip(_windows("", shape, out, kernel_size, stride, padding, True).pads,
+                                                         found.pads, strict=True)):
+        refuse(name, "ceil_mode", ceil_mode,
+               f"False where windows leave an image of {wide(shape)[1:]}, which torch divides by another number")
     return found if count_include_pad or not any(found.pads) else replace(found, inside=True)
 
 
@@ -153,10 +157,11 @@ def layer(name: str, module: nn.Module, shape: Shape, out: Shape) -> Found:
     if isinstance(module, nn.Hardtanh) and kind in (nn.Hardtanh, nn.ReLU6):
         return _clip(name, module.min_val, module.max_val)
     if isinstance(module, nn.MaxPool2d) and kind is nn.MaxPool2d:
-        return _max_pool(name, shape, out, module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode, module.return_indices)
+        return _max_pool(name, shape, out, module.kernel_size, module.stride, module.padding, module.dilation,
+                         module.ceil_mode, module.return_indices)
     if isinstance(module, nn.AvgPool2d) and kind is nn.AvgPool2d:
-        return _avg_pool(name, shape, out, module.kernel_size, module.stride, module.padding, module.ceil_mode, module.count_include_pad,
-                         module.divisor_override)
+        return _avg_pool(name, shape, out, module.kernel_size, module.stride, module.padding, module.ceil_mode,
+                         module.count_include_pad, module.divisor_override)
     if kind is nn.AdaptiveAvgPool2d:
         return _adaptive(name, module.output_size)
     if kind in (nn.ZeroPad2d, nn.ConstantPad2d):
@@ -257,24 +262,30 @@ def _called(node: fx.Node) -> str:
 _FUNCTIONS: list[tuple[tuple[Any, ...], Callable[[str, fx.Node, Shape, Shape], Found]]] = [
     ((F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_"), lambda name, node, shape, out: _RELU),
     ((F.relu6,), lambda name, node, shape, out: _clip(name, 0, 6)),
-    ((F.hardtanh, F.hardtanh_), lambda name, node, shape, out: _clip(name, *({"min_val": -1, "max_val": 1} | _given(node, "min_val", "max_val")).values())),
+    ((F.hardtanh, F.hardtanh_),
+     lambda name, node, shape, out: _clip(name, *({"min_val": -1, "max_val": 1} | _given(node, "min_val", "max_val")).values())),
     ((torch.clamp, torch.clip, torch.clamp_, torch.clip_, "clamp", "clip", "clamp_", "clip_"), lambda name, node, shape, out: _clip(
         name, *({"min": None, "max": None} | _given(node, "min", "max")).values())),
-    ((torch.clamp_min, torch.clamp_min_, "clamp_min", "clamp_min_"), lambda name, node, shape, out: _clip(name, _given(node, "min")["min"], None)),
-    ((torch.clamp_max, torch.clamp_max_, "clamp_max", "clamp_max_"), lambda name, node, shape, out: _clip(name, None, _given(node, "max")["max"])),
+    ((torch.clamp_min, torch.clamp_min_, "clamp_min", "clamp_min_"),
+     lambda name, node, shape, out: _clip(name, _given(node, "min")["min"], None)),
+    ((torch.clamp_max, torch.clamp_max_, "clamp_max", "clamp_max_"),
+     lambda name, node, shape, out: _clip(name, None, _given(node, "max")["max"])),
     ((F.max_pool2d, torch.max_pool2d), lambda name, node, shape, out: _max_pool(
         name, shape, out, **_given(node, "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"))),
     ((F.avg_pool2d,), lambda name, node, shape, out: _avg_pool(
-        name, shape, out, **_given(node, "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"))),
+        name, shape, out,
+        **_given(node, "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"))),
     ((F.max_pool1d, torch.max_pool1d), lambda name, node, shape, out: _max_pool(
         name, shape, out, **_lined(_given(node, "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")))),
     ((F.avg_pool1d, torch.avg_pool1d), lambda name, node, shape, out: _avg_pool(
         name, shape, out, **_lined(_given(node, "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")))),
-    ((F.adaptive_avg_pool2d, F.adaptive_avg_pool1d, torch.adaptive_avg_pool1d), lambda name, node, shape, out: _adaptive(name, _given(node, "output_size").get("output_size"))),
+    ((F.adaptive_avg_pool2d, F.adaptive_avg_pool1d, torch.adaptive_avg_pool1d),
+     lambda name, node, shape, out: _adaptive(name, _given(node, "output_size").get("output_size"))),
     ((torch.mean, "mean"), lambda name, node, shape, out: _mean(name, node, shape)),
     ((torch.flatten, "flatten", "view", "reshape", torch.reshape), _flatten),
     (("unflatten", torch.unflatten), lambda name, node, shape, out: _unflatten(name, shape, out)),
-    ((torch.channel_shuffle,), lambda name, node, shape, out: Found("shuffle", order=group_shuffle(shape[0], _given(node, "groups")["groups"]))),
+    ((torch.channel_shuffle,),
+     lambda name, node, shape, out: Found("shuffle", order=group_shuffle(shape[0], _given(node, "groups")["groups"]))),
     ((torch.squeeze, "squeeze", torch.unsqueeze, "unsqueeze"), _squeeze),
     ((F.dropout, F.dropout1d, F.dropout2d, "contiguous"), lambda name, node, shape, out: Found("")),
     ((F.pad,), lambda name, node, shape, out: _pad(name, **_given(node, "pad", "mode", "value"))),

@@ -30,7 +30,8 @@ def assign(layers: Iterable[str], specs: Mapping[str, str] | str, what: str) -> 
     """
     names = list(layers)
     if not isinstance(specs, str | Mapping):
-        raise ModelError(f"Formats of the {what} must be a text such as 'dfp:b=4', or a dict from layer pattern to text, not {specs!r}")
+        raise ModelError(f"Formats of the {what} must be a text such as 'dfp:b=4', or a dict from layer pattern "
+                         f"to text, not {specs!r}")
     table = {"*": specs} if isinstance(specs, str) else dict(specs)
     parsed = {}
     for pattern, text in table.items():

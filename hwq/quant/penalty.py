@@ -100,7 +100,8 @@ class ProximalPenalty(LevelPenalty):
         for stage in model.weighted:
             weight = stage.weight
             levels = stage.quantizer.levels(weight)
-            force = lr * self.strength * self._scale(model, weight) * (weight.abs() if self.spec.kind == "wqr" else torch.ones_like(weight))
+            force = lr * self.strength * self._scale(model, weight) * (weight.abs() if self.spec.kind == "wqr"
+                                                                       else torch.ones_like(weight))
             distance = weight - levels
             if self.spec.norm == 1:
                 moved = torch.sign(distance) * (distance.abs() - force).clamp(min=0.0)

@@ -49,8 +49,9 @@ def prepare(model: nn.Module, example_input: torch.Tensor, weights: Mapping[str,
     """Return a network of the same function that trains with quantized weights and activations.
 
     Activations are quantized behind every ReLU (unsigned, before a pooling that follows), behind every layer and addition
-    without one (signed), and behind averages; other clamps (ReLU6) are ends of the quantizer's codes, the levels nearest to theirs; not behind the last layer, whose integer sums are the logits. What is
-    concatenated shares a scale. Scales come from `calibrate`; until then activations pass. The given model is not changed.
+    without one (signed), and behind averages; other clamps (ReLU6) are ends of the quantizer's codes, the levels nearest to theirs;
+    not behind the last layer, whose integer sums are the logits. What is concatenated shares a scale. Scales come from `calibrate`;
+    until then activations pass. The given model is not changed.
 
     Parameters
     ----------
@@ -82,7 +83,8 @@ def prepare(model: nn.Module, example_input: torch.Tensor, weights: Mapping[str,
     if not isinstance(mult_bits, int) or not 2 <= mult_bits <= 24:
         raise ModelError(f"mult_bits must be an integer of 2..24, not {mult_bits!r}")
     if example_input.ndim not in (2, 3, 4):
-        raise ModelError(f"Example input must be (n, channels, height, width), (n, channels, length) or (n, features), not {tuple(example_input.shape)}")
+        raise ModelError("Example input must be (n, channels, height, width), (n, channels, length) or (n, features), not "
+                         f"{tuple(example_input.shape)}")
     drafts = drafts_of(trace(model, example_input))
     layers = [draft.name for draft in drafts if draft.kind in ("conv", "linear")]
     weight_specs = assign(layers, weights, "weights")
@@ -90,7 +92,8 @@ def prepare(model: nn.Module, example_input: torch.Tensor, weights: Mapping[str,
     stages: list[Stage] = []
     for draft in drafts:
         name, sources = draft.name, tuple(drafts[source].name if source >= 0 else "" for source in draft.sources)
-        quantizer = ActivationQuantizer(activation_specs[name], draft.negative, name, draft.tie, draft.clip) if draft.quantizes else None
+        quantizer = ActivationQuantizer(activation_specs[name], draft.negative, name, draft.tie, draft.clip) \
+            if draft.quantizes else None
         if draft.kind in ("conv", "linear"):
             weight = weight_quantizer(weight_specs[name], name, draft.op.shape_out[0])
             stages.append(_weighted(draft, sources, weight, quantizer, batchnorm, mult_bits))
@@ -126,7 +129,8 @@ def _plain(draft: Draft, sources: tuple[str, ...], quantizer: ActivationQuantize
     if draft.kind == "maxpool":
         return MaxPool(name, sources, found.kernel, found.stride, found.pads)
     if draft.kind == "avgpool":
-        return AvgPool(name, sources, found.kernel, found.stride, found.pads, quantizer, (op.shape_in[0], op.shape_in[1], op.shape_in[2]) if found.inside else None)
+        return AvgPool(name, sources, found.kernel, found.stride, found.pads, quantizer,
+                       (op.shape_in[0], op.shape_in[1], op.shape_in[2]) if found.inside else None)
     if draft.kind == "gap":
         return GlobalAvgPool(name, sources, op.shape_in[1] * op.shape_in[2], quantizer)
     if draft.kind == "pad":
@@ -161,8 +165,8 @@ def _kept(op: Op) -> nn.BatchNorm2d | nn.BatchNorm1d:
     return copy.deepcopy(bn)
 
 
-def _weighted(draft: Draft, sources: tuple[str, ...], weights: WeightQuantizer, activation: ActivationQuantizer | None, batchnorm: str,
-              mult_bits: int) -> Weighted:
+def _weighted(draft: Draft, sources: tuple[str, ...], weights: WeightQuantizer, activation: ActivationQuantizer | None,
+              batchnorm: str, mult_bits: int) -> Weighted:
     name, layer = draft.name, draft.op.module
     assert isinstance(layer, nn.Conv2d | nn.Linear)
     if isinstance(layer, nn.Linear) and len(draft.op.shape_in) != 1:

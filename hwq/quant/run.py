@@ -169,7 +169,8 @@ def check_outputs(network: nn.Module, image: torch.Tensor, data: Dataset) -> Non
         shape = tuple(network.eval()(image).shape[1:])
     network.train(training)
     if len(shape) != 1:
-        raise ModelError(f"The network gives {shape} for an image, where one axis of outputs is needed: flatten, or pool over the image")
+        raise ModelError(f"The network gives {shape} for an image, where one axis of outputs is needed: "
+                         "flatten, or pool over the image")
     most, classes = int(data.labels.max()), len(data.classes)
     if classes and shape[0] != classes:
         raise ModelError(f"The network gives {shape[0]} outputs an image, but the data have {classes} classes: it needs as many")
@@ -206,7 +207,8 @@ def _read(folder: Path) -> Run:
         data = json.loads((folder / "run.json").read_text())
         return Run(data["factory"], data["seed"], tuple(data["shape"]), tuple(data["classes"]), data["recipe"])
     except OSError as error:
-        raise FormatError(f"{folder} is no training run: cannot read run.json ({error.strerror}); make one with hwq train") from None
+        raise FormatError(f"{folder} is no training run: cannot read run.json ({error.strerror}); make one "
+                          "with hwq train") from None
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{folder / 'run.json'} is malformed: {error!r}") from None
 

@@ -34,7 +34,7 @@ def _called(node: fx.Node, x: torch.Tensor) -> torch.Tensor:
 
 
 def shuffle_of(node: fx.Node, shape_of: Callable[[fx.Node], Shape]) -> tuple[list[fx.Node], fx.Node, tuple[int, ...]] | None:
-    """Return the nodes inside of a shuffle that begins with ``node``, its last node, and the order of its channels; None if none begins there.
+    """Return the nodes inside a shuffle that begins with ``node``, its last node and the channels' order; None if none begins.
 
     Parameters
     ----------

@@ -49,8 +49,8 @@ def slice_of(node: fx.Node, shape_of: Callable[[fx.Node], Shape]) -> tuple[fx.No
         taken = call(taken, *arguments, **named)
     channels = _channels(places[0], taken)
     if channels is None:
-        raise ModelError(f"Node '{node.name}' takes {tuple(taken.shape[1:])} of {shape}; supported: a slice of the channels, ascending and each once, of all pixels: "
-                         "x[:, a:b], or chunk, split and narrow along dim 1")
+        raise ModelError(f"Node '{node.name}' takes {tuple(taken.shape[1:])} of {shape}; supported: a slice of the channels, "
+                         "ascending and each once, of all pixels: x[:, a:b], or chunk, split and narrow along dim 1")
     return source, channels
 
 
@@ -61,6 +61,7 @@ def _channels(places: torch.Tensor, taken: torch.Tensor) -> tuple[int, ...] | No
     each = places[0].numel()
     starts = taken.reshape(taken.shape[1], -1)[:, 0]
     whole = (starts[:, None] + torch.arange(each)).reshape(len(starts), *places.shape[1:])
-    if taken.shape[1:] != whole.shape or not torch.equal(taken[0], whole) or bool((starts % each).any()) or bool((starts.diff() <= 0).any()):
+    if taken.shape[1:] != whole.shape or not torch.equal(taken[0], whole) or bool((starts % each).any()) \
+            or bool((starts.diff() <= 0).any()):
         return None
     return tuple((starts // each).tolist())

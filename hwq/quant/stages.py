@@ -107,7 +107,8 @@ class Weighted(Stage):
         self.is_conv = isinstance(layer, nn.Conv2d)
         self.stride, self.pads, self.dilation, self.groups = (1, 1), (0, 0, 0, 0), (1, 1), 1
         if isinstance(layer, nn.Conv2d):
-            self.stride, self.dilation = (int(layer.stride[0]), int(layer.stride[1])), (int(layer.dilation[0]), int(layer.dilation[1]))
+            self.stride, self.dilation = (int(layer.stride[0]), int(layer.stride[1])), \
+                (int(layer.dilation[0]), int(layer.dilation[1]))
             self.groups = layer.groups
             left, right, top, bottom = layer._reversed_padding_repeated_twice       # also right for 'same' of even kernels
             self.pads = (top, left, bottom, right)
@@ -126,13 +127,15 @@ class Weighted(Stage):
         Below 2**24 float32 is as exact and five times as fast; but only by oneDNN's direct convolution, which torch takes for
         16 images and more: other kernels (Winograd, TF32) multiply something else than the integers.
         """
-        if bound >= 1 << 24 or not self.is_conv or codes.device.type != "cpu" or len(codes) < 16 or not torch.backends.mkldnn.is_available():
+        if bound >= 1 << 24 or not self.is_conv or codes.device.type != "cpu" or len(codes) < 16 \
+                or not torch.backends.mkldnn.is_available():
             return self._apply_layer(codes, weight, bias)
         return self._apply_layer(codes.float(), weight.float(), bias.float()).double()
 
     def forward(self, x: torch.Tensor, grid: Grid | None, float_weights: bool = False) -> torch.Tensor:
         """Train-time result; ``grid`` is the input's, None while it is not calibrated (the bias then stays real)."""
-        weight = self.weight if float_weights else self.quantizer(self.weight)      # first: a learned scale moves here, the bias follows it
+        # first: a learned scale moves here, the bias follows it
+        weight = self.weight if float_weights else self.quantizer(self.weight)
         bias: torch.Tensor | None = self.bias
         if self.batchnorm is None and grid is not None and bias is not None:
             scale = power_of_two(grid.frac_bits + self.quantizer.frac_bits).to(bias.dtype)
@@ -203,8 +206,8 @@ class Weighted(Stage):
             yield ".act", requant(acc, bound, self.name), requant.grid
 
 
-def batchnorm_requant(bn: nn.BatchNorm2d | nn.BatchNorm1d, bias: torch.Tensor | None, frac_bits: int | torch.Tensor, out: Grid, mult_bits: int,
-                      name: str) -> Requant:
+def batchnorm_requant(bn: nn.BatchNorm2d | nn.BatchNorm1d, bias: torch.Tensor | None, frac_bits: int | torch.Tensor, out: Grid,
+                      mult_bits: int, name: str) -> Requant:
     """Return how sums with these binary digits (one, or one a channel) become codes of ``out`` through a kept batch norm."""
     gain, constant = batchnorm_line(bn, bias, name)
     gain = gain * power_of_two(out.frac_bits - torch.as_tensor(frac_bits, device=gain.device))

@@ -54,7 +54,10 @@ class Op:
 
 
 class _Values(ShapeProp):
-    """Runs the graph as it is read: an operator that works in place changes its own copy. What is no tensor, such as sizes, is kept as ``meta["value"]``."""
+    """Runs the graph as it is read: an operator that works in place changes its own copy.
+
+    What is no tensor, such as sizes, is kept as ``meta["value"]``.
+    """
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
@@ -80,15 +83,16 @@ def trace(model: nn.Module, example: torch.Tensor) -> list[Op]:
     Raises
     ------
     ModelError
-        torch.fx cannot trace it, the example does not fit, a layer with weights used twice, anything unsupported; an operator in place
-        whose input is read again, so that what is traced is another function.
+        torch.fx cannot trace it, the example does not fit, a layer with weights used twice, anything unsupported; an operator in
+        place whose input is read again, so that what is traced is another function.
     """
     training = model.training
     model.eval()
     try:
         graph = fx.symbolic_trace(model)
     except Exception as error:
-        raise ModelError(f"torch.fx cannot trace {type(model).__name__}: {error}; avoid control flow that depends on data") from None
+        raise ModelError(f"torch.fx cannot trace {type(model).__name__}: {error}; avoid control flow that "
+                         "depends on data") from None
     finally:
         model.train(training)
     values = torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example)

@@ -142,8 +142,8 @@ class _Run:
             if "random" not in state:                  # of a version without processes
                 state["random"] = [{"cpu": state["torch"]}]
             if len(state["random"]) != parallel.size():
-                raise ModelError(f"{self.path} was written by {len(state['random'])} processes, not {parallel.size()}, which would go on "
-                                 "differently; resume with as many")
+                raise ModelError(f"{self.path} was written by {len(state['random'])} processes, not {parallel.size()}, which would "
+                                 "go on differently; resume with as many")
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.generator.set_state(state["generator"])
@@ -161,12 +161,13 @@ def fit(model: nn.Module, samples: Samples, phase: Phase, *, seed: int = 0, devi
         progress: Callable[[int, int], None] = lambda done, total: None) -> list[dict[str, Any]]:
     """Train ``model`` in place for one phase; at the end it holds the weights of its best epoch.
 
-    Best is the highest validation accuracy (ties: the later epoch; so the last one without validation images); of a quantized model, only epochs whose scales
-    were fixed count. On the CPU a resumed run gives the same weights as an uninterrupted one, bit for bit.
+    Best is the highest validation accuracy (ties: the later epoch; so the last one without validation images); of a quantized
+    model, only epochs whose scales were fixed count. On the CPU a resumed run gives the same weights as an uninterrupted one, bit
+    for bit.
 
-    In several processes (`hwq.quant.parallel.team` under torchrun) each takes its share of every batch; order, augmentation and steps are those of one
-    process, the mean gradient is it up to the order of summation. Batch norms see a process's share alone, dropout draws other masks.
-    The first process alone writes the checkpoint.
+    In several processes (`hwq.quant.parallel.team` under torchrun) each takes its share of every batch; order, augmentation and
+    steps are those of one process, the mean gradient is it up to the order of summation. Batch norms see a process's share alone,
+    dropout draws other masks. The first process alone writes the checkpoint.
 
     Parameters
     ----------

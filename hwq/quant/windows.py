@@ -87,7 +87,7 @@ class Flatten(Move):
 
 
 class Unflatten(Move):
-    """(n, features) to (n, c, h, w), in torch's order; ``shape`` is (c, h, w). On integers it first yields the features pixel by pixel."""
+    """(n, features) to (n, c, h, w), in torch's order; ``shape`` is (c, h, w). On integers it yields features pixel by pixel."""
 
     def __init__(self, name: str, sources: tuple[str, ...], shape: tuple[int, int, int]) -> None:
         super().__init__(name, sources)
@@ -198,8 +198,8 @@ class AvgPool(Average):
     Parameters
     ----------
     shape : (int, int, int), optional
-        Channels and size of the image, where padding does not count: then each sum is first multiplied by ``pixels`` over the window's pixels inside,
-        and ``pixels`` is the least common multiple of those.
+        Channels and size of the image, where padding does not count: then each sum is first multiplied by ``pixels`` over the
+        window's pixels inside, and ``pixels`` is the least common multiple of those.
     """
 
     def __init__(self, name: str, sources: tuple[str, ...], kernel: Pair, stride: Pair, pads: Pads,
@@ -225,7 +225,8 @@ class AvgPool(Average):
 
     def sums(self, grid: Grid) -> Grid:
         """See `Average.sums`."""
-        return super().sums(Grid(min(grid.lo, 0), max(grid.hi, 0), grid.frac_bits) if any(self.pads) and self.factors is None else grid)
+        return super().sums(Grid(min(grid.lo, 0), max(grid.hi, 0), grid.frac_bits)
+                            if any(self.pads) and self.factors is None else grid)
 
     def steps(self, *inputs: Codes) -> Iterator[Step]:
         """See `Stage.steps`: where padding does not count, first the sums, pixel by pixel, and their multiples."""

@@ -67,11 +67,12 @@ def cluster(address: str, folder: Path) -> Iterator[Executor]:
     with client:
         threads = client.nthreads()
         if not threads:
-            raise EnvironmentError_(f"The cluster at {address} has no workers; start some with 'dask worker {address} --nthreads 1'")
+            raise EnvironmentError_(f"The cluster at {address} has no workers; start some with 'dask worker "
+                                    f"{address} --nthreads 1'")
         busy = [name for name, count in threads.items() if count != 1]
         if busy:
-            raise EnvironmentError_(f"Worker {busy[0]} runs {threads[busy[0]]} jobs in one process, which would share torch's random state; "
-                                    "start workers with --nthreads 1 (and more of them: --nworkers N)")
+            raise EnvironmentError_(f"Worker {busy[0]} runs {threads[busy[0]]} jobs in one process, which would share torch's "
+                                    "random state; start workers with --nthreads 1 (and more of them: --nworkers N)")
         try:
             marker.write_text(marker.name)
             seen = client.run(_look, str(marker))

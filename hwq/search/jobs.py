@@ -74,7 +74,8 @@ class Job:
     seed : int
         Of everything random in it.
     phase : Phase
-        How it trains; ``epochs = 0``: only calibration. With a ``teacher_weight`` the float network at the root of its bases teaches it.
+        How it trains; ``epochs = 0``: only calibration. With a ``teacher_weight`` the float network at the root of its bases
+        teaches it.
     weights : dict of layer or pattern to spec, or None
         None: the float network.
     base : str

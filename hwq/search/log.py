@@ -1,4 +1,4 @@
-"""An append-only log, one JSON object a line. It survives interruptions: a torn last line is cut off, known lines are not repeated."""
+"""An append-only log, one JSON object a line. It survives interruptions: a torn last line is cut off, known ones not repeated."""
 
 import json
 from collections.abc import Callable

@@ -122,7 +122,8 @@ PLANS: dict[tuple[str, str], Plan] = {
        for name, classes in _CLASSES.items() for width in (0.25 if classes == 100 else 0.125,)},
     ("full", "fashion-mnist"): Plan(_FASHION, Phase(epochs=40, batch=128, lr=0.1, shift=2), replace(_SMALL, epochs=15, shift=2),
                                     range_variants=VARIANTS, scaling="greedy", scaled=("dfp", "po2")),
-    **{("full", name): Plan(_allcnn(1.0, classes), Phase(epochs=350, batch=128, lr=0.05, weight_decay=1e-3, flip=name != "svhn", shift=5),
+    **{("full", name): Plan(_allcnn(1.0, classes),
+                            Phase(epochs=350, batch=128, lr=0.05, weight_decay=1e-3, flip=name != "svhn", shift=5),
                             replace(_FULL, flip=name != "svhn"), trained=(2, 3, 4, 5), range_variants=VARIANTS, trial_epochs=10,
                             scaling="greedy", scaled=("dfp", "po2"), batchnorm="keep")
        for name, classes in _CLASSES.items()},
@@ -179,8 +180,8 @@ class Experiment:
         Called after every training.
     """
 
-    def __init__(self, plan: Plan, data: str, seeds: Sequence[int], folder: Path, *, test: str = "", processes: int | Executor = 1, threads: int = 1,
-                 device: str = "cpu", report: Callable[[dict[str, Any]], None] = lambda row: None) -> None:
+    def __init__(self, plan: Plan, data: str, seeds: Sequence[int], folder: Path, *, test: str = "", processes: int | Executor = 1,
+                 threads: int = 1, device: str = "cpu", report: Callable[[dict[str, Any]], None] = lambda row: None) -> None:
         self.plan, self.seeds, self.folder, self.processes, self.report = plan, list(seeds), folder, processes, report
         self.recipe = Recipe(batchnorm=plan.batchnorm, activations=plan.activations, float_phase=plan.float_phase, tune=plan.tune)
         self.setting: Setting = setting_of(self.recipe, plan.factory, data, test=test, search=plan.search, confirm=plan.confirm,
@@ -203,7 +204,8 @@ class Experiment:
         """Train the float networks, and the references: the same with as much extra training as every fine-tuning."""
         bases = self._run("float", [Job(seed, self.plan.float_phase) for seed in self.seeds])
         self._base = {seed: result["key"] for seed, result in zip(self.seeds, bases, strict=True)}
-        references = self._run("reference", [Job(seed, self.plan.tune, base=self._base[seed], score=("search", "test")) for seed in self.seeds])
+        references = self._run("reference",
+                               [Job(seed, self.plan.tune, base=self._base[seed], score=("search", "test")) for seed in self.seeds])
         self._reference = dict(zip(self.seeds, references, strict=True))
 
     @property
@@ -240,11 +242,13 @@ class Experiment:
             fair = self._reference[seed]
             drops.append(paired_drop(self.store.answers(fair["key"], "test"), self.store.answers(result["key"], "test"), labels)[0])
             floats.append(100 * (fair["test"]["accuracy"] - result["test_float_activations"]["accuracy"]))
-        row: dict[str, Any] = {"format": kind, "rule": rule, "bits": bits, "tuning": variant, "choice": choice, "seeds": len(self.seeds)}
+        row: dict[str, Any] = {"format": kind, "rule": rule, "bits": bits, "tuning": variant, "choice": choice,
+                               "seeds": len(self.seeds)}
         row["accuracy"] = mean_interval([100 * result["test"]["accuracy"] for result in results])
         row |= {"drop": mean_interval(drops), "drop_float_activations": mean_interval(floats)}
         weights_count = sum(layer["weights"] for layer in results[0]["layers"].values())
-        row |= {"ratio": 32 * weights_count / results[0]["bits"], "ratio_everything": 32 * self._parameters() / results[0]["stored_bits"]}
+        row |= {"ratio": 32 * weights_count / results[0]["bits"],
+                "ratio_everything": 32 * self._parameters() / results[0]["stored_bits"]}
         return _put(self.rows, row, ("format", "rule", "bits", "tuning"))
 
     def _parameters(self) -> int:
@@ -276,9 +280,11 @@ class Experiment:
     def scale(self, kind: str, seed: int) -> dict[str, Any]:
         """Run the layer-wise scaling of one kind and seed; append its result and return it."""
         setting, recipe = self._scaling(kind)
-        options = Options(self.plan.scaling, least=self.plan.least, seed=seed, rate=self.plan.scaling_rate, slack=self.plan.scaling_slack)
+        options = Options(self.plan.scaling, least=self.plan.least, seed=seed, rate=self.plan.scaling_rate,
+                          slack=self.plan.scaling_slack)
         folder = self.folder / "scaling" / f"{kind}-{seed}"
-        result = search(setting, recipe, options, folder, processes=self.processes, resume=True, jobs=self.folder / "jobs", report=self.report)
+        result = search(setting, recipe, options, folder, processes=self.processes, resume=True,
+                        jobs=self.folder / "jobs", report=self.report)
         return _put(self.scaling, {"format": kind, **result}, _SCALED)
 
     def given(self, kind: str, widths: Sequence[int], seed: int) -> dict[str, Any]:
@@ -294,8 +300,8 @@ class Experiment:
         setting, recipe = self._scaling(kind)
         specs = layer_specs(setting, recipe)
         if len(widths) != len(specs):
-            raise ModelError(f"{self.plan.factory} has {len(specs)} layers with weights ({', '.join(specs)}), and {len(widths)} widths are given: "
-                             "give one for each")
+            raise ModelError(f"{self.plan.factory} has {len(specs)} layers with weights ({', '.join(specs)}), and {len(widths)} "
+                             "widths are given: give one for each")
         bits = dict(zip(specs, widths, strict=True))
         weights = with_bits(specs, bits)
         for text in weights.values():

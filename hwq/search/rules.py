@@ -137,7 +137,8 @@ def fast(start: Score, evaluate: Evaluate, *, reference: float, allowed: float, 
 def _hull(points: Sequence[tuple[float, float, int]]) -> list[tuple[float, int]]:
     """Return the lower convex hull of (saved, added, bits) as steps: added per saved, and the bits that the step goes down to.
 
-    The allocation of Shoham and Gersho, "Efficient bit allocation for an arbitrary set of quantizers", IEEE Trans. ASSP 36(9), 1988.
+    The allocation of Shoham and Gersho, "Efficient bit allocation for an arbitrary set of quantizers", IEEE Trans. ASSP 36(9),
+    1988.
     """
     hull: list[tuple[float, float, int]] = []
     for x, y, bits in points:

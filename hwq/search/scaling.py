@@ -26,7 +26,8 @@ from .stats import paired_drop
 
 __all__ = ["Options", "setting_of", "specs_of", "layer_specs", "with_bits", "outcome", "search"]
 
-_BACK = 0.05             # of the first state that was not confirmed: the least that the next must be larger; then twice that, and so on
+# of the first state that was not confirmed: the least that the next must be larger; then twice that, and so on
+_BACK = 0.05
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class Options:
             raise ModelError(f"Unknown rule {self.rule!r}; known: {', '.join(RULES)}")
         if not 0 <= self.allowed < 100 or not 2 <= self.least <= self.start <= 16 or self.epochs < 0 or not 0 < self.rate <= 100 \
                 or not 0 <= self.slack <= 10:
-            raise ModelError("Search needs an allowed drop of 0..100 points, 2 <= least <= start <= 16 bits, epochs >= 0, 0 < rate <= 100 "
-                             f"and a slack of 0..10; found {self}")
+            raise ModelError("Search needs an allowed drop of 0..100 points, 2 <= least <= start <= 16 bits, epochs >= 0, 0 < rate "
+                             f"<= 100 and a slack of 0..10; found {self}")
 
 
 def setting_of(recipe: Recipe, factory: str, data: str, **more: Any) -> Setting:
@@ -89,7 +90,8 @@ def with_bits(specs: dict[str, Spec], bits: dict[str, int]) -> dict[str, str]:
 class _Search:
     """State of one search: jobs, log, and the function that the rule calls."""
 
-    def __init__(self, store: Store, recipe: Recipe, options: Options, specs: dict[str, Spec], log: Log, processes: int | Executor) -> None:
+    def __init__(self, store: Store, recipe: Recipe, options: Options, specs: dict[str, Spec], log: Log,
+                 processes: int | Executor) -> None:
         self.store, self.recipe, self.options, self.specs, self.log, self.processes = store, recipe, options, specs, log, processes
         self.tune = recipe.tune
         self.brief = shortened(replace(self.tune, lr=self.tune.lr * options.rate), options.epochs)
@@ -99,7 +101,8 @@ class _Search:
         """Return a job's result as the rules see it."""
         split = result["search"]
         slack = self.options.slack and self.options.slack * _drop(self.store, self._float, result["key"], "search")[1] / 100
-        return Score(bits, split["accuracy"], split["cross_entropy"], result.get("block_rams", result["bits"]), result["bits"], result["key"], slack)
+        return Score(bits, split["accuracy"], split["cross_entropy"], result.get("block_rams", result["bits"]),
+                     result["bits"], result["key"], slack)
 
     def refer(self, result: dict[str, Any]) -> None:
         """Take the reference's result."""
@@ -129,7 +132,9 @@ class _Search:
         return Job(self.options.seed, self.tune, None, self.root, all_data=True)
 
     def confirm(self, found: Found) -> "_Kept":
-        """Return the rule's answer, or the smallest state before it whose final training keeps to the allowed drop on the confirmation images too.
+        """Return the rule's answer, or the smallest state before it that is confirmed.
+
+        Confirmed is a state whose final training keeps to the allowed drop on the confirmation images too.
 
         A search takes the luckiest of many, so its answer may fail here: then it is the turn of the state on the way to it with
         at least `_BACK` more bits, then of one with twice as many more, down to the start: few steps, as every look at these
@@ -214,8 +219,8 @@ def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, 
     -------
     dict
         ``bits``, ``mean_bits``, ``ratio`` (32 / mean bits), ``drop`` on search, confirm and test with standard errors,
-        ``met`` (whether the state kept met the allowed drop on the search images, within the slack), ``confirmed``, ``confirmations`` (what was
-        tried, in order), costs, the path.
+        ``met`` (whether the state kept met the allowed drop on the search images, within the slack), ``confirmed``,
+        ``confirmations`` (what was tried, in order), costs, the path.
     """
     test_images(setting)                               # refuses now what it would refuse after hours
     specs_text = {layer: spec.text for layer, spec in layer_specs(setting, recipe).items()}
@@ -239,14 +244,15 @@ def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, 
     start = run.evaluate(Score(start_bits, 0.0, 0.0, 0.0, 0.0), [start_bits], "full")[0]
     walk = RULES[options.rule](start, run.evaluate, reference=run.reference, allowed=options.allowed / 100, least=options.least)
     answer = walk.accepted[-1]
-    log.add({"event": "found", "bits": answer.bits, "met": admissible(answer, run.reference, options.allowed / 100), "key": answer.key})
+    log.add({"event": "found", "bits": answer.bits,
+             "met": admissible(answer, run.reference, options.allowed / 100), "key": answer.key})
     kept = run.confirm(walk)
     found, met = kept.score, admissible(kept.score, run.reference, options.allowed / 100)
     final, fair = run_jobs(store, [replace(job, score=("confirm", "test")) for job in (run.final(found), run.fair)], processes)
     result = {
-        "bits": found.bits, "met": met, **outcome(store, base["key"], fair, final), "search_drop": 100 * (run.reference - found.accuracy),
-        "confirmed": kept.confirmed, "confirmations": kept.tried, "start_weight_bits": start.size,
-        "path": [asdict(score) for score in walk.accepted], "seed": seed, "rule": options.rule,
+        "bits": found.bits, "met": met, **outcome(store, base["key"], fair, final),
+        "search_drop": 100 * (run.reference - found.accuracy), "confirmed": kept.confirmed, "confirmations": kept.tried,
+        "start_weight_bits": start.size, "path": [asdict(score) for score in walk.accepted], "seed": seed, "rule": options.rule,
     } | ({"block_rams": final["block_rams"], "start_block_rams": start.cost} if "block_rams" in final else {})
     write_atomic(folder / "result.json", json.dumps(result, indent=1).encode())
     model = store.model(final["key"])
@@ -254,8 +260,10 @@ def search(setting: Setting, recipe: Recipe, options: Options, folder: Path, *, 
     text = recipe_text(replace(recipe, weights=with_bits(specs, found.bits)))
     parts = parts_of(setting)
     save_run(folder / "result", Run(setting.factory, seed, tuple(parts.inputs.shape[1:]), parts.data.classes, text), model,
-             {"float": fair["confirm"]["accuracy"], "quantized": final["confirm"]["accuracy"], "validation_images": setting.confirm})
-    log.add({"event": "done", "bits": found.bits, "ratio": result["ratio"], "confirm_drop": result["confirm_drop"], "test_drop": result["test_drop"]})
+             {"float": fair["confirm"]["accuracy"], "quantized": final["confirm"]["accuracy"],
+              "validation_images": setting.confirm})
+    log.add({"event": "done", "bits": found.bits, "ratio": result["ratio"], "confirm_drop": result["confirm_drop"],
+             "test_drop": result["test_drop"]})
     return result
 
 
@@ -265,8 +273,10 @@ def outcome(store: Store, root: str, fair: dict[str, Any], final: dict[str, Any]
     total = sum(layer["weights"] for layer in final["layers"].values())
     return {"mean_bits": final["bits"] / total, "ratio": 32 * total / final["bits"],
             "ratio_everything": 32 * _parameters(store, root) / final["stored_bits"], "weight_bits": final["bits"],
-            "confirm_drop": drops["confirm"], "test_drop": drops["test"], "accuracy": {part: final[part]["accuracy"] for part in drops},
-            "float_activations": final["test_float_activations"]["accuracy"], "reference": {part: fair[part]["accuracy"] for part in drops}}
+            "confirm_drop": drops["confirm"], "test_drop": drops["test"],
+            "accuracy": {part: final[part]["accuracy"] for part in drops},
+            "float_activations": final["test_float_activations"]["accuracy"],
+            "reference": {part: fair[part]["accuracy"] for part in drops}}
 
 
 def layer_specs(setting: Setting, recipe: Recipe) -> dict[str, Spec]:

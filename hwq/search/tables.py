@@ -61,28 +61,33 @@ def _scaled(experiment: Experiment) -> list[dict[str, Any]]:
     rows = []
     for (kind, rule, _), group in groups.items():
         rows.append({"format": kind, "rule": rule, "seeds": len(group), "met": all(row["met"] for row in group),
-                     "mean_bits": mean_interval([row["mean_bits"] for row in group]), "ratio": mean_interval([row["ratio"] for row in group]),
+                     "mean_bits": mean_interval([row["mean_bits"] for row in group]),
+                     "ratio": mean_interval([row["ratio"] for row in group]),
                      "ratio_everything": mean_interval([row["ratio_everything"] for row in group]),
                      "confirm_drop": mean_interval([row["confirm_drop"][0] for row in group]),
                      "test_drop": mean_interval([row["test_drop"][0] for row in group]),
-                     "test_drop_float_activations": mean_interval([100 * (row["reference"]["test"] - row["float_activations"]) for row in group]),
+                     "test_drop_float_activations": mean_interval([100 * (row["reference"]["test"] - row["float_activations"])
+                                                                   for row in group]),
                      "bits": [row["bits"] for row in group]})
     return rows
 
 
 def _markdown(experiment: Experiment, title: str, scaled: list[dict[str, Any]]) -> str:
     lines = [f"# {title}", "",
-             f"Float network with the same extra training: {_pm(experiment.reference)} % on the test set. Drops are paired, in percentage points, "
-             f"mean of {len(experiment.seeds)} seeds ± 95 % interval; 8-bit activations unless said otherwise. Negative: better than float.", "",
-             "| format | scale rule | bits | fine-tuning | choice | accuracy, % | drop | drop, float activations | ratio, weights | ratio, all |",
+             f"Float network with the same extra training: {_pm(experiment.reference)} % on the test set. Drops are paired, in "
+             f"percentage points, mean of {len(experiment.seeds)} seeds ± 95 % interval; 8-bit activations unless said otherwise. "
+             "Negative: better than float.", "",
+             "| format | scale rule | bits | fine-tuning | choice | accuracy, % | drop | drop, float activations "
+             "| ratio, weights | ratio, all |",
              "|---|---|---|---|---|---|---|---|---|---|"]
     for row in experiment.rows:
-        lines.append(f"| {row['format']} | {row['rule']} | {row['bits']} | {row['tuning']} | {'' if row['choice'] is None else format(row['choice'], 'g')} | "
-                     f"{_pm(row['accuracy'])} | {_pm(row['drop'])} | {_pm(row['drop_float_activations'])} | {row['ratio']:.2f} | "
-                     f"{row['ratio_everything']:.2f} |")
+        lines.append(f"| {row['format']} | {row['rule']} | {row['bits']} | {row['tuning']} | "
+                     f"{'' if row['choice'] is None else format(row['choice'], 'g')} | {_pm(row['accuracy'])} | {_pm(row['drop'])} "
+                     f"| {_pm(row['drop_float_activations'])} | {row['ratio']:.2f} | {row['ratio_everything']:.2f} |")
     if scaled:
         lines += ["", "## Layer-wise scaling", "",
-                  "| format | rule | seeds | mean bits | ratio, weights | ratio, all | drop, confirmation | drop, test | drop, test, float activations | bits |",
+                  "| format | rule | seeds | mean bits | ratio, weights | ratio, all | drop, confirmation | drop, test | "
+                  "drop, test, float activations | bits |",
                   "|---|---|---|---|---|---|---|---|---|---|"]
         for row in scaled:
             bits = "; ".join(" ".join(map(str, found.values())) for found in row["bits"])
@@ -104,10 +109,11 @@ def _csv(experiment: Experiment) -> str:
 
 
 def write_tables(experiment: Experiment, folder: Path, title: str) -> None:
-    """Write ``table.json``, ``table.csv``, ``table.md``, ``drop-<rule>.svg`` and ``pareto-<format>-<seed>.svg`` of what has been run."""
+    """Write ``table.json``, ``table.csv``, ``table.md``, ``drop-<rule>.svg`` and ``pareto-<format>-<seed>.svg`` of what was run."""
     scaled = _scaled(experiment)
     write_atomic(folder / "table.json", json.dumps(_plain({"title": title, **experiment.facts(), "reference": experiment.reference,
-                                                           "cells": experiment.rows, "scaling": experiment.scaling, "scaled": scaled}), indent=1).encode())
+                                                           "cells": experiment.rows, "scaling": experiment.scaling,
+                                                           "scaled": scaled}), indent=1).encode())
     write_atomic(folder / "table.csv", _csv(experiment).encode())
     write_atomic(folder / "table.md", _markdown(experiment, title, scaled).encode())
     with suppress(EnvironmentError_):                    # without matplotlib the tables are all there is
@@ -121,7 +127,8 @@ def _pictures(experiment: Experiment, folder: Path, title: str) -> None:
             if row["rule"] == rule:
                 lines.setdefault(f"{row['format']} {row['tuning']}", []).append((row["bits"], *row["drop"]))
         if lines:
-            curves(lines, folder / f"drop-{rule}.svg", title=f"{title}, scale rule {rule}", xlabel="bits", ylabel="paired drop, points")
+            curves(lines, folder / f"drop-{rule}.svg", title=f"{title}, scale rule {rule}", xlabel="bits",
+                   ylabel="paired drop, points")
     for row in (row for row in experiment.scaling if row["rule"] != "given"):
         name = f"{row['format']}-{row['seed']}"
         pareto(read_log(folder / "scaling" / name / "log.jsonl"), folder / f"pareto-{name}.svg", f"{title}, {name}")

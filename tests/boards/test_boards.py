@@ -53,7 +53,8 @@ def test_pins_clock_and_pll(name):
 @pytest.mark.parametrize("name", [name for name in BOARDS if name.startswith("ulx3s")])
 def test_pins_clock_and_pll_of_the_ulx3s(name):
     text, lpf, hz = board_files(BOARDS[name], 60e6, **SHELL)
-    assert {at: pin for _, _, at, _, pin in (line.rstrip(";").replace('"', "").split() for line in lpf.splitlines() if line.startswith("LOCATE"))} == {
+    assert {at: pin for _, _, at, _, pin in (line.rstrip(";").replace('"', "").split()
+                                             for line in lpf.splitlines() if line.startswith("LOCATE"))} == {
         "clk25_0__io": "G2", "uart_0__rx__io": "M1", "uart_0__tx__io": "L4"}
     assert 'FREQUENCY PORT "clk25_0__io" 25000000.0 HZ' in lpf
     assert hz == 60_000_000 and "EHXPLLL" in text and "\\accel" in text

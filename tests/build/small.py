@@ -14,8 +14,8 @@ def small_graph(seed=0, *, channels=4, name="small"):
     weight, flat = rng.integers(-7, 8, (channels, 3, 3, 1)), 9 * channels
     return Graph((
         Input("x", (), shape=(6, 6, 1), lo=0, hi=15),
-        Conv2d("net.conv", ("x",), weight=weight, bias=rng.integers(-20, 20, channels), weight_format=FixedPoint(4, 0), pads=(1,) * 4),
-        Requantize("q", ("net.conv",), mult=np.ones(1), offset=np.array([4]), shift=3, lo=0, hi=15),
+        Conv2d("net.conv", ("x",), weight=weight, bias=rng.integers(-20, 20, channels), weight_format=FixedPoint(4, 0),
+               pads=(1,) * 4), Requantize("q", ("net.conv",), mult=np.ones(1), offset=np.array([4]), shift=3, lo=0, hi=15),
         MaxPool2d("p", ("q",)), Flatten("f", ("p",)),
         Linear("fc", ("f",), weight=rng.integers(-4, 4, (3, flat)), bias=rng.integers(-20, 20, 3), weight_format=FixedPoint(3, 0)),
         Output("y", ("fc",))), preprocess=Preprocess(4), classes=("a", "b", "c"), name=name)

@@ -29,7 +29,8 @@ def test_options_that_do_not_go_together_are_refused(options, message, tmp_path)
 def test_blocks_of_18_kbit_are_counted():
     technology = device("ecp5-12f").technology
     assert technology.block_bits == 18432
-    assert [technology.blocks(*shape) for shape in ((36, 512), (37, 512), (9, 2048), (1, 16384), (5, 1024), (72, 600))] == [1, 2, 1, 1, 1, 4]
+    assert [technology.blocks(*shape) for shape in ((36, 512), (37, 512), (9, 2048), (1, 16384), (5, 1024), (72, 600))] == \
+        [1, 2, 1, 1, 1, 4]
 
 
 def _wide(seed=0):
@@ -37,11 +38,12 @@ def _wide(seed=0):
     rng = np.random.default_rng(seed)
     return Graph((
         Input("x", (), shape=(6, 6, 1), lo=0, hi=255),
-        Conv2d("conv", ("x",), weight=rng.integers(-127, 128, (4, 3, 3, 1)), bias=rng.integers(-500, 500, 4), weight_format=FixedPoint(8, 0),
-               pads=(1,) * 4),
+        Conv2d("conv", ("x",), weight=rng.integers(-127, 128, (4, 3, 3, 1)), bias=rng.integers(-500, 500, 4),
+               weight_format=FixedPoint(8, 0), pads=(1,) * 4),
         Requantize("q", ("conv",), mult=np.ones(1), offset=np.array([64]), shift=8, lo=0, hi=255),
         MaxPool2d("p", ("q",)), Flatten("f", ("p",)),
-        Linear("fc", ("f",), weight=rng.integers(-127, 128, (3, 36)), bias=rng.integers(-20, 20, 3), weight_format=FixedPoint(8, 0)),
+        Linear("fc", ("f",), weight=rng.integers(-127, 128, (3, 36)), bias=rng.integers(-20, 20, 3),
+               weight_format=FixedPoint(8, 0)),
         Output("y", ("fc",))), preprocess=Preprocess(8), classes=("a", "b", "c"), name="wide")
 
 

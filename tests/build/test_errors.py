@@ -22,8 +22,10 @@ from .small import small_graph
 @pytest.mark.parametrize("arguments, kind, text", [
     (dict(target="vhdl"), FormatError, "Target must be one of ice40, ecp5, verilog, not 'vhdl'"),
     (dict(device_name="zx81"), FormatError, "Device must be one of up5k, hx8k, ecp5-12f, ecp5-25f, ecp5-45f, ecp5-85f, not 'zx81'"),
-    (dict(board="zx81"), FormatError, "Board must be one of icebreaker, upduino, hx8k, ulx3s, ulx3s-12f, ulx3s-25f, ulx3s-45f, ulx3s-85f, not 'zx81'"),
-    (dict(board=""), FormatError, "Board must be one of icebreaker, upduino, hx8k, ulx3s, ulx3s-12f, ulx3s-25f, ulx3s-45f, ulx3s-85f, not ''"),
+    (dict(board="zx81"), FormatError, "Board must be one of icebreaker, upduino, hx8k, ulx3s, ulx3s-12f, ulx3s-25f, ulx3s-45f, "
+     "ulx3s-85f, not 'zx81'"),
+    (dict(board=""), FormatError, "Board must be one of icebreaker, upduino, hx8k, ulx3s, ulx3s-12f, ulx3s-25f, "
+     "ulx3s-45f, ulx3s-85f, not ''"),
     (dict(board="hx8k", device_name="hx8k"), FormatError, "--board and --device exclude each other"),
     (dict(pcf="x.pcf"), FormatError, "--pcf goes with --device only"),
     (dict(board="hx8k", pcf="x.pcf"), FormatError, "--pcf goes with --device only"),
@@ -104,7 +106,8 @@ def test_good_pcf(tmp_path):
         read_pcf(tmp_path / "z.pcf")
 
 
-@pytest.mark.parametrize("tool, target", [("yosys", "verilog"), ("yosys", "ice40"), ("nextpnr-ice40", "ice40"), ("icepack", "ice40")])
+@pytest.mark.parametrize("tool, target",
+                         [("yosys", "verilog"), ("yosys", "ice40"), ("nextpnr-ice40", "ice40"), ("icepack", "ice40")])
 def test_missing_tool_is_known_before_any_work(tmp_path, monkeypatch, tool, target):
     find_module = sys.modules["hwq.toolchain.find"]
     real = find_module.find
@@ -125,7 +128,8 @@ def test_variable_that_names_no_tool(tmp_path):
     save(small_graph(), tmp_path / "m.hwq")
     done = subprocess.run([sys.executable, "-c", "from hwq.cli import main; main()", "build", "m.hwq"], cwd=tmp_path, text=True,
                           capture_output=True, env={**os.environ, "HWQ_YOSYS": "no-such-yosys"}, check=False)
-    assert done.returncode == 5 and "HWQ_YOSYS names 'no-such-yosys', which is no command here; correct it or unset it" in done.stderr
+    assert done.returncode == 5 \
+        and "HWQ_YOSYS names 'no-such-yosys', which is no command here; correct it or unset it" in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["m.hwq"]
 
 
@@ -151,7 +155,8 @@ def test_certainly_too_large_is_said_before_synthesis(tmp_path):
                    Linear("fc", ("f",), weight=weight, bias=np.zeros(64, np.int64), weight_format=FixedPoint(8, 0)),
                    Output("y", ("fc",))), preprocess=Preprocess(8))
     steps = []
-    with pytest.raises(FitError, match="does not fit up5k: at least .* of 30 block RAMs.*'fc'.* hwq search PACKAGE.MODULE:FUNCTION --cost up5k -o search") as caught:
+    with pytest.raises(FitError, match="does not fit up5k: at least .* of 30 block RAMs.*'fc'.* hwq search PACKAGE.MODULE:FUNCTION "
+                       "--cost up5k -o search") as caught:
         build(graph, tmp_path / "out", say=steps.append)
     trained = dataclasses.replace(graph, factory="hwq.models.fashion:network")
     with pytest.raises(FitError, match="hwq search hwq.models.fashion:network --cost up5k -o search"):
@@ -166,18 +171,24 @@ def plan():
 
 
 # Lines as nextpnr-ice40 0.11.1 prints them.
-_TABLE = "Info: Device utilisation:\nInfo: \t         ICESTORM_LC:    {lc}/   5280   {p}%\nInfo: \t        ICESTORM_RAM:      {ram}/     30   100%\n"
+_TABLE = ("Info: Device utilisation:\nInfo: \t         ICESTORM_LC:    {lc}/   5280   {p}%\n"
+          "Info: \t        ICESTORM_RAM:      {ram}/     30   100%\n")
 
 
 @pytest.mark.parametrize("log, text", [
-    (_TABLE.format(lc=6001, p=113, ram=12) + "ERROR: Unable to place cell 'x', no BELs remaining to implement cell type 'ICESTORM_LC'\n",
+    (_TABLE.format(lc=6001, p=113, ram=12) + "ERROR: Unable to place cell 'x', no BELs "
+     "remaining to implement cell type 'ICESTORM_LC'\n",
      "after synthesis: it takes 6001 of 5280 logic cells. Type --fold (net_conv|fc)=[0-9]+,[0-9]+: .*--board hx8k"),
-    (_TABLE.format(lc=5200, p=98, ram=12) + "ERROR: Unable to find legal placement for all cells\n", "it takes 5200 of 5280 logic cells"),
-    (_TABLE.format(lc=900, p=17, ram=33) + "ERROR: Unable to place cell\n", "it takes 33 of 30 block RAMs. Most weights are in '.*fewer bits"),
-    ("Info: Max frequency for clock 'clk': 31.42 MHz (FAIL at 48.00 MHz)\nERROR: Max frequency for clock 'clk': 42.51 MHz (FAIL at 48.00 MHz)\n",
-     "clock of 48 MHz is not reached: 42.51 MHz. Type --freq 42"),
-    ("ERROR: Max frequency for clock 'clk_$glb_clk': 31.42 MHz (FAIL at 48.00 MHz)\n", "clock of 48 MHz is not reached: 31.42 MHz. Type --freq 31, or --seeds 8"),
-    ("ERROR: package does not have a pin named '99' (on line 3)\n", "The package of up5k has no pin '99'. Correct the .pcf file\\.$"),
+    (_TABLE.format(lc=5200, p=98, ram=12) + "ERROR: Unable to find legal placement for all cells\n",
+     "it takes 5200 of 5280 logic cells"),
+    (_TABLE.format(lc=900, p=17, ram=33) + "ERROR: Unable to place cell\n",
+     "it takes 33 of 30 block RAMs. Most weights are in '.*fewer bits"),
+    ("Info: Max frequency for clock 'clk': 31.42 MHz (FAIL at 48.00 MHz)\nERROR: Max frequency for clock 'clk': 42.51 MHz (FAIL at "
+     "48.00 MHz)\n", "clock of 48 MHz is not reached: 42.51 MHz. Type --freq 42"),
+    ("ERROR: Max frequency for clock 'clk_$glb_clk': 31.42 MHz (FAIL at 48.00 MHz)\n",
+     "clock of 48 MHz is not reached: 31.42 MHz. Type --freq 31, or --seeds 8"),
+    ("ERROR: package does not have a pin named '99' (on line 3)\n",
+     "The package of up5k has no pin '99'. Correct the .pcf file\\.$"),
     ("ERROR: something else\n", "nextpnr failed"),
 ])
 def test_after_synthesis(plan, log, text):

@@ -78,7 +78,8 @@ def test_refusals(tmp_path, monkeypatch):
     (tmp_path / "taken" / "thesis.txt").write_text("x")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     before = tree(tmp_path)
-    for name, text in (("file", "is a file"), ("taken", r"holds something that is no build \(thesis.txt\)"), ("link", "link to nowhere"),
+    for name, text in (("file", "is a file"),
+                       ("taken", r"holds something that is no build \(thesis.txt\)"), ("link", "link to nowhere"),
                        ("file/x", "Cannot write to .*file is a file"), ("file/x/y", "Cannot write to .*file is a file")):
         with pytest.raises(FormatError, match=text), output_folder(tmp_path / name):
             raise AssertionError("never gets here")
@@ -123,7 +124,8 @@ def test_other_files_in_an_earlier_build_are_no_prey(tmp_path):
     assert tree(out) == ["manifest.json", "x"] and (out / "x").read_text() == "new"
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", "no JSON", '{"name": "my web app", "icons": []}', '{"format": 1, "model_hash": "0", "files": []}'])
+@pytest.mark.parametrize("text", ["{}", "[]", "no JSON", '{"name": "my web app", "icons": []}',
+                                  '{"format": 1, "model_hash": "0", "files": []}'])
 def test_just_any_manifest_is_no_build(tmp_path, text):
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "manifest.json").write_text(text)
@@ -192,14 +194,15 @@ def running(pid):
 @pytest.mark.parametrize("number, code, tool", [(signal.SIGINT, 130, "HWQ_YOSYS"), (signal.SIGTERM, 143, "HWQ_YOSYS"),
                                                 (signal.SIGINT, 130, "HWQ_NEXTPNR_ICE40")])
 def test_signal_ends_the_tools_and_leaves_nothing(tmp_path, number, code, tool):
-    (tmp_path / "tool.py").write_text("import os, sys, time\nif '-V' in sys.argv or '--version' in sys.argv: sys.exit(print('1.0'))\n"
+    (tmp_path / "tool.py").write_text("import os, sys, time\nif '-V' in sys.argv or "
+                                      "'--version' in sys.argv: sys.exit(print('1.0'))\n"
                                       "open(os.environ['HOME'] + '/pid', 'w').write(str(os.getpid()))\ntime.sleep(100)\n")
     place = tmp_path / "place"
     place.mkdir()
     save(small_graph(), place / "m.hwq")
     env = {**os.environ, tool: f"{sys.executable} {tmp_path / 'tool.py'}", "HOME": str(tmp_path)}
-    child = subprocess.Popen([sys.executable, "-c", "from hwq.cli import main; main()", "build", "m.hwq", "-o", "deep/out"], cwd=place,
-                             env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen([sys.executable, "-c", "from hwq.cli import main; main()", "build", "m.hwq", "-o", "deep/out"],
+                             cwd=place, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 100
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         assert time.monotonic() < deadline and child.poll() is None, child.communicate()
@@ -217,7 +220,8 @@ def test_full_disk(tmp_path, kilobytes):
     """A small file system: full at the first file, in the middle, and while Yosys writes."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", disk], capture_output=True, check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", disk],
+                      capture_output=True, check=False).returncode:
         pytest.skip("a small file system cannot be mounted here (needs root)")
     try:
         with pytest.raises(EnvironmentError_, match=f"The disk that holds {disk} is full") as caught:

@@ -137,7 +137,8 @@ def test_pins_give_a_bitstream(tmp_path):
 
 @pytest.mark.slow
 def test_clock_out_of_reach(tmp_path):
-    with pytest.raises(FitError, match=r"The clock of 2\d\d[.\d]* MHz is not reached: [\d.]+ MHz. Type --freq \d+, or --seeds 8.*Logs are kept in"):
+    with pytest.raises(FitError, match=r"The clock of 2\d\d[.\d]* MHz is not reached: [\d.]+ MHz. "
+                                       r"Type --freq \d+, or --seeds 8.*Logs are kept in"):
         build(small_graph(), tmp_path / "b", freq_mhz=260)
     assert [p.name for p in tmp_path.iterdir()] == ["b.logs"] and (tmp_path / "b.logs" / "nextpnr.log").exists()
 
@@ -151,7 +152,8 @@ def test_verilog_has_a_page_too(tmp_path):
 
 
 def test_netlist_cells():
-    text = "  cell \\SB_LUT4 \\core.a.x_SB_LUT4_O\n  cell \\SB_DFFESR \\core.a.y\n  cell \\SB_RAM40_4K \\core.b.rom.0.0\n  cell \\SB_LUT4 \\rst_x\n"
+    text = ("  cell \\SB_LUT4 \\core.a.x_SB_LUT4_O\n  cell \\SB_DFFESR \\core.a.y\n  cell \\SB_RAM40_4K \\core.b.rom.0.0\n"
+            "  cell \\SB_LUT4 \\rst_x\n")
     assert netlist_cells(text, ["a", "b"]) == ({"a": {"ff": 1, "lut": 1}, "b": {"ebr": 1}}, {"ebr": 1, "ff": 1, "lut": 2})
 
 
@@ -163,7 +165,8 @@ def test_link_rate():
 @pytest.mark.slow
 def test_too_large_after_synthesis_and_what_to_type(tmp_path):
     """A design that the estimate lets pass; with what the error says to type, it fits."""
-    with pytest.raises(FitError, match=r"after synthesis: it takes \d+ of 5280 logic cells. Type --fold (net_conv=\d+,\d+): ") as caught:
+    with pytest.raises(FitError,
+                       match=r"after synthesis: it takes \d+ of 5280 logic cells. Type --fold (net_conv=\d+,\d+): ") as caught:
         build(small_graph(channels=32), tmp_path / "b", folds=["net_conv=8,9"])
     assert caught.value.exit_code == 3 and [p.name for p in tmp_path.iterdir()] == ["b.logs"]
     advice = re.search(r"--fold (\S+):", str(caught.value))

@@ -38,7 +38,8 @@ def test_smallest_that_is_fast_enough(model):
     assert slower["total"]["lc"] < fastest["total"]["lc"]
     assert slower["next_step"]["cycles"] < slower["total"]["cycles"]
     row = slower["layers"][0]
-    assert row["rom"] == [8 // row["pe"] * 36 // row["simd"], row["pe"] * row["simd"] * 4] and row["style"] == "dsp"     # half a block a product
+    # half a block a product
+    assert row["rom"] == [8 // row["pe"] * 36 // row["simd"], row["pe"] * row["simd"] * 4] and row["style"] == "dsp"
 
 
 def test_table(model):
@@ -50,8 +51,8 @@ def test_table(model):
 def test_joins_show_both_depths(tmp_path):
     rng = np.random.default_rng(0)
     fmt, even = FixedPoint(4, 0), {"mult": np.ones(1), "offset": np.array([8]), "shift": 5, "lo": 0, "hi": 15}
-    nodes = (Input("in", (), shape=(8, 8, 4), lo=0, hi=15), Conv2d("a", ("in",), weight=rng.integers(-8, 8, (4, 3, 3, 4)), bias=np.zeros(4),
-                                                                   weight_format=fmt, pads=(1, 1, 1, 1)),
+    nodes = (Input("in", (), shape=(8, 8, 4), lo=0, hi=15),
+             Conv2d("a", ("in",), weight=rng.integers(-8, 8, (4, 3, 3, 4)), bias=np.zeros(4), weight_format=fmt, pads=(1, 1, 1, 1)),
              Requantize("q", ("a",), **even), Add("sum", ("in", "q")), Requantize("r", ("sum",), **even), Output("out", ("r",)))
     save(Graph(nodes, name="skip"), tmp_path / "skip.hwq")
     result = json.loads(plan(tmp_path / "skip.hwq", "--json"))
@@ -89,7 +90,8 @@ def test_clock_that_is_none(model, mhz):
 
 
 def test_unknown_device_is_wrong_input(model):
-    with pytest.raises(FormatError, match="Unknown device 'zx81'; known: up5k, hx8k, ecp5-12f, ecp5-25f, ecp5-45f, ecp5-85f, generic") as caught:
+    with pytest.raises(FormatError,
+                       match="Unknown device 'zx81'; known: up5k, hx8k, ecp5-12f, ecp5-25f, ecp5-45f, ecp5-85f, generic") as caught:
         plan(model, "--device", "zx81")
     assert caught.value.exit_code == 1
 

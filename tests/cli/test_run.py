@@ -174,7 +174,8 @@ def test_numbers_of_several_bytes():
     assert pack_frame(np.array([1, -2]), wide, 2, 2) == b"\x01\x00\xfe\xff"
     assert unpack_result(b"\x01\x00\xfe\xff\x00\x80", graph).tolist() == [1, -2, -32768]
     for size, beats in ((1, 3), (3, 1), (1, 4)):
-        with pytest.raises(ModelError, match=f"^The board takes frames of {beats} beats of {size} bytes; the network's input has 2"):
+        with pytest.raises(ModelError,
+                           match=f"^The board takes frames of {beats} beats of {size} bytes; the network's input has 2"):
             pack_frame(np.array([1, 2]), wide, size, beats)
     with pytest.raises(ModelError, match="^The board's result of 4 bytes does not fit"):
         unpack_result(b"1234", graph)

@@ -50,14 +50,16 @@ def work(tmp_path_factory):
     for name, count, seed in (("train.npz", 300, 0), ("test.npz", 40, 1)):
         images, labels = signals(count, seed)
         np.savez(folder / name, signals=images, labels=labels, classes=["fast", "medium", "slow"])
-    report = json.loads(hwq("train", "wave:network", "--data", "train.npz", "--config", "recipe.toml", "-o", "run", "--json", cwd=folder))
+    report = json.loads(hwq("train", "wave:network", "--data", "train.npz", "--config", "recipe.toml", "-o",
+                            "run", "--json", cwd=folder))
     assert report["validation_images"] == 60 and report["quantized"] > 0.6
     return folder
 
 
 def test_lowered_and_scored(work):
     report = json.loads(hwq("lower", "run", "-o", "wave.hwq", "--check", "test.npz", "--json", cwd=work))
-    assert report["checked_images"] == 40 and report["checked_numbers"]["input"] == 40 * 2 * 39 and report["checked_numbers"]["output"] == 120
+    assert report["checked_images"] == 40 and report["checked_numbers"]["input"] == 40 * 2 * 39 \
+        and report["checked_numbers"]["output"] == 120
     graph = load(work / "wave.hwq")
     assert graph.input.shape == (1, 39, 2) and graph.classes == ("fast", "medium", "slow") and graph.preprocess.bits == 8
     scored = json.loads(hwq("eval", "wave.hwq", "--data", "test.npz", "--json", cwd=work))
@@ -74,8 +76,8 @@ def test_built_and_verified(work):
 
 def test_searched_and_lowered(work):
     (work / "short.toml").write_text(RECIPE.replace("epochs = 6", "epochs = 1").replace("epochs = 2", "epochs = 1"))
-    hwq("search", "wave:network", "--data", "train.npz", "--test", "test.npz", "--config", "short.toml", "--rule", "fast", "--drop", 20, "--least", 6,
-        "--search-images", 60, "--confirm-images", 60, "-o", "search", cwd=work)
+    hwq("search", "wave:network", "--data", "train.npz", "--test", "test.npz", "--config", "short.toml", "--rule", "fast", "--drop",
+        20, "--least", 6, "--search-images", 60, "--confirm-images", 60, "-o", "search", cwd=work)
     report = json.loads(hwq("lower", "search/result", "-o", "found.hwq", "--check", "test.npz", "--json", cwd=work))
     assert report["checked_images"] == 40 and report["weight_bits"] < 8 * report["weights"]
 

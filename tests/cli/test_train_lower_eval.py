@@ -19,7 +19,8 @@ APP = typer.Typer(add_completion=False)
 for _name in ("train", "lower", "show", "eval"):
     APP.command(_name)(import_module(f"hwq.cli.{_name}").command)
 
-RECIPE = 'validation = 20\ncalibration = 30\n[weights]\nconv1 = "dfp:b=8"\n"*" = "dfp:b=2"\n[float]\nepochs = 1\n[tune]\nepochs = 3\n'
+RECIPE = ('validation = 20\ncalibration = 30\n[weights]\nconv1 = "dfp:b=8"\n"*" = "dfp:b=2"\n[float]\nepochs = 1\n'
+          '[tune]\nepochs = 3\n')
 
 
 def hwq(*words):
@@ -37,8 +38,8 @@ def work(tmp_path_factory):
     rng = np.random.default_rng(0)
     write_npz(folder / "data.npz", Dataset(rng.integers(0, 256, (80, 28, 28)).astype(np.uint8), rng.integers(0, 10, 80)))
     (folder / "recipe.toml").write_text(RECIPE)
-    report = json.loads(hwq("train", "hwq.models.fashion:network", "--data", folder / "data.npz", "--config", folder / "recipe.toml",
-                            "-o", folder / "run", "--seed", 3, "--json"))
+    report = json.loads(hwq("train", "hwq.models.fashion:network", "--data", folder / "data.npz", "--config",
+                            folder / "recipe.toml", "-o", folder / "run", "--seed", 3, "--json"))
     assert report["validation_images"] == 20 and 0 <= report["quantized"] <= 1
     lowered = json.loads(hwq("lower", folder / "run", "-o", folder / "x.hwq", "--json"))
     assert load(folder / "x.hwq").factory == "hwq.models.fashion:network"             # for messages: what hwq search is to be given
@@ -49,12 +50,14 @@ def work(tmp_path_factory):
 def test_resnet8_by_its_recipe(tmp_path):
     pytest.importorskip("torch")
     recipe = (Path(__file__).parents[2] / "examples" / "resnet8" / "config.toml").read_text()
-    for old, new in ((r"validation = \d+", "validation = 8"), (r"calibration = \d+", "calibration = 8"), (r"epochs = \d+", "epochs = 1")):
+    for old, new in ((r"validation = \d+", "validation = 8"), (r"calibration = \d+", "calibration = 8"),
+                     (r"epochs = \d+", "epochs = 1")):
         recipe = re.sub(old, new, recipe)
     (tmp_path / "recipe.toml").write_text(recipe)
     rng = np.random.default_rng(0)
     write_npz(tmp_path / "data.npz", Dataset(rng.integers(0, 256, (24, 32, 32, 3)).astype(np.uint8), rng.integers(0, 10, 24)))
-    hwq("train", "hwq.models.resnet8:network(width=0.125)", "--data", tmp_path / "data.npz", "--config", tmp_path / "recipe.toml", "-o", tmp_path / "run")
+    hwq("train", "hwq.models.resnet8:network(width=0.125)", "--data", tmp_path / "data.npz", "--config",
+        tmp_path / "recipe.toml", "-o", tmp_path / "run")
     report = json.loads(hwq("lower", tmp_path / "run", "-o", tmp_path / "x.hwq", "--check", tmp_path / "data.npz", "--json"))
     assert report["checked_numbers"]["blocks.2.add.act"] == 24 * 8 * 8 * 8
     nodes = {node["name"]: node for node in json.loads(hwq("show", tmp_path / "x.hwq", "--json"))["nodes"]}
@@ -120,8 +123,10 @@ def test_refusals(work, tmp_path):
         hwq("train", "hwq.models.fashion:network", "-o", tmp_path / "r", "--config", tmp_path / "none.toml")
     with pytest.raises(ModelError, match="unknown key bits"):
         (tmp_path / "bad.toml").write_text("bits = 3")
-        hwq("train", "hwq.models.fashion:network", "-o", tmp_path / "r", "--config", tmp_path / "bad.toml", "--data", work / "data.npz")
+        hwq("train", "hwq.models.fashion:network", "-o", tmp_path / "r", "--config", tmp_path / "bad.toml",
+            "--data", work / "data.npz")
     with pytest.raises(ModelError, match="No layer matches the pattern 'conv7'"):
         (tmp_path / "bad.toml").write_text('[weights]\n"*" = "dfp:b=4"\nconv7 = "dfp:b=4"')
-        hwq("train", "hwq.models.fashion:network", "-o", tmp_path / "r", "--config", tmp_path / "bad.toml", "--data", work / "data.npz")
+        hwq("train", "hwq.models.fashion:network", "-o", tmp_path / "r", "--config", tmp_path / "bad.toml",
+            "--data", work / "data.npz")
     assert not (tmp_path / "r").exists()

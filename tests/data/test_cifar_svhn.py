@@ -32,7 +32,8 @@ def binary(folder):
 def python(folder, protocol=2):
     folder.mkdir(parents=True)
     for k in range(5):
-        batch = {b"data": PLANES[k].reshape(4, -1), b"labels": LABELS[k].tolist(), b"batch_label": b"x", b"filenames": [b"a.png"] * 4}
+        batch = {b"data": PLANES[k].reshape(4, -1), b"labels": LABELS[k].tolist(), b"batch_label": b"x",
+                 b"filenames": [b"a.png"] * 4}
         (folder / f"data_batch_{k + 1}").write_bytes(pickle.dumps(batch, protocol))
     (folder / "test_batch").write_bytes(pickle.dumps({"data": PLANES[0, :1].reshape(1, -1), "labels": [9]}, protocol))
 
@@ -71,7 +72,8 @@ def test_a_folder_of_several_sets_needs_a_name(tmp_path):
     binary(tmp_path / "cifar-10-batches-bin")
     (tmp_path / "cifar-100-binary").mkdir()
     (tmp_path / "cifar-100-binary" / "train.bin").write_bytes(bytes([3, 77]) + PLANES[0, 0].tobytes())
-    with pytest.raises(FormatError, match=f"{tmp_path} holds the data sets cifar-10, cifar-100; say which one: cifar-10={tmp_path}"):
+    with pytest.raises(FormatError,
+                       match=f"{tmp_path} holds the data sets cifar-10, cifar-100; say which one: cifar-10={tmp_path}"):
         open_dataset(tmp_path, "train")
     assert open_dataset(f"cifar-100={tmp_path}", "train").labels.tolist() == [77]
     images, labels = load_images(f"cifar-10={tmp_path}", "train")
@@ -94,8 +96,9 @@ def test_unsound_cifar_is_refused_and_nothing_runs(tmp_path):
     python(tmp_path / "py")
     target = tmp_path / "py" / "test_batch"
     sound = target.read_bytes()
-    for content, text in ((pickle.dumps({"data": Evil(tmp_path / "evil")}), "names posix.system|names nt.system"), (sound[:3000], "no sound Python"),
-                          (pickle.dumps([1]), "no sound"), (pickle.dumps({"data": 3, "labels": [1]}), "no sound"), (b"", "no sound")):
+    for content, text in ((pickle.dumps({"data": Evil(tmp_path / "evil")}), "names posix.system|names nt.system"),
+                          (sound[:3000], "no sound Python"), (pickle.dumps([1]), "no sound"),
+                          (pickle.dumps({"data": 3, "labels": [1]}), "no sound"), (b"", "no sound")):
         target.write_bytes(content)
         with pytest.raises(FormatError, match=text):
             load_dataset("cifar-10", tmp_path / "py")
@@ -122,7 +125,8 @@ def test_svhn(tmp_path):
     scipy_io = pytest.importorskip("scipy.io")
     images = PLANES[0].transpose(2, 3, 1, 0)
     for compress in (True, False):
-        scipy_io.savemat(tmp_path / "test_32x32.mat", {"X": images, "y": np.array([[1], [10], [3], [9]], np.uint8)}, do_compression=compress)
+        scipy_io.savemat(tmp_path / "test_32x32.mat",
+                         {"X": images, "y": np.array([[1], [10], [3], [9]], np.uint8)}, do_compression=compress)
         data = open_dataset(tmp_path)
         assert data.labels.tolist() == [1, 0, 3, 9] and data.name == "svhn test"
         np.testing.assert_array_equal(data.images, PLANES[0].transpose(0, 2, 3, 1))
@@ -147,9 +151,11 @@ def test_an_archive_is_checked_and_unpacked(tmp_path, monkeypatch):
             archive.addfile(info, io.BytesIO(content))
     data = packed.getvalue()
     monkeypatch.setattr(source_module, "_download", lambda url: data)
-    source = Source("toy", {"toy.tar.gz": f"md5:{hashlib.md5(data).hexdigest()}"}, ("https://one.invalid/",), (), lambda f, s: None, lambda f, s: False)
+    source = Source("toy", {"toy.tar.gz": f"md5:{hashlib.md5(data).hexdigest()}"}, ("https://one.invalid/",), (),
+                    lambda f, s: None, lambda f, s: False)
     fetch(source, tmp_path / "cache")
-    assert (tmp_path / "cache" / "toy" / "a.bin").read_bytes() == b"abc" and [p.name for p in (tmp_path / "cache").iterdir()] == ["toy"]
+    assert (tmp_path / "cache" / "toy" / "a.bin").read_bytes() == b"abc" \
+        and [p.name for p in (tmp_path / "cache").iterdir()] == ["toy"]
     bad = Source("toy", {"toy.tar.gz": f"md5:{'0' * 32}"}, ("https://one.invalid/",), (), lambda f, s: None, lambda f, s: False)
     with pytest.raises(FormatError, match="arrived with the MD5"):
         fetch(bad, tmp_path / "other")

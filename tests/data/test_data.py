@@ -44,9 +44,9 @@ def test_idx_round_trip(tmp_path_factory, dtype, shape, zipped):
 
 @pytest.mark.parametrize("data, text", [
     (b"", "no IDX file"), (b"PK\x03\x04abc", "no IDX file"), (b"\0\0\x08\x01\0\0", "truncated: its header"),
-    (idx(LABELS)[:-1], "truncated: shape"), (idx(LABELS) + b"x", "too long"), (gzip.compress(idx(LABELS), mtime=0)[:-6], "truncated or damaged"),
-    (b"\x1f\x8b\x08\x00garbage", "truncated or damaged"), (b"\0\0\x08\x01" + b"\xff" * 16, "truncated: shape"),
-    (idx(IMAGES), "holds 3 axes, expected 1"),
+    (idx(LABELS)[:-1], "truncated: shape"), (idx(LABELS) + b"x", "too long"),
+    (gzip.compress(idx(LABELS), mtime=0)[:-6], "truncated or damaged"), (b"\x1f\x8b\x08\x00garbage", "truncated or damaged"),
+    (b"\0\0\x08\x01" + b"\xff" * 16, "truncated: shape"), (idx(IMAGES), "holds 3 axes, expected 1"),
 ])
 def test_unsound_idx_is_refused(tmp_path, data, text):
     path = tmp_path / "labels"
@@ -127,8 +127,9 @@ def test_signals_are_images_of_height_1(tmp_path):
     assert not Dataset(IMAGES, LABELS).signals
 
 
-@pytest.mark.parametrize("array, shape", [(SIGNALS, (1, 8, 3)), (SIGNALS[1], (1, 8, 3)), (SIGNALS[:, 0], (1, 8, 1)), (SIGNALS[1, 0], (1, 8, 1)),
-                                          (SIGNALS[:, :1], (1, 8, 1)), (SIGNALS.transpose(0, 2, 1)[:, None], (1, 8, 3))])
+@pytest.mark.parametrize("array, shape",
+                         [(SIGNALS, (1, 8, 3)), (SIGNALS[1], (1, 8, 3)), (SIGNALS[:, 0], (1, 8, 1)), (SIGNALS[1, 0], (1, 8, 1)),
+                          (SIGNALS[:, :1], (1, 8, 1)), (SIGNALS.transpose(0, 2, 1)[:, None], (1, 8, 3))])
 @pytest.mark.parametrize("name", ["x.npy", "x.npz"])
 def test_signals_for_a_network_of_height_1(tmp_path, array, shape, name):
     if name == "x.npy":
@@ -142,8 +143,10 @@ def test_signals_for_a_network_of_height_1(tmp_path, array, shape, name):
 
 
 @pytest.mark.parametrize("arrays, text", [
-    ({"signals": SIGNALS, "images": IMAGES, "labels": LABELS}, "holds both 'images' and 'signals'"), ({"signals": SIGNALS[0, 0], "labels": LABELS}, "signals must be uint8"),
-    ({"signals": SIGNALS[..., None], "labels": LABELS}, "signals must be uint8"), ({"signals": SIGNALS.astype(np.int16), "labels": LABELS}, "must be uint8"),
+    ({"signals": SIGNALS, "images": IMAGES, "labels": LABELS}, "holds both 'images' and 'signals'"),
+    ({"signals": SIGNALS[0, 0], "labels": LABELS}, "signals must be uint8"),
+    ({"signals": SIGNALS[..., None], "labels": LABELS}, "signals must be uint8"),
+    ({"signals": SIGNALS.astype(np.int16), "labels": LABELS}, "must be uint8"),
 ])
 def test_wrong_signals_are_refused(tmp_path, arrays, text):
     np.savez(tmp_path / "x.npz", **arrays)
@@ -154,7 +157,8 @@ def test_wrong_signals_are_refused(tmp_path, arrays, text):
 @pytest.mark.parametrize("name", ["nonsense", "fashion_mnist", "no/folder"])
 def test_what_is_no_data_set(name):
     for load in (open_dataset, load_images):
-        with pytest.raises(FormatError, match=f"There is no data set, file or folder '{name}'; known data sets: fashion-mnist, mnist, .*npz"):
+        with pytest.raises(FormatError,
+                           match=f"There is no data set, file or folder '{name}'; known data sets: fashion-mnist, mnist, .*npz"):
             load(name)
 
 
@@ -162,13 +166,15 @@ def test_what_is_no_data_set(name):
 def test_other_files_are_told_what_is_accepted(tmp_path, name):
     (tmp_path / name).write_bytes(b"\x89PNG\r\n")
     for load in (open_dataset, load_images):
-        with pytest.raises(FormatError, match=f"{name} is no .npz or .npy file; accepted: an .npz file with 'images' and 'labels', an .npy"):
+        with pytest.raises(FormatError,
+                           match=f"{name} is no .npz or .npy file; accepted: an .npz file with 'images' and 'labels', an .npy"):
             load(tmp_path / name)
 
 
 @pytest.mark.parametrize("arrays, text", [
     ({"images": IMAGES.astype(float), "labels": LABELS}, "uint8"), ({"images": IMAGES[0], "labels": LABELS}, "uint8 of shape"),
-    ({"images": IMAGES, "labels": LABELS[:2]}, "5 images, but 2 labels"), ({"images": IMAGES, "labels": LABELS - 5.0}, "integers from 0"),
+    ({"images": IMAGES, "labels": LABELS[:2]}, "5 images, but 2 labels"),
+    ({"images": IMAGES, "labels": LABELS - 5.0}, "integers from 0"),
     ({"images": IMAGES, "labels": LABELS.astype(int) - 5}, "integers from 0"),
 ])
 def test_wrong_arrays_are_refused(tmp_path, arrays, text):
@@ -185,12 +191,14 @@ def test_damaged_npz_is_refused_and_nothing_is_unpickled(tmp_path):
         with pytest.raises(FormatError, match="no sound|no .npz or .npy file; accepted: an .npz file"):
             read_npz(tmp_path / name)
     np.savez(tmp_path / "p.npz", images=np.array([{}, {}], object), labels=LABELS[:2])
-    with pytest.raises(FormatError, match="p.npz is no sound .npz or .npy file: it holds Python objects, which hwq never loads; accepted: "):
+    with pytest.raises(FormatError,
+                       match="p.npz is no sound .npz or .npy file: it holds Python objects, which hwq never loads; accepted: "):
         read_npz(tmp_path / "p.npz")
 
 
 def toy(files):
-    return Source("toy", files, ("https://one.invalid/", "https://two.invalid/"), ("/usr/share/toy",), lambda f, s: None, lambda f, s: False)
+    return Source("toy", files, ("https://one.invalid/", "https://two.invalid/"), ("/usr/share/toy",),
+                  lambda f, s: None, lambda f, s: False)
 
 
 def test_download(tmp_path, monkeypatch):

@@ -41,7 +41,8 @@ def icarus(folder, work, *, options=(), vectors=None):
     assert done.returncode == 0, done.stderr
     # accel.v has no timescale: it has no delays.
     assert [line for line in done.stderr.splitlines() if "timescale" not in line] == []
-    return subprocess.run(["vvp", "-n", "tb.vvp", *options], cwd=work, capture_output=True, text=True, timeout=300, check=True).stdout
+    return subprocess.run(["vvp", "-n", "tb.vvp", *options], cwd=work, capture_output=True, text=True,
+                          timeout=300, check=True).stdout
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -130,7 +131,8 @@ def test_yosys_reads_it_back_into_block_ram(folder, tmp_path):
 def test_vectors_are_the_same_twice(folder, tmp_path):
     graph = small_graph()
     build(graph, tmp_path / "v", target="verilog")
-    for name in ("accel.v", "accel_tb.v", "README.txt", "accel.il", "manifest.json", "report.json", "report.html", "vectors/input.hex"):
+    for name in ("accel.v", "accel_tb.v", "README.txt", "accel.il", "manifest.json", "report.json",
+                 "report.html", "vectors/input.hex"):
         assert (tmp_path / "v" / name).read_bytes() == (folder / name).read_bytes(), name
     codes = vector_codes(graph, 8)
     assert codes[0].max() == 0 and codes[1].min() == 15 and np.ptp(codes[2:]) == 15

@@ -70,8 +70,8 @@ def same_everywhere(model, images):
 
 
 FORMATS = st.builds(lambda kind, rule, channel: f"{kind}{',' if ':' in kind else ':'}rule={rule}{',channel' if channel else ''}",
-                    st.sampled_from(["dfp:b=2", "dfp:b=3,narrow", "dfp:b=4", "dfp:b=8", "po2:b=2", "po2:b=3", "po2:b=4", "bipolar"]),
-                    st.sampled_from(["mse", "range", "learned"]), st.booleans())
+                    st.sampled_from(["dfp:b=2", "dfp:b=3,narrow", "dfp:b=4", "dfp:b=8", "po2:b=2", "po2:b=3", "po2:b=4",
+                                     "bipolar"]), st.sampled_from(["mse", "range", "learned"]), st.booleans())
 
 
 @settings(max_examples=60, deadline=None)
@@ -215,7 +215,8 @@ def test_any_layer_name_is_fine(name):
 
 
 @pytest.mark.parametrize("batch, text", [
-    (torch.rand(2, 1, 6, 6), "multiples of 2..-8 from 0 to 255.*not by dividing by 255"), (torch.full((2, 1, 6, 6), 3.0), "such as 3"),
+    (torch.rand(2, 1, 6, 6), "multiples of 2..-8 from 0 to 255.*not by dividing by 255"),
+    (torch.full((2, 1, 6, 6), 3.0), "such as 3"),
     (np.zeros((2, 1, 6, 6)), "not ndarray; for uint8 images"), ((torch.rand(2, 1, 6, 6), torch.zeros(2)), "multiples of"),
 ])
 def test_calibration_takes_what_the_hardware_could_receive(batch, text):

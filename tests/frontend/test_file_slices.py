@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""ONNX and TFLite networks that split their channels, as ShuffleNet v2, CSP and Ghost networks do: equal to the executors, and in hardware."""
+"""ONNX and TFLite networks that split channels, as ShuffleNet v2, CSP and Ghost do: equal to the executors, and in hardware."""
 
 import numpy as np
 import pytest
@@ -24,9 +24,11 @@ def ends(*values):
 def halves(net, channels, how):
     """Return the two halves of the last tensor, as opset 13 or 11, or torch's x[:, a:b], writes them."""
     if how == "split":
-        first = net.node("Split", [net.last, net.const(shape(channels // 2, channels // 2))] if net.opset >= 13 else [net.last], outputs=2, axis=1)
+        first = net.node("Split", [net.last, net.const(shape(channels // 2, channels // 2))] if net.opset >= 13 else [net.last],
+                         outputs=2, axis=1)
         return first, f"{first}_1"
-    return [net.node("Slice", [net.last, *(net.const(v) for v in ends(a, b, 1, 1))]) for a, b in ((0, channels // 2), (channels // 2, 2 ** 63 - 1))]
+    return [net.node("Slice", [net.last, *(net.const(v) for v in ends(a, b, 1, 1))])
+            for a, b in ((0, channels // 2), (channels // 2, 2 ** 63 - 1))]
 
 
 def shufflenet(how="split", **kw):
@@ -78,18 +80,21 @@ def dynamic():
 
 
 ONNX = {
-    "shufflenet": (shufflenet(), EXACT), "shufflenet_by_slices": (shufflenet("slice"), EXACT), "shufflenet_opset_11": (shufflenet(opset=11, kind=UINT8), EXACT),
-    "ghost": (ghost(), EXACT), "first": (sliced(0, 3, 1), EXACT), "steps": (sliced(0, 5, 1, 2), EXACT), "backwards": (sliced(-2, -5, 1, -1), EXACT),
-    "channels_last": (sliced(2, 5, 3, channels_last=True), EXACT), "scales_of_channels": (scaled(), EXACT), "features": (features(), EXACT),
-    "all_of_it": (end(start().add("Slice", *ends(0, 99, 2)).conv()), EXACT),
+    "shufflenet": (shufflenet(), EXACT), "shufflenet_by_slices": (shufflenet("slice"), EXACT),
+    "shufflenet_opset_11": (shufflenet(opset=11, kind=UINT8), EXACT), "ghost": (ghost(), EXACT), "first": (sliced(0, 3, 1), EXACT),
+    "steps": (sliced(0, 5, 1, 2), EXACT), "backwards": (sliced(-2, -5, 1, -1), EXACT),
+    "channels_last": (sliced(2, 5, 3, channels_last=True), EXACT), "scales_of_channels": (scaled(), EXACT),
+    "features": (features(), EXACT), "all_of_it": (end(start().add("Slice", *ends(0, 99, 2)).conv()), EXACT),
     "backwards_at_the_end": (end(start().add("Slice", *ends(3, -9, 1, -1))), "puts channels into another order"),
-    "rows": (end(start().add("Slice", *ends(1, 5, 2)).conv()), "a slice along axis 2 of .* is not supported; supported: of the channels"),
-    "batch": (end(start().add("Slice", *ends(1, 5, 0)).conv()), "it takes 0 of 1 along axis 0"),
+    "rows": (end(start().add("Slice", *ends(1, 5, 2)).conv()), "a slice along axis 2 of .* is not supported; supported: of the "
+             "channels"), "batch": (end(start().add("Slice", *ends(1, 5, 0)).conv()), "it takes 0 of 1 along axis 0"),
     "nothing": (sliced(3, 3, 1), "it takes 0 of 5 along axis 1"), "no_step": (sliced(0, 3, 1, 0), r"steps \[0\] do not go with"),
-    "twice": (end(start().add("Gather", np.array([1, 1, 2], np.int64), axis=1).conv(channels=3)), "it takes 3 of 4 along axis 1 .* each at most once"),
+    "twice": (end(start().add("Gather", np.array([1, 1, 2], np.int64), axis=1).conv(channels=3)),
+              "it takes 3 of 4 along axis 1 .* each at most once"),
     "one": (end(start().add("Gather", np.int64(1), axis=1)), "its indices along axis 1 .* must be a constant list of places"),
     "dynamic": (dynamic(), "its ends must be a constant|ReduceMax|Cast"),
-    "parts": (end(start().add("Split", shape(1, 2), outputs=2, axis=1).conv(channels=1)), r"parts of \[1, 2\] do not go with axis 1"),
+    "parts": (end(start().add("Split", shape(1, 2), outputs=2, axis=1).conv(channels=1)),
+              r"parts of \[1, 2\] do not go with axis 1"),
     "before_the_quantizer": (features(True), "the network has no quantizer at its input"),
 }
 
@@ -110,12 +115,14 @@ class Lite(lite.Net):
     def split(self, *sizes, kind="SPLIT", axis=3):
         """Append a split of the last tensor and return its parts."""
         scale, zero = self.grid()
-        parts = [self.tensor(tuple(size if k == axis else n for k, n in enumerate(self.shape())), np.int8, scale, zero) for size in sizes]
+        parts = [self.tensor(tuple(size if k == axis else n for k, n in enumerate(self.shape())), np.int8, scale, zero)
+                 for size in sizes]
         place = self.const(np.array(axis, np.int32))
         if kind == "SPLIT":
             self.op(kind, (place, self.at), parts, "SplitOptions", NumSplits=len(sizes))
         else:
-            self.op(kind, (self.at, self.const(np.array([*sizes[:-1], -1], np.int32)), place), parts, "SplitVOptions", NumSplits=len(sizes))
+            self.op(kind, (self.at, self.const(np.array([*sizes[:-1], -1], np.int32)), place), parts,
+                    "SplitVOptions", NumSplits=len(sizes))
         return parts
 
     def strided(self, begin, end, steps, out, **masks):
@@ -132,7 +139,8 @@ def lite_shufflenet(kind="SPLIT"):
         one, two = net.split(4, 4, kind=kind)
         net.at = two
         net.conv(4, (1, 1)).depthwise(act=0).conv(4, (1, 1)).concat(one)
-        net.reshape(1, 4, 5, 2, 4).layer("TRANSPOSE", (net.const(np.array([0, 1, 2, 4, 3], np.int32)),), (1, 4, 5, 4, 2)).reshape(1, 4, 5, 8)
+        net.reshape(1, 4, 5, 2, 4).layer("TRANSPOSE", (net.const(np.array([0, 1, 2, 4, 3], np.int32)),),
+                                         (1, 4, 5, 4, 2)).reshape(1, 4, 5, 8)
     return net.mean().dense(3).file()
 
 
@@ -164,12 +172,15 @@ def lite_dynamic():
 
 ALL = [0, 0, 0, 0]
 TFLITE = {
-    "shufflenet": (lite_shufflenet(), EXACT), "shufflenet_by_sizes": (lite_shufflenet("SPLIT_V"), EXACT), "partial": (lite_partial(), EXACT),
-    "rows": (lite_slice([0, 1, 0, 0], [1, 2, 4, 4], (1, 2, 4, 4)), r"SLICE .* takes \(1, 2, 4, 4\) of .* supported: some of the channels"),
+    "shufflenet": (lite_shufflenet(), EXACT), "shufflenet_by_sizes": (lite_shufflenet("SPLIT_V"), EXACT),
+    "partial": (lite_partial(), EXACT), "rows": (lite_slice([0, 1, 0, 0], [1, 2, 4, 4], (1, 2, 4, 4)),
+                                                 r"SLICE .* takes \(1, 2, 4, 4\) of .* supported: some of the channels"),
     "scales": (lite_slice([0, 0, 0, 1], [1, 4, 4, 2], (1, 4, 4, 2), scale=0.9), "scale and zero point"),
-    "backwards": (Lite((1, 4, 4, 3)).conv(4).strided([0, 0, 0, -1], ALL, [1, 1, 1, -1], (1, 4, 4, 4), BeginMask=7, EndMask=15).mean().file(), "ascending, of all pixels"),
-    "one_channel": (Lite((1, 4, 4, 3)).conv(4).strided([0, 0, 0, 1], [1, 4, 4, 2], [1] * 4, (1, 4, 4), ShrinkAxisMask=8).file(), "masks of ellipsis, new and shrunk axes"),
-    "columns": (lite_columns(), r"SPLIT .* takes \(1, 4, 2, 3\) of"), "no_constant": (lite_dynamic(), "its bounds .* must be a constant"),
+    "backwards": (Lite((1, 4, 4, 3)).conv(4).strided([0, 0, 0, -1], ALL, [1, 1, 1, -1], (1, 4, 4, 4), BeginMask=7,
+                                                     EndMask=15).mean().file(), "ascending, of all pixels"),
+    "one_channel": (Lite((1, 4, 4, 3)).conv(4).strided([0, 0, 0, 1], [1, 4, 4, 2], [1] * 4, (1, 4, 4), ShrinkAxisMask=8).file(),
+                    "masks of ellipsis, new and shrunk axes"), "columns": (lite_columns(), r"SPLIT .* takes \(1, 4, 2, 3\) of"),
+    "no_constant": (lite_dynamic(), "its bounds .* must be a constant"),
 }
 @pytest.mark.parametrize("name", TFLITE)
 def test_tflite_is_exact_or_refused(name, tmp_path):
@@ -181,8 +192,9 @@ def test_tflite_is_exact_or_refused(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, content", [("n.onnx", ONNX["shufflenet"][0]), ("n.onnx", ONNX["ghost"][0]), ("n.onnx", ONNX["backwards"][0]),
-                                           ("n.tflite", lite_shufflenet()), ("n.tflite", lite_partial())])
+@pytest.mark.parametrize("name, content",
+                         [("n.onnx", ONNX["shufflenet"][0]), ("n.onnx", ONNX["ghost"][0]), ("n.onnx", ONNX["backwards"][0]),
+                          ("n.tflite", lite_shufflenet()), ("n.tflite", lite_partial())])
 def test_files_are_exact_in_hardware(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
     exact(import_file(tmp_path / name).graph, count=2)

@@ -20,7 +20,8 @@ from hwq.quant import InputSpec, calibrate, freeze, prepare  # noqa: E402
 from tests.test_accelerator import drive  # noqa: E402
 from tests.test_flow import have, hwq  # noqa: E402
 
-MIXES = [{"conv1": "dfp:b=4", "conv2": "po2:b=3", "fc": "po2:b=2"}, {"conv1": "po2:b=5", "conv2": "dfp:b=2,narrow", "fc": "bipolar"},
+MIXES = [{"conv1": "dfp:b=4", "conv2": "po2:b=3", "fc": "po2:b=2"},
+         {"conv1": "po2:b=5", "conv2": "dfp:b=2,narrow", "fc": "bipolar"},
          {"conv1": "bipolar", "conv2": "po2:b=4,channel", "fc": "dfp:b=3,channel"}, {"*": "po2:b=4,rule=range"}]
 
 
@@ -28,8 +29,9 @@ def mixed(mix, mode="fold", seed=0):
     """Return a prepared network after two training steps, and images."""
     torch.manual_seed(seed)
     net = nn.Sequential()
-    for name, layer in (("conv1", nn.Conv2d(1, 4, 3, padding=1)), ("bn1", nn.BatchNorm2d(4)), ("relu1", nn.ReLU()), ("pool", nn.MaxPool2d(2)),
-                        ("conv2", nn.Conv2d(4, 6, 3)), ("bn2", nn.BatchNorm2d(6)), ("relu2", nn.ReLU()), ("flat", nn.Flatten()), ("fc", nn.Linear(24, 3))):
+    for name, layer in (("conv1", nn.Conv2d(1, 4, 3, padding=1)), ("bn1", nn.BatchNorm2d(4)), ("relu1", nn.ReLU()),
+                        ("pool", nn.MaxPool2d(2)), ("conv2", nn.Conv2d(4, 6, 3)), ("bn2", nn.BatchNorm2d(6)), ("relu2", nn.ReLU()),
+                        ("flat", nn.Flatten()), ("fc", nn.Linear(24, 3))):
         net.add_module(name, layer)
     images = np.random.default_rng(seed).integers(0, 256, (6, 8, 8)).astype(np.uint8)
     x = InputSpec(8).tensor(images)

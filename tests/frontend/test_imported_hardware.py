@@ -27,13 +27,14 @@ MODELS = Path(__file__).parent / "models"
 OTHERS = os.environ.get("HWQ_MODELS")              # a folder with networks that the repository may not hold
 NETWORKS = [(MODELS / name, None, 20) for name in ("TFC_2W2A.onnx", "ad01_int8.tflite", "kws_ref_model.tflite")]
 if OTHERS:
-    NETWORKS += [(file, spec, count) for name, spec, count in (("kwsmlp_w3a3.onnx", None, 20), ("qkeras_jettagging.onnx", "dfp:b=10,fl=6", 20),
-                                                               ("pretrainedResnet_quant.tflite", None, 5))
+    NETWORKS += [(file, spec, count)
+                 for name, spec, count in (("kwsmlp_w3a3.onnx", None, 20), ("qkeras_jettagging.onnx", "dfp:b=10,fl=6", 20),
+                                           ("pretrainedResnet_quant.tflite", None, 5))
                  for file in sorted(Path(OTHERS).rglob(name))]
 TRAPS = {f"{name}.{kind}": content for kind, module in (("onnx", test_onnx_traps), ("tflite", test_tflite_traps))
          for name, (content, expected) in module.TRAPS.items() if expected is None}
-FEW = [f"{name}.onnx" for name in ("max_pool_pads", "average_pool_pads_counted", "pad", "resize", "multi_threshold", "quant_signed_1_bit",
-                                   "residual", "batch_norm_of_a_sum_falling", "concat")]
+FEW = [f"{name}.onnx" for name in ("max_pool_pads", "average_pool_pads_counted", "pad", "resize", "multi_threshold",
+                                   "quant_signed_1_bit", "residual", "batch_norm_of_a_sum_falling", "concat")]
 
 
 def check(name, folder):

@@ -53,7 +53,8 @@ def test_networks_of_others(name, spec):
     rows_of(compare_source(import_file(Path(OTHERS) / f"{name}.onnx", grid=input_grid(spec)), count=20))
 
 
-@pytest.mark.skipif(not OTHERS or not Path(OTHERS or "", "t10k-images-idx3-ubyte.gz").exists(), reason="HWQ_MODELS names no folder with MNIST")
+@pytest.mark.skipif(not OTHERS or not Path(OTHERS or "", "t10k-images-idx3-ubyte.gz").exists(),
+                    reason="HWQ_MODELS names no folder with MNIST")
 def test_tfc_scores_as_published():
     """96.60 %, as the model zoo says."""
     images = np.frombuffer(gzip.open(Path(OTHERS, "t10k-images-idx3-ubyte.gz")).read()[16:], np.uint8).reshape(-1, 1, 28, 28)
@@ -98,7 +99,8 @@ def test_rounding(mode, x):
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.sampled_from(MODES), st.fractions(-2, 2, max_denominator=64), st.fractions(-5, 5, max_denominator=8), st.booleans(), st.booleans())
+@given(st.sampled_from(MODES), st.fractions(-2, 2, max_denominator=64), st.fractions(-5, 5, max_denominator=8),
+       st.booleans(), st.booleans())
 def test_thresholds_of_real_lines(mode, scale, shift, lower, upper):
     lo, hi = Fraction(-1, 2) if lower else None, Fraction(5, 2) if upper else None
     table = integer_thresholds([step(mode, k) for k in range(-2, 4)], scale, shift, lo, hi)
@@ -118,7 +120,8 @@ def test_square_roots(x):
     assert sqrt_fraction(x * x) == x
 
 
-@pytest.mark.parametrize("content", [end(start().conv()), residual(), dense(n()), thresholds()], ids=["conv", "residual", "quant", "thresholds"])
+@pytest.mark.parametrize("content", [end(start().conv()), residual(), dense(n()), thresholds()],
+                         ids=["conv", "residual", "quant", "thresholds"])
 def test_damaged_files_only_give_errors_of_ours(content, tmp_path):
     rng = np.random.default_rng(12)
     path = tmp_path / "x.onnx"
@@ -151,7 +154,8 @@ def test_command(tmp_path):
     shown = CliRunner().invoke(app, ["show", str(tmp_path / "x.hwq"), "--json"])
     assert json.loads(shown.output)["requantize"] == report["requantize"]
     np.save(tmp_path / "in.npy", np.zeros((2, 4, 7, 6), np.float32))
-    done = CliRunner().invoke(app, ["import", str(tmp_path / "x.onnx"), "-o", str(tmp_path / "y.hwq"), "--data", str(tmp_path / "in.npy")])
+    done = CliRunner().invoke(app, ["import", str(tmp_path / "x.onnx"), "-o", str(tmp_path / "y.hwq"), "--data",
+                                    str(tmp_path / "in.npy")])
     assert done.exit_code == 0 and "on 2 inputs" in done.output
     run(graph, np.zeros((1, *graph.input.shape), np.int64))
 
@@ -176,6 +180,7 @@ def test_command_exits_6_and_writes_nothing_on_a_difference(tmp_path, monkeypatc
 
 def test_input_formats():
     assert input_grid("dfp:b=8,fl=6").scale == Fraction(1, 64) and input_grid("udfp:b=8", "1/255").hi == 255
-    for spec, scale in ((None, "0.5"), ("dfp:b=8", None), ("dfp:b=8,fl=1", "0.5"), ("po2:b=3,emax=1", None), ("dfp:b=8", "0"), ("dfp:b=8", "x")):
+    for spec, scale in ((None, "0.5"), ("dfp:b=8", None), ("dfp:b=8,fl=1", "0.5"), ("po2:b=3,emax=1", None),
+                        ("dfp:b=8", "0"), ("dfp:b=8", "x")):
         with pytest.raises(FormatError):
             input_grid(spec, scale)

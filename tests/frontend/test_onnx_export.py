@@ -52,7 +52,8 @@ def random_weights(rng, shape, fmt):
 def requantized(requantize, channels=3, fmt=FixedPoint(4, 3), bias=40, end=()):
     """Input, convolution, a requantization, and what follows."""
     rng = np.random.default_rng(0)
-    conv = ir.Conv2d("conv", ("input",), random_weights(rng, (channels, 3, 3, 2), fmt), rng.integers(-bias, bias + 1, channels), fmt, pads=(1, 1, 1, 1))
+    conv = ir.Conv2d("conv", ("input",), random_weights(rng, (channels, 3, 3, 2), fmt),
+                     rng.integers(-bias, bias + 1, channels), fmt, pads=(1, 1, 1, 1))
     end = end or (ir.Output("output", ("act",)),)
     return ir.Graph((ir.Input("input", (), (5, 4, 2), 0, 15, 4), conv, replace(requantize, name="act", inputs=("conv",)), *end))
 
@@ -72,7 +73,8 @@ def array(*values):
     (ir.Requantize("", (), shift=2, lo=-5, hi=11, frac_bits=3), ["MultiThreshold"]),
     (ir.Requantize("", (), array(40_000, -70_001, 123), array(5), 20, -8, 7, frac_bits=3), ["Mul", "MultiThreshold"]),
     (ir.Requantize("", (), array(700), array(512), 10, -100, 100, array(511), frac_bits=3), ["MultiThreshold"]),
-    (ir.Requantize("", (), lo=-2, hi=1, thresholds=np.array([[-9, 4, 60], [-1, 0, 0], [3, 3, 9999]]), frac_bits=1), ["MultiThreshold"]),
+    (ir.Requantize("", (), lo=-2, hi=1, thresholds=np.array([[-9, 4, 60], [-1, 0, 0], [3, 3, 9999]]), frac_bits=1),
+     ["MultiThreshold"]),
     (ir.Requantize("", (), shift=4, lo=0, hi=15), ["Mul", "Quant"]),             # no scale: one integer counts one
 ])
 def test_every_form_of_requantization(form, operators, tmp_path):
@@ -80,7 +82,8 @@ def test_every_form_of_requantization(form, operators, tmp_path):
     assert [node.op_type for node in made.graph.node][3:] == (operators or ["Mul"])
 
 
-@pytest.mark.parametrize("fmt", [FixedPoint(2, 1), FixedPoint(5, -3, narrow=True), FixedPoint(16, 20), PowerOfTwo(3, -1), Bipolar(2), Bipolar()])
+@pytest.mark.parametrize("fmt", [FixedPoint(2, 1), FixedPoint(5, -3, narrow=True), FixedPoint(16, 20),
+                                 PowerOfTwo(3, -1), Bipolar(2), Bipolar()])
 def test_every_format_of_weights(fmt, tmp_path):
     graph = requantized(ir.Requantize("", (), shift=5, lo=0, hi=7, frac_bits=2), fmt=fmt)
     model = exported(graph, tmp_path)
@@ -99,7 +102,8 @@ def test_means_over_nine_pixels_are_rounded_as_here(tmp_path):
         scale = ir.Requantize("code", ("sum",), array((1 << 20) // pixels), array(1 << 19), 20, -8, 7, frac_bits=3)
         made = exported(pooled(node, scale), tmp_path, 5)
         assert [n.op_type for n in made.graph.node][-2:] == ["AveragePool", "MultiThreshold"]
-    with pytest.raises(ModelError, match="Output 'output' cannot be exported: it reads means over 72.*a Requantize must come first"):
+    with pytest.raises(ModelError,
+                       match="Output 'output' cannot be exported: it reads means over 72.*a Requantize must come first"):
         export_onnx(pooled(ir.AvgPool2d("sum", ("act",), (3, 3), (1, 1))))
     with pytest.raises(ModelError, match="Conv2d 'next' cannot be exported: it reads means"):
         export_onnx(pooled(ir.AvgPool2d("sum", ("act",), (3, 3), (1, 1)),
@@ -110,28 +114,34 @@ def test_layers_without_weights(tmp_path):
     made = exported(pooled(
         ir.Pad("pad", ("act",), (1, 0, 2, 1), -3), ir.MaxPool2d("max", ("pad",), (3, 2), (1, 2), (1, 0, 1, 1)),
         ir.Upsample("up", ("max",), (2, 3)), ir.AvgPool2d("mean", ("up",), (2, 2), (2, 2)), ir.Concat("both", ("mean", "mean")),
-        ir.Select("some", ("both",), array(0, 2, 3)), ir.Flatten("flat", ("some",)), ir.Linear("fc", ("flat",), np.random.default_rng(1).integers(-2, 2, (3, 4 * 8 * 3)), array(4, 0, -9),
-                                                FixedPoint(2, 1)), ir.ArgMax("class", ("fc",))), tmp_path)
-    assert [node.op_type for node in made.graph.node][5:] == ["Pad", "MaxPool", "Resize", "AveragePool", "Concat", "Gather", "Transpose", "Flatten", "Quant",
-                                                            "Gemm", "ArgMax"]
+        ir.Select("some", ("both",), array(0, 2, 3)), ir.Flatten("flat", ("some",)),
+        ir.Linear("fc", ("flat",), np.random.default_rng(1).integers(-2, 2, (3, 4 * 8 * 3)), array(4, 0, -9), FixedPoint(2, 1)),
+        ir.ArgMax("class", ("fc",))), tmp_path)
+    assert [node.op_type for node in made.graph.node][5:] == ["Pad", "MaxPool", "Resize", "AveragePool", "Concat", "Gather",
+                                                              "Transpose", "Flatten", "Quant", "Gemm", "ArgMax"]
 
 
 def test_pads_of_a_foreign_zero_point_and_sums_of_any_multipliers(tmp_path):
     rng = np.random.default_rng(3)
     codes = ir.Requantize("codes", ("act",), lo=-8, hi=7)
-    exported(pooled(codes, ir.Conv2d("deep", ("codes",), rng.integers(-2, 2, (3, 3, 3, 1)), array(1, 2, 3), FixedPoint(2, 0), (1, 2), (2, 2, 2, 2),
-                                     (2, 2), 3, pad_value=5)), tmp_path)
-    exported(pooled(ir.Requantize("fine", ("act",), offset=array(1), shift=1, lo=-4, hi=3, frac_bits=2), ir.Add("sum", ("act", "fine"), (1, 2)),
+    exported(pooled(codes, ir.Conv2d("deep", ("codes",), rng.integers(-2, 2, (3, 3, 3, 1)), array(1, 2, 3), FixedPoint(2, 0),
+                                     (1, 2), (2, 2, 2, 2), (2, 2), 3, pad_value=5)), tmp_path)
+    exported(pooled(ir.Requantize("fine", ("act",), offset=array(1), shift=1, lo=-4, hi=3, frac_bits=2),
+                    ir.Add("sum", ("act", "fine"), (1, 2)),
                     ir.Requantize("end", ("sum",), offset=array(2), shift=2, lo=0, hi=3, frac_bits=1)), tmp_path)
     exported(pooled(codes, ir.Requantize("half", ("codes",), shift=1, lo=-4, hi=3), ir.Add("sum", ("half", "codes"), (7, -3)),
                     ir.Requantize("end", ("sum",), array(5), array(3), 6, 0, 3)), tmp_path)
 
 
 @pytest.mark.parametrize("graph, text", [
-    (lambda: requantized(ir.Requantize("", (), shift=9, lo=0, hi=15), fmt=FixedPoint(16, 3), bias=1 << 25), "Conv2d 'conv' cannot be exported: its sums reach"),
-    (lambda: requantized(ir.Requantize("", (), array(7), shift=0, lo=-99999, hi=3, frac_bits=300)), "Requantize 'act' cannot be exported: one integer is worth"),
-    (lambda: requantized(ir.Requantize("", (), array(70_001), shift=2, lo=-90_000_000, hi=90_000_000)), "Requantize 'act' cannot be exported.*thresholds; the limit"),
-    (lambda: ir.Graph((ir.Input("input", (), (4,), -5, 1 << 17), ir.Output("output", ("input",)))), "Input 'input'.*-5..131072 take more than 16 bits"),
+    (lambda: requantized(ir.Requantize("", (), shift=9, lo=0, hi=15), fmt=FixedPoint(16, 3), bias=1 << 25),
+     "Conv2d 'conv' cannot be exported: its sums reach"),
+    (lambda: requantized(ir.Requantize("", (), array(7), shift=0, lo=-99999, hi=3, frac_bits=300)),
+     "Requantize 'act' cannot be exported: one integer is worth"),
+    (lambda: requantized(ir.Requantize("", (), array(70_001), shift=2, lo=-90_000_000, hi=90_000_000)),
+     "Requantize 'act' cannot be exported.*thresholds; the limit"),
+    (lambda: ir.Graph((ir.Input("input", (), (4,), -5, 1 << 17), ir.Output("output", ("input",)))),
+     "Input 'input'.*-5..131072 take more than 16 bits"),
     (lambda: ir.Graph((ir.Input("input", (), (4,), 0, 3), ir.ArgMax("class", ("input",)), ir.Requantize("more", ("class",), hi=1),
                        ir.Output("output", ("more",)))), "ArgMax 'class' cannot be exported: something reads the class"),
 ])

@@ -80,11 +80,15 @@ TRAPS = {
     "shuffle_into_depthwise": (unit().bytes(), EXACT),
     "shuffle_with_quantizers": (unit(qdq=True).bytes(), EXACT),
     "shuffle_between_convolutions": (unit(depthwise=False).bytes(), EXACT),
-    "shuffle_between_groups": (unit(depthwise=False, groups=2).bytes(), "puts channels into another order.*has 3 groups, across.*has 2 groups, between"),
+    "shuffle_between_groups": (unit(depthwise=False, groups=2).bytes(),
+                               "puts channels into another order.*has 3 groups, across.*has 2 groups, between"),
     "shuffle_of_joined": (joined().bytes(), EXACT),
-    "transposed_image": (end(start().conv(5).qdq().add("Transpose", perm=[0, 1, 3, 2]).conv(2, channels=5)), "the channels of its input"),
-    "five_axes_read": (end(start().add("Reshape", shape(1, 2, 2, 7, 6)).add("MaxPool", kernel_shape=[1, 1])), "elements in another order than the hardware's"),
-    "other_channels_of_an_image": (end(start().conv(4).qdq().add("Reshape", shape(1, 2, 5, 8)).conv(2, channels=2)), "puts channels into another order"),
+    "transposed_image": (end(start().conv(5).qdq().add("Transpose", perm=[0, 1, 3, 2]).conv(2, channels=5)),
+                         "the channels of its input"),
+    "five_axes_read": (end(start().add("Reshape", shape(1, 2, 2, 7, 6)).add("MaxPool", kernel_shape=[1, 1])),
+                       "elements in another order than the hardware's"),
+    "other_channels_of_an_image": (end(start().conv(4).qdq().add("Reshape", shape(1, 2, 5, 8)).conv(2, channels=2)),
+                                   "puts channels into another order"),
 }
 
 
@@ -99,7 +103,8 @@ def test_refused_or_exact(name, tmp_path):
     assert report.rows[-1].numbers > 10
 
 
-@pytest.mark.parametrize("name", ["dense_to_image", "dense_to_image_channels_last", "shuffle_into_depthwise", "shuffle_of_joined", "pixels"])
+@pytest.mark.parametrize("name", ["dense_to_image", "dense_to_image_channels_last", "shuffle_into_depthwise",
+                                  "shuffle_of_joined", "pixels"])
 def test_in_hardware(name, tmp_path):
     (tmp_path / "trap.onnx").write_bytes(TRAPS[name][0])
     exact(import_file(tmp_path / "trap.onnx").graph, count=2)

@@ -1,4 +1,4 @@
-"""Small networks as exporters write them, in ONNX QDQ and QONNX: equal to the executors inside their error bound, and in hardware."""
+"""Small networks as exporters write them, in ONNX QDQ and QONNX: equal to executors inside their error bound, and in hardware."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,8 @@ class Qdq(Net):
     def bias(self, scales, outputs):
         codes = self.const(self.rng.integers(-300, 300, outputs).astype(np.int32))
         scale = (np.asarray(scales) * self.scale).astype(np.float32)
-        return self.node("DequantizeLinear", [codes, self.const(scale), self.const(np.zeros(scale.shape, np.int32))], **({"axis": 0} if scale.ndim else {}))
+        return self.node("DequantizeLinear", [codes, self.const(scale), self.const(np.zeros(scale.shape, np.int32))],
+                         **({"axis": 0} if scale.ndim else {}))
 
     def layer(self, op, shape, fan, axis=0, reduce=False, **attributes):
         """Append a Conv, Gemm or MatMul with quantized weights; Gemm and Conv have a bias."""
@@ -49,7 +50,8 @@ class Qdq(Net):
         """Conv, Relu or Clip, quantizer; pads that keep the size unless given."""
         attributes.setdefault("pads", [*(k // 2 for k in kernel), *(k // 2 for k in kernel)])
         low = 0 if self.kind is UINT8 else -128
-        self.layer("Conv", (out, channels // group, *kernel), channels // group * int(np.prod(kernel)), group=group, kernel_shape=list(kernel), **attributes)
+        self.layer("Conv", (out, channels // group, *kernel), channels // group * int(np.prod(kernel)), group=group,
+                   kernel_shape=list(kernel), **attributes)
         if relu == "Clip":
             self.add("Clip", np.float32(0), np.float32(6))
         elif relu:
@@ -63,14 +65,16 @@ class Qdq(Net):
     def head(self, channels, out, transposed=True):
         self.add("GlobalAveragePool").q(0.02).add("Flatten", axis=1)
         shape = (out, channels) if transposed else (channels, out)
-        return self.layer("Gemm", shape, channels, 0 if transposed else 1, transB=int(transposed)).q(0.03, 125 if self.kind is UINT8 else -3)
+        return self.layer("Gemm", shape, channels, 0 if transposed else 1, transB=int(transposed)).q(
+            0.03, 125 if self.kind is UINT8 else -3)
 
 
 def mobilenet_v2(kind=UINT8):
     net = Qdq((1, 3, 8, 8), kind).conv(3, 4, strides=[2, 2], pads=[0, 0, 1, 1], relu="Clip", scale=6 / 255)
     for inputs, wide, out, stride in ((4, 8, 4, 1), (4, 8, 6, 2)):
         shortcut = net.last
-        net.conv(inputs, wide, (1, 1), relu="Clip", scale=6 / 255).conv(wide, wide, group=wide, strides=[stride, stride], relu="Clip", scale=6 / 255)
+        net.conv(inputs, wide, (1, 1), relu="Clip", scale=6 / 255).conv(wide, wide, group=wide, strides=[stride, stride],
+                                                                        relu="Clip", scale=6 / 255)
         net.conv(wide, out, (1, 1), relu="")
         if stride == 1:
             net.join("Add", shortcut)
@@ -94,7 +98,8 @@ def batch_norm_between():
 
 def keywords(kind=INT8):
     net = Qdq((1, 6, 20), kind).layer("Conv", (8, 6, 5), 30, strides=[2], pads=[2, 2]).bn(8).add("Relu").q(0.03, -128)
-    net.layer("Conv", (8, 1, 3), 3, group=8, pads=[1, 1], dilations=[1]).bn(8).add("Relu").q(0.03, -128).add("MaxPool", kernel_shape=[2], strides=[2])
+    net.layer("Conv", (8, 1, 3), 3, group=8, pads=[1, 1],
+              dilations=[1]).bn(8).add("Relu").q(0.03, -128).add("MaxPool", kernel_shape=[2], strides=[2])
     net.layer("Conv", (6, 8, 1), 8).add("Relu").q(0.03, -128)
     net.add("GlobalAveragePool").q(0.02, -128).add("Squeeze", np.array([2], np.int64))
     return net.layer("Gemm", (4, 6), 6, transB=1).q(0.05, 3).bytes()
@@ -177,16 +182,20 @@ def gap_flattened_by_shape():
 def padded():
     """F.pad of old exporters, whose pads are computed."""
     net = Qdq((1, 2, 5, 5), zero=0)
-    zeros = net.node("ConstantOfShape", [net.const(np.array([4], np.int64))], value=helper.make_tensor("v", TensorProto.INT64, [1], [0]))
-    pairs = net.node("Reshape", [net.node("Concat", [net.const(np.array([0, 1, 0, 1], np.int64)), zeros], axis=0), net.const(np.array([-1, 2], np.int64))])
-    turned = net.node("Transpose", [net.node("Slice", [pairs, *(net.const(np.array([v], np.int64)) for v in (-1, -9223372036854775807, 0, -1))])], perm=[1, 0])
+    zeros = net.node("ConstantOfShape", [net.const(np.array([4], np.int64))],
+                     value=helper.make_tensor("v", TensorProto.INT64, [1], [0]))
+    pairs = net.node("Reshape", [net.node("Concat", [net.const(np.array([0, 1, 0, 1], np.int64)), zeros], axis=0),
+                                 net.const(np.array([-1, 2], np.int64))])
+    turned = net.node("Transpose", [net.node("Slice", [pairs, *(net.const(np.array([v], np.int64))
+                                                                for v in (-1, -9223372036854775807, 0, -1))])], perm=[1, 0])
     pads = net.node("Cast", [net.node("Reshape", [turned, net.const(np.array([-1], np.int64))])], to=TensorProto.INT64)
     net.last = net.node("Pad", [net.last, pads, net.const(np.float32(0))], mode="constant")
     return net.q(net.scale, 0).conv(2, 3, strides=[2, 2], pads=[0, 0, 0, 0]).head(3, 3).bytes()
 
 
 def global_max():
-    return Qdq((1, 3, 5, 4)).conv(3, 5).add("GlobalMaxPool").q(0.03).add("Flatten").layer("Gemm", (3, 5), 5, transB=1).q(0.05, 128).bytes()
+    return Qdq((1, 3, 5, 4)).conv(3, 5).add("GlobalMaxPool").q(0.03).add("Flatten").layer(
+        "Gemm", (3, 5), 5, transB=1).q(0.05, 128).bytes()
 
 
 def sigmoid():
@@ -194,7 +203,8 @@ def sigmoid():
 
 
 def channel_shuffle():
-    net = Qdq((1, 4, 5, 5)).conv(4, 6, group=2).add("Reshape", np.array([1, 2, 3, 5, 5], np.int64)).add("Transpose", perm=[0, 2, 1, 3, 4])
+    net = Qdq((1, 4, 5, 5)).conv(4, 6, group=2).add("Reshape", np.array([1, 2, 3, 5, 5], np.int64)).add(
+        "Transpose", perm=[0, 2, 1, 3, 4])
     return net.add("Reshape", np.array([1, 6, 5, 5], np.int64)).q(net.scale).conv(6, 4, group=2).bytes()
 
 
@@ -213,7 +223,8 @@ class Brevitas(Net):
     """As Brevitas exports QONNX: weights and activations behind Quant nodes with scales of their own."""
 
     def bn(self, channels):
-        gain, bias, mean = self.f32(channels, lo=-0.3, hi=1.5), self.f32(channels, lo=-0.1, hi=0.4), self.f32(channels, lo=-0.2, hi=0.2)
+        gain, bias, mean = self.f32(channels, lo=-0.3, hi=1.5), self.f32(channels, lo=-0.1, hi=0.4), \
+            self.f32(channels, lo=-0.2, hi=0.2)
         return self.add("BatchNormalization", gain, bias, mean, self.f32(channels, lo=0.1, hi=0.5))
 
     def block(self, inputs, out, kernel=(3, 3), bits=2.0, act=2.0, bn=True, scale=0.25, **attributes):
@@ -227,7 +238,8 @@ class Brevitas(Net):
 def cnv():
     """CNV at small size: 8 bits in, 2 bits inside, batch norms, MaxPool, TopK."""
     net = Brevitas((1, 3, 10, 10), seed=3).quant(scale=1 / 128, bits=8.0, narrow=1)
-    net.block(3, 4).block(4, 4).add("MaxPool", kernel_shape=[2, 2], strides=[2, 2]).block(4, 6).add("Reshape", np.array([1, -1], np.int64))
+    net.block(3, 4).block(4, 4).add("MaxPool", kernel_shape=[2, 2], strides=[2, 2]).block(4, 6).add(
+        "Reshape", np.array([1, -1], np.int64))
     weight = net.qweights(8, 6, bits=2.0, scale=0.4)
     net.last = net.node("MatMul", [net.last, net.node("Transpose", [weight], perm=[1, 0])])
     net.bn(8).add("Relu").quant(scale=0.1, bits=2.0, signed=0)
@@ -241,7 +253,8 @@ def thresholds():
     net = Brevitas((1, 3, 8, 8)).quant(scale=1 / 128, bits=8.0, narrow=1)
     for inputs, out in ((3, 4), (4, 4)):
         net.add("Conv", net.qweights(out, inputs, 3, 3, bits=2.0, scale=0.5))
-        net.add("MultiThreshold", np.sort(net.f32(out, 3, lo=-2, hi=2), axis=1), domain="qonnx.custom_op.general", out_dtype="UINT2")
+        net.add("MultiThreshold", np.sort(net.f32(out, 3, lo=-2, hi=2), axis=1),
+                domain="qonnx.custom_op.general", out_dtype="UINT2")
     net.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2]).add("Flatten", axis=1)
     return net.add("MatMul", net.qweights(16, 4, bits=2.0, scale=0.5)).add("Mul", np.float32(0.3)).bytes()
 
@@ -256,8 +269,10 @@ def concat_and_average(scales=(0.25, 0.25), requantized=True):
     net.last = net.node("Concat", [a, b], axis=1)
     if requantized:
         net.quant(scale=scales[0], bits=4.0, signed=0).add("AveragePool", kernel_shape=[2, 2], strides=[2, 2])
-        net.add("Trunc", np.float32(scales[0] / 4), np.float32(0), np.float32(6), np.float32(4), domain="qonnx.custom_op.general", rounding_mode="FLOOR")
-    net.block(6, 4, (1, 1), act=4.0, scale=0.1).add("GlobalAveragePool").quant(scale=shift(6), bits=6.0, signed=0).add("Flatten", axis=1)
+        net.add("Trunc", np.float32(scales[0] / 4), np.float32(0), np.float32(6), np.float32(4),
+                domain="qonnx.custom_op.general", rounding_mode="FLOOR")
+    net.block(6, 4, (1, 1), act=4.0, scale=0.1).add("GlobalAveragePool").quant(
+        scale=shift(6), bits=6.0, signed=0).add("Flatten", axis=1)
     net.add("MatMul", net.qweights(4, 3, bits=4.0, scale=0.25)).add("Add", net.f32(3))
     return net.bytes(version=1)
 
@@ -269,13 +284,15 @@ def qkeras():
     net.add("Add", net.node("Reshape", [net.qweights(4, bits=6.0, scale=shift(4)), net.const(np.array([1, 4, 1, 1], np.int64))]))
     net.add("Relu").quant(scale=shift(4), bits=6.0, signed=0, mode="FLOOR").add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
     net.add("Transpose", perm=[0, 2, 3, 1]).add("Reshape", np.array([-1, 36], np.int64))
-    return net.add("MatMul", net.qweights(36, 4, bits=4.0, scale=shift(3))).add("Add", net.qweights(4, bits=6.0, scale=shift(4))).add("Softmax").bytes()
+    return net.add("MatMul", net.qweights(36, 4, bits=4.0, scale=shift(3))).add(
+        "Add", net.qweights(4, bits=6.0, scale=shift(4))).add("Softmax").bytes()
 
 
 def brevitas_1d():
     net = Brevitas((1, 4, 16)).quant(scale=shift(5), bits=8.0)
     for inputs, out in ((4, 6), (6, 6)):
-        net.add("Conv", net.qweights(out, inputs, 3, bits=4.0, scale=net.f32(out, 1, 1, lo=0.1, hi=0.2)), kernel_shape=[3], pads=[1, 1])
+        net.add("Conv", net.qweights(out, inputs, 3, bits=4.0, scale=net.f32(out, 1, 1, lo=0.1, hi=0.2)),
+                kernel_shape=[3], pads=[1, 1])
         net.bn(out).add("Relu").quant(scale=0.2, bits=4.0, signed=0).add("MaxPool", kernel_shape=[2], strides=[2])
     net.add("AveragePool", kernel_shape=[4]).quant(scale=0.1, bits=6.0, signed=0).add("Flatten")
     return net.add("Gemm", net.qweights(3, 6, bits=4.0, scale=0.2), transB=1).bytes()
@@ -293,7 +310,8 @@ def old_file(content):
 def constant_nodes(content):
     """The same with its constants in Constant nodes."""
     model = onnx.load_from_string(content)
-    nodes = [helper.make_node("Constant", [], [t.name], value=numpy_helper.from_array(numpy_helper.to_array(t))) for t in model.graph.initializer]
+    nodes = [helper.make_node("Constant", [], [t.name], value=numpy_helper.from_array(numpy_helper.to_array(t)))
+             for t in model.graph.initializer]
     nodes += model.graph.node
     del model.graph.initializer[:], model.graph.node[:]
     model.graph.node.extend(nodes)
@@ -301,16 +319,19 @@ def constant_nodes(content):
 
 
 NETWORKS = {
-    "mobilenet_v2_uint8": (mobilenet_v2(), EXACT), "mobilenet_v2_int8": (mobilenet_v2(INT8), EXACT), "reduced_range": (reduced_range(), EXACT),
-    "batch_norm_between": (batch_norm_between(), EXACT), "keywords": (keywords(), EXACT), "keywords_unsqueezed": (keywords_unsqueezed(), EXACT),
+    "mobilenet_v2_uint8": (mobilenet_v2(), EXACT), "mobilenet_v2_int8": (mobilenet_v2(INT8), EXACT),
+    "reduced_range": (reduced_range(), EXACT), "batch_norm_between": (batch_norm_between(), EXACT), "keywords": (keywords(), EXACT),
+    "keywords_unsqueezed": (keywords_unsqueezed(), EXACT),
     "keywords_column": (keywords_unsqueezed(True), EXACT), "keras_image": (keras_image(), EXACT), "unet": (unet(), EXACT),
     "unet_opset_10": (unet(10), EXACT), "squeezenet": (squeezenet(), EXACT), "densenet": (densenet(), EXACT),
     "gap_flattened_by_shape": (gap_flattened_by_shape(), EXACT), "padded": (padded(), EXACT), "global_max": (global_max(), EXACT),
-    "sigmoid": (sigmoid(), EXACT), "cnv": (cnv(), EXACT), "thresholds": (thresholds(), EXACT), "concat_and_average": (concat_and_average(), EXACT),
-    "concat_of_two_scales": (concat_and_average((0.25, 0.125), False), EXACT), "concat_of_odd_scales": (concat_and_average((0.7, 0.41), False), "as behind a Concat of several quantizers"),
+    "sigmoid": (sigmoid(), EXACT), "cnv": (cnv(), EXACT), "thresholds": (thresholds(), EXACT),
+    "concat_and_average": (concat_and_average(), EXACT), "concat_of_two_scales": (concat_and_average((0.25, 0.125), False), EXACT),
+    "concat_of_odd_scales": (concat_and_average((0.7, 0.41), False), "as behind a Concat of several quantizers"),
     "qkeras": (qkeras(), EXACT), "brevitas_1d": (brevitas_1d(), EXACT), "old_file": (old_file(squeezenet()), EXACT),
     "constant_nodes": (constant_nodes(mobilenet_v2()), EXACT),
-    "channel_shuffle": (channel_shuffle(), "puts channels into another order"), "hard_swish": (hard_swish(), "HardSigmoid .* is not supported"),
+    "channel_shuffle": (channel_shuffle(), "puts channels into another order"),
+    "hard_swish": (hard_swish(), "HardSigmoid .* is not supported"),
 }
 
 

@@ -65,17 +65,19 @@ class Net:
     # QONNX
     def quant(self, scale=0.25, zero=0.0, bits=4.0, signed=1, narrow=0, mode="ROUND", domain=QONNX, op="Quant"):
         attributes = {k: v for k, v in {"signed": signed, "narrow": narrow, "rounding_mode": mode}.items() if v is not None}
-        return self.add(op, np.float32(scale) if np.ndim(scale) == 0 else np.asarray(scale, np.float32), np.float32(zero), np.float32(bits), domain=domain, **attributes)
+        return self.add(op, np.float32(scale) if np.ndim(scale) == 0 else np.asarray(scale, np.float32), np.float32(zero),
+                        np.float32(bits), domain=domain, **attributes)
 
     def qweights(self, *shape, scale=0.25, bits=3.0, signed=1, narrow=1, value=None, op="Quant", domain=QONNX):
         value = self.const(self.f32(*shape) if value is None else value)
         if op == "BipolarQuant":
             return self.node(op, [value, self.const(np.float32(scale))], domain)
-        return self.node(op, [value, self.const(np.asarray(scale, np.float32)), self.const(np.float32(0)), self.const(np.float32(bits))], domain,
-                         signed=signed, narrow=narrow, rounding_mode="ROUND")
+        return self.node(op, [value, self.const(np.asarray(scale, np.float32)), self.const(np.float32(0)),
+                              self.const(np.float32(bits))], domain, signed=signed, narrow=narrow, rounding_mode="ROUND")
 
     def bn(self, channels, **attributes):
-        return self.add("BatchNormalization", self.f32(channels), self.f32(channels), self.f32(channels), self.f32(channels, lo=0.1, hi=2.0), **attributes)
+        return self.add("BatchNormalization", self.f32(channels), self.f32(channels), self.f32(channels),
+                        self.f32(channels, lo=0.1, hi=2.0), **attributes)
 
     def bytes(self, output=None, shape=None, external=False, kind=TensorProto.FLOAT, version=2, input_kind=TensorProto.FLOAT):
         x = helper.make_tensor_value_info("x", input_kind, shape or self.shape)
@@ -86,7 +88,8 @@ class Net:
             t.ClearField("raw_data")
             t.data_location = TensorProto.EXTERNAL
             t.external_data.add(key="location", value="/etc/passwd")
-        imports = [helper.make_opsetid("", self.opset), helper.make_opsetid(QONNX, version), helper.make_opsetid("qonnx.custom_op.channels_last", 1)]
+        imports = [helper.make_opsetid("", self.opset), helper.make_opsetid(QONNX, version),
+                   helper.make_opsetid("qonnx.custom_op.channels_last", 1)]
         model = helper.make_model(graph, opset_imports=imports)
         model.ir_version = 8
         return model.SerializeToString()
@@ -103,7 +106,8 @@ def end(net, scale=0.11, zero=np.int8(-5)):
 def normalized(shape=(1, 3, 6, 5), flatten=False):
     """The images' mean and deviation a channel, in front of the quantizer."""
     net, wide = Net(shape=shape), [3 if size == 3 else 1 for size in shape]
-    net.add("Sub", np.array([.485, .456, .406], np.float32).reshape(wide)).add("Div", np.array([.229, -.224, .225], np.float32).reshape(wide))
+    net.add("Sub", np.array([.485, .456, .406], np.float32).reshape(wide)).add(
+        "Div", np.array([.229, -.224, .225], np.float32).reshape(wide))
     return (net.add("Flatten") if flatten else net).qdq(0.02)
 
 
@@ -191,7 +195,8 @@ def trunc(version, mode="FLOOR", **attributes):
     net = Net(shape=(1, 3, 6, 6)).quant(0.25, bits=4.0, signed=0)
     net.add("AveragePool", kernel_shape=[2, 2], strides=[2, 2])
     s = np.float32(0.25 / 4)
-    numbers = [np.float32(0), np.float32(6), np.float32(4)] if version == 1 else [np.float32(0), np.float32(6), np.float32(0.25), np.float32(4)]
+    numbers = [np.float32(0), np.float32(6), np.float32(4)] if version == 1 \
+        else [np.float32(0), np.float32(6), np.float32(0.25), np.float32(4)]
     attributes = {"rounding_mode": mode, **({"signed": 0, "narrow": 0} if version == 2 else {}), **attributes}
     return net.add("Trunc", s, *numbers, domain=QONNX, **attributes).bytes(version=version)
 
@@ -265,7 +270,8 @@ def claims_a_terabyte():
 
 def big_fold():
     net = start()
-    net.last = net.node("Mul", [net.last, net.node("Mul", [net.const(np.zeros((100_000, 1), np.float32)), net.const(np.zeros((1, 100_000), np.float32))])])
+    net.last = net.node("Mul", [net.last, net.node("Mul", [net.const(np.zeros((100_000, 1), np.float32)),
+                                                           net.const(np.zeros((1, 100_000), np.float32))])])
     return net.bytes()
 
 
@@ -322,22 +328,27 @@ TRAPS = {
     "conv_one_dimension": (end(Net(shape=(1, 4, 9)).qdq().conv(kernel=(3,), pads=[1, 1])), EXACT),
     "conv_weight_zero_points_per_channel": (end((lambda t: t.conv(weight=t.weights(5, 4, 3, 3, zero=-7)))(start())), EXACT),
     "conv_uint8_weights": (end((lambda t: t.conv(weight=t.weights(5, 4, 3, 3, zero=120, dtype=np.uint8)))(start())), EXACT),
-    "conv_scales_per_input": (end((lambda t: t.conv(weight=t.weights(5, 4, 3, 3, axis=1)))(start())), "scales that differ inside one output"),
+    "conv_scales_per_input": (end((lambda t: t.conv(weight=t.weights(5, 4, 3, 3, axis=1)))(start())),
+                              "scales that differ inside one output"),
     "conv_float_weights": (end((lambda t: t.add("Conv", t.f32(5, 4, 3, 3)))(start())), "floating point without a quantizer"),
     "conv_float_weights_on_a_grid": (end((lambda t: t.add("Conv", np.round(t.f32(5, 4, 3, 3) * 8) / 8))(start())), EXACT),
-    "conv_per_channel_activations": (end(Net().qdq(np.linspace(0.02, 0.08, 4), np.array([3, 2, 1, 0], np.int8), axis=1).conv()), "not supported"),
+    "conv_per_channel_activations": (end(Net().qdq(np.linspace(0.02, 0.08, 4), np.array([3, 2, 1, 0], np.int8), axis=1).conv()),
+                                     "not supported"),
     "conv_weights_of_the_network": ((lambda t: end(t.add("Conv", t.last)))(start()), "weights must be constants"),
     "conv_auto_pad_unknown": (end(start().conv(auto_pad="HALF")), "auto_pad = 'HALF'"),
     "conv_negative_pads": (end(start().conv(pads=[-1, 0, 0, 0])), "none below 0"),
-    "conv_without_dequantize": ((lambda t: end(t.add("QuantizeLinear", np.float32(0.05), np.int8(3)).conv()))(Net()), "put a DequantizeLinear"),
+    "conv_without_dequantize": ((lambda t: end(t.add("QuantizeLinear", np.float32(0.05), np.int8(3)).conv()))(Net()),
+                                "put a DequantizeLinear"),
     "conv_unknown_attribute": (end(start().conv(mystery=3)), "attribute mystery = 3 is not supported"),
     "conv_transpose": (end((lambda t: t.add("ConvTranspose", t.weights(4, 5, 3, 3)))(start())), "operator ConvTranspose"),
     "gemm": (end((lambda t: t.add("Gemm", t.weights(6, 20), t.f32(6), transB=1))(flat().qdq())), EXACT),
-    "gemm_alpha_not_transposed": (end((lambda t: t.add("Gemm", t.weights(20, 6, axis=1), t.f32(6), alpha=0.5))(flat().qdq())), EXACT),
+    "gemm_alpha_not_transposed": (end((lambda t: t.add("Gemm", t.weights(20, 6, axis=1), t.f32(6), alpha=0.5))(flat().qdq())),
+                                  EXACT),
     "gemm_beta": (end((lambda t: t.add("Gemm", t.weights(6, 20), t.f32(6), transB=1, beta=0.5))(flat().qdq())), "beta = 0.5"),
     "gemm_trans_a": (end((lambda t: t.add("Gemm", t.weights(6, 20), transA=1, transB=1))(flat().qdq())), "transA = 0"),
     "flatten_then_matmul": (end((lambda t: t.add("Flatten").add("MatMul", t.weights(168, 6, axis=1)))(start())), EXACT),
-    "matmul_per_pixel": (end((lambda t: t.add("Transpose", perm=[0, 2, 3, 1]).add("MatMul", t.weights(4, 6, axis=1)))(start())), EXACT),
+    "matmul_per_pixel": (end((lambda t: t.add("Transpose", perm=[0, 2, 3, 1]).add("MatMul", t.weights(4, 6, axis=1)))(start())),
+                         EXACT),
     "transposed_input": (transposed_input(), EXACT),
     "transpose_of_the_batch": (end(start().add("Transpose", perm=[1, 0, 2, 3])), "perm"),
     "residual": (residual(), EXACT),
@@ -376,10 +387,13 @@ TRAPS = {
     "pad_reflect": (end(start().add("Pad", np.array([0, 0, 1, 1, 0, 0, 1, 1]), mode="reflect")), "mode = 'reflect'"),
     "resize": (end(start().add("Resize", "", np.array([1, 1, 2, 3], np.float32))), EXACT),
     "resize_linear": (end(start().add("Resize", "", np.array([1, 1, 2, 2], np.float32), mode="linear")), "mode = 'linear'"),
-    "resize_asymmetric": (end(start().add("Resize", "", np.array([1, 1, 3, 3], np.float32), coordinate_transformation_mode="asymmetric")), "plain repetition"),
-    "resize_asymmetric_floor": (end(start().add("Resize", "", np.array([1, 1, 3, 3], np.float32), coordinate_transformation_mode="asymmetric",
+    "resize_asymmetric": (end(start().add("Resize", "", np.array([1, 1, 3, 3], np.float32),
+                                          coordinate_transformation_mode="asymmetric")), "plain repetition"),
+    "resize_asymmetric_floor": (end(start().add("Resize", "", np.array([1, 1, 3, 3], np.float32),
+                                                coordinate_transformation_mode="asymmetric",
                                                 nearest_mode="floor")), EXACT),
-    "resize_align_corners": (end(start().add("Resize", "", np.array([1, 1, 2, 2], np.float32), coordinate_transformation_mode="align_corners")), "align_corners"),
+    "resize_align_corners": (end(start().add("Resize", "", np.array([1, 1, 2, 2], np.float32),
+                                             coordinate_transformation_mode="align_corners")), "align_corners"),
     "shared_weights": (shared_weights(), EXACT),
     "unused_nodes": (unused(), EXACT),
     "constants_folded": (folded(), EXACT),
@@ -396,7 +410,8 @@ TRAPS = {
     "uint8_input_quantized": (start().bytes(input_kind=TensorProto.UINT8), "QuantizeLinear 'n1': of integers, such as those"),
     "int32_input": (start().bytes(input_kind=TensorProto.INT32), "must be of float32, or of 8 or 16 bits.*not of the type INT32"),
     "reshape_allowzero": (end(start(opset=14).add("Reshape", np.array([1, -1], np.int64), allowzero=1)), EXACT),
-    "reshape_allowzero_of_a_zero": (end(start(opset=14).add("Reshape", np.array([0, -1], np.int64), allowzero=1)), "none of it 0 where allowzero = 1"),
+    "reshape_allowzero_of_a_zero": (end(start(opset=14).add("Reshape", np.array([0, -1], np.int64), allowzero=1)),
+                                    "none of it 0 where allowzero = 1"),
     "sigmoid_last": (end(start().add("Sigmoid")), EXACT),
     "sigmoid_in_the_middle": (end(start().add("Sigmoid").qdq().conv()), "in the middle of a network, before Conv"),
     "cast_to_float": (end(start().add("Cast", to=TensorProto.FLOAT)), EXACT),
@@ -405,13 +420,19 @@ TRAPS = {
     "global_max_pool": (end(start().add("GlobalMaxPool")), EXACT),
     "reduce_max": (end(start().add("ReduceMax", axes=[2, 3], keepdims=0)), EXACT),
     "reduce_max_of_the_channels": (end(start().add("ReduceMax", axes=[1])), "axes = "),
-    "softmax_last": ((lambda t: t.add("MatMul", t.weights(20, 6, axis=1)).qdq(0.1).add("Softmax", axis=1).bytes())(flat().qdq()), EXACT),
-    "softmax_in_the_middle": (end((lambda t: t.add("MatMul", t.weights(20, 6, axis=1)))(flat().qdq().add("Softmax", axis=1).qdq(1 / 128))), "in the middle"),
-    "argmax_last": ((lambda t: t.add("MatMul", t.weights(20, 6, axis=1)).qdq(0.1).add("ArgMax", axis=1).bytes(kind=TensorProto.INT64))(flat().qdq()), EXACT),
+    "softmax_last": ((lambda t: t.add("MatMul", t.weights(20, 6, axis=1)).qdq(0.1).add("Softmax", axis=1).bytes())(flat().qdq()),
+                     EXACT),
+    "softmax_in_the_middle": (end((lambda t: t.add("MatMul", t.weights(20, 6, axis=1)))(
+        flat().qdq().add("Softmax", axis=1).qdq(1 / 128))),
+                              "in the middle"),
+    "argmax_last": ((lambda t: t.add("MatMul", t.weights(20, 6, axis=1)).qdq(0.1).add("ArgMax", axis=1)
+                     .bytes(kind=TensorProto.INT64))(flat().qdq()), EXACT),
     "softmax_quantized": (flat().qdq().add("Softmax", axis=1).qdq(1 / 256, np.uint8(0)).bytes(), EXACT),
-    "argmax_behind_quantized_softmax": (flat().qdq().add("Softmax", axis=1).qdq(1 / 256, np.uint8(0)).add("ArgMax", axis=1).bytes(kind=TensorProto.INT64),
+    "argmax_behind_quantized_softmax": (flat().qdq().add("Softmax", axis=1).qdq(1 / 256, np.uint8(0)).add("ArgMax", axis=1)
+                                        .bytes(kind=TensorProto.INT64),
                                         "in the middle of a network, before ArgMax"),
-    "argmax_behind_softmax": ((lambda t: t.add("MatMul", t.weights(20, 6, axis=1)).qdq(0.1).add("Softmax", axis=1).add("ArgMax", axis=1)
+    "argmax_behind_softmax": ((lambda t: t.add("MatMul", t.weights(20, 6, axis=1)).qdq(0.1).add("Softmax", axis=1)
+                               .add("ArgMax", axis=1)
                                .bytes(kind=TensorProto.INT64))(flat().qdq()), EXACT),
     "top_k": (top_k(), EXACT),
     "top_k_behind_softmax": (top_k(softmax=True), EXACT),
@@ -419,19 +440,25 @@ TRAPS = {
     "top_k_unsorted": (top_k(sorted=0), "sorted = 0"),
     "top_k_values": (top_k(place=0), "the largest values are not supported"),
     "top_k_of_channels": (end(start().add("TopK", np.array([2], np.int64), outputs=2, axis=1)), "the largest values"),
-    "blocked_scale": (end(Net().add("QuantizeLinear", np.full((1, 2, 7, 6), 0.05, np.float32), np.zeros((1, 2, 7, 6), np.int8), axis=1)), "blocked"),
-    "float8": ((lambda t: t.add("QuantizeLinear", np.float32(0.1), t.const([0.0], TensorProto.FLOAT8E4M3FN)).bytes())(Net(opset=19)), "not supported"),
+    "blocked_scale": (end(Net().add("QuantizeLinear", np.full((1, 2, 7, 6), 0.05, np.float32), np.zeros((1, 2, 7, 6), np.int8),
+                                    axis=1)), "blocked"),
+    "float8": ((lambda t: t.add("QuantizeLinear", np.float32(0.1),
+                                t.const([0.0], TensorProto.FLOAT8E4M3FN)).bytes())(Net(opset=19)), "not supported"),
     "scale_zero": (end(Net().qdq(0.0)), "scale must be positive"),
     "scale_nan": (end(Net().qdq(float("nan"))), "NaN"),
     "output_scales": (final_scales(), "--output-bits"),
     "batch_open": ((lambda t: end(t.conv()) and t.bytes(shape=("n", 4, 7, 6)))(start()), EXACT),
     "batch_of_4": ((lambda t: end(t.conv()) and t.bytes(shape=(4, 4, 7, 6)))(start()), EXACT),
-    "batch_of_4_flattened": (batch(4, 4, -1), EXACT), "batch_of_4_flattened_by_0": (batch(4, 0, 168), EXACT), "batch_of_4_open": (batch(4, -1, 168), EXACT),
-    "batch_of_4_becomes_1": (batch(4, 1, -1), r"shape \[1, -1\] changes the batch of 4"), "batch_of_4_split": (batch(4, 8, 84), r"changes the batch of 4"),
+    "batch_of_4_flattened": (batch(4, 4, -1), EXACT), "batch_of_4_flattened_by_0": (batch(4, 0, 168), EXACT),
+    "batch_of_4_open": (batch(4, -1, 168), EXACT),
+    "batch_of_4_becomes_1": (batch(4, 1, -1), r"shape \[1, -1\] changes the batch of 4"),
+    "batch_of_4_split": (batch(4, 8, 84), r"changes the batch of 4"),
     "batch_of_4_split_open": (batch(4, -1, 84), "changes the batch or"), "batch_of_4_as_shape_says": (batch_of_shape(), EXACT),
-    "batch_of_4_unsqueezed": (end(Net(shape=(4, 4, 7, 6)).qdq().add("Unsqueeze", np.array([0], np.int64))), "another axis before the batch of 4"),
+    "batch_of_4_unsqueezed": (end(Net(shape=(4, 4, 7, 6)).qdq().add("Unsqueeze", np.array([0], np.int64))),
+                              "another axis before the batch of 4"),
     "batch_of_4_resized": (end(Net(shape=(4, 4, 7, 6)).qdq().add("Resize", "", "", np.array([4, 4, 14, 12], np.int64))), EXACT),
-    "batch_of_4_resized_to_1": (end(Net(shape=(4, 4, 7, 6)).qdq().add("Resize", "", "", np.array([1, 4, 14, 12], np.int64))), "change the batch of 4"),
+    "batch_of_4_resized_to_1": (end(Net(shape=(4, 4, 7, 6)).qdq().add("Resize", "", "", np.array([1, 4, 14, 12], np.int64))),
+                                "change the batch of 4"),
     "batch_of_3_qonnx": (batch_of_3(), EXACT),
     "shape_open": ((lambda t: end(t.conv()) and t.bytes(shape=(1, 4, "h", "w")))(start()), "all of them known"),
     "external_data": ((lambda t: end(t.conv()) and t.bytes(external=True))(start()), "another file"),
@@ -474,7 +501,8 @@ TRAPS = {
     "multi_threshold_nan": (thresholds(nan=True), "NaN"),
     "multi_threshold_rows_of_another_axis": (thresholds(4), "rows of thresholds"),
     "channels_last": (channels_last(), EXACT),
-    **{f"rounding_{mode.lower()}": (dense(n(mode=mode), bn=False), EXACT) for mode in ("CEIL", "FLOOR", "UP", "DOWN", "HALF_UP", "HALF_DOWN")},
+    **{f"rounding_{mode.lower()}": (dense(n(mode=mode), bn=False), EXACT)
+       for mode in ("CEIL", "FLOOR", "UP", "DOWN", "HALF_UP", "HALF_DOWN")},
     "rounding_unknown": (dense(n(mode="STOCHASTIC")), "rounding_mode = 'STOCHASTIC'"),
 }
 

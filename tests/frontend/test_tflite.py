@@ -83,8 +83,8 @@ def test_file_round_trip(network, tmp_path):
 def test_multiply_against_rationals(factor, values):
     """The kernels' two roundings, written once more on rationals."""
     mantissa, exponent = quantize_multiplier(factor)
-    assert mantissa == 0 or (1 << 30 <= mantissa < 1 << 31 and abs(Fraction(mantissa) / (1 << 31) * Fraction(2) ** exponent - Fraction(factor)) <=
-                             Fraction(2) ** (exponent - 32))
+    assert mantissa == 0 or (1 << 30 <= mantissa < 1 << 31 and abs(Fraction(mantissa) / (1 << 31) * Fraction(2) ** exponent
+                                                                   - Fraction(factor)) <= Fraction(2) ** (exponent - 32))
     x = np.array(values, np.int64)
     found = multiply(x, mantissa, exponent)
     for a, y in zip(values, found, strict=True):

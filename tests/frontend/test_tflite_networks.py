@@ -46,15 +46,18 @@ class Net(Writer):
         bias = self.const(rng.integers(-500, 501, outputs).astype(np.int32), scales * self.grid()[0], [0] * outputs)
         return weight, bias
 
-    def conv(self, out, kernel=(3, 3), stride=(1, 1), same=True, act=RELU6, depthwise=False, dilation=(1, 1), scale=6 / 255, zero=-128):
+    def conv(self, out, kernel=(3, 3), stride=(1, 1), same=True, act=RELU6, depthwise=False, dilation=(1, 1),
+             scale=6 / 255, zero=-128):
         n, h, w, c = self.shape()
-        size = [-(-m // s) if same else (m - (k - 1) * d - 1) // s + 1 for m, k, s, d in zip((h, w), kernel, stride, dilation, strict=True)]
+        size = [-(-m // s) if same else (m - (k - 1) * d - 1) // s + 1
+                for m, k, s, d in zip((h, w), kernel, stride, dilation, strict=True)]
         shape = (1, *kernel, c) if depthwise else (out, *kernel, c)
         constants = self.weights(shape, 3 if depthwise else 0, kernel[0] * kernel[1] * (1 if depthwise else c))
-        fields = dict(Padding=0 if same else 1, StrideH=stride[0], StrideW=stride[1], FusedActivationFunction=act, DilationHFactor=dilation[0],
-                      DilationWFactor=dilation[1])
+        fields = dict(Padding=0 if same else 1, StrideH=stride[0], StrideW=stride[1], FusedActivationFunction=act,
+                      DilationHFactor=dilation[0], DilationWFactor=dilation[1])
         if depthwise:
-            return self.layer("DEPTHWISE_CONV_2D", constants, (n, *size, c), "DepthwiseConv2DOptions", scale, zero, DepthMultiplier=1, **fields)
+            return self.layer("DEPTHWISE_CONV_2D", constants, (n, *size, c), "DepthwiseConv2DOptions", scale, zero,
+                              DepthMultiplier=1, **fields)
         return self.layer("CONV_2D", constants, (n, *size, out), "Conv2DOptions", scale, zero, **fields)
 
     def depthwise(self, kernel=(3, 3), stride=(1, 1), **more):
@@ -62,8 +65,8 @@ class Net(Writer):
 
     def dense(self, out, act=0, scale=0.03, zero=4, shape=None, keep=False):
         inputs = self.shape()[-1] if keep else int(np.prod(self.shape()))
-        return self.layer("FULLY_CONNECTED", self.weights((out, inputs), 0, inputs), shape or (1, out), "FullyConnectedOptions", scale, zero,
-                          FusedActivationFunction=act, KeepNumDims=keep)
+        return self.layer("FULLY_CONNECTED", self.weights((out, inputs), 0, inputs), shape or (1, out), "FullyConnectedOptions",
+                          scale, zero, FusedActivationFunction=act, KeepNumDims=keep)
 
     def pool(self, kind="MAX_POOL_2D", kernel=(2, 2), stride=None, same=False):
         n, h, w, c = self.shape()
@@ -104,12 +107,14 @@ class Net(Writer):
     def concat(self, *others, axis=-1):
         rank = len(self.shape())
         total = self.shape()[-1] + sum(self.shape(o)[-1] for o in others)
-        return self.layer("CONCATENATION", others, (*self.shape()[:-1], total), "ConcatenationOptions", Axis=axis if axis < 0 else rank - 1)
+        return self.layer("CONCATENATION", others, (*self.shape()[:-1], total), "ConcatenationOptions",
+                          Axis=axis if axis < 0 else rank - 1)
 
     def upsample(self, half=False):
         n, h, w, c = self.shape()
         size = self.const(np.array([2 * h, 2 * w], np.int32))
-        return self.layer("RESIZE_NEAREST_NEIGHBOR", (size,), (n, 2 * h, 2 * w, c), "ResizeNearestNeighborOptions", HalfPixelCenters=half)
+        return self.layer("RESIZE_NEAREST_NEIGHBOR", (size,), (n, 2 * h, 2 * w, c),
+                          "ResizeNearestNeighborOptions", HalfPixelCenters=half)
 
     def softmax(self):
         return self.layer("SOFTMAX", (), self.shape(), "SoftmaxOptions", 1 / 256, -128, Beta=1.0)
@@ -165,7 +170,7 @@ def keywords_2d():
 
 
 def keywords_1d(first="EXPAND_DIMS", last="SQUEEZE"):
-    """Conv1D, MaxPooling1D and GlobalAveragePooling1D of Keras, which put an axis in and take it out around each; the pool's is another one."""
+    """Keras's Conv1D, MaxPooling1D, GlobalAveragePooling1D: an axis put in and taken out around each; the pool's is another."""
     net = Net((1, 20, 6))
     for out, t in ((8, 20), (6, 10)):
         net.reshape(1, 1, t, net.shape()[-1], kind=first).conv(out, (1, 3), act=RELU).reshape(1, t, out, kind=last)
@@ -175,7 +180,8 @@ def keywords_1d(first="EXPAND_DIMS", last="SQUEEZE"):
 
 def column_1d():
     """A 1-D network along the height, behind a Reshape of the input."""
-    net = Net((1, 24, 4)).reshape(1, 24, 1, 4).conv(6, (5, 1), (2, 1), act=RELU).pool("MAX_POOL_2D", (2, 1)).conv(6, (3, 1), same=False)
+    net = Net((1, 24, 4)).reshape(1, 24, 1, 4).conv(6, (5, 1), (2, 1), act=RELU).pool("MAX_POOL_2D", (2, 1)).conv(
+        6, (3, 1), same=False)
     return net.mean().dense(3).file()
 
 
@@ -219,7 +225,8 @@ def autoencoder():
 
 
 def dilated():
-    return Net((1, 9, 9, 2)).conv(4, dilation=(2, 2)).conv(4, dilation=(3, 2)).conv(3, (1, 1), dilation=(2, 2)).mean().dense(3).file()
+    return Net((1, 9, 9, 2)).conv(4, dilation=(2, 2)).conv(4, dilation=(3, 2)).conv(
+        3, (1, 1), dilation=(2, 2)).mean().dense(3).file()
 
 
 def global_max():
@@ -280,13 +287,16 @@ def channels_first(shape=(1, 3, 6, 5)):
 
 NETWORKS = {
     "mobilenet_v1_uint8": (mobilenet_v1(), EXACT), "mobilenet_v1_int8": (mobilenet_v1("int8", "average"), EXACT),
-    "mobilenet_v1_float": (mobilenet_v1("float32", "average"), EXACT), "uint8_logits": (mobilenet_v1("uint8", softmax=False), EXACT),
+    "mobilenet_v1_float": (mobilenet_v1("float32", "average"), EXACT),
+    "uint8_logits": (mobilenet_v1("uint8", softmax=False), EXACT),
     "mobilenet_v2": (mobilenet_v2(), EXACT), "keywords_2d": (keywords_2d(), EXACT), "keywords_1d": (keywords_1d(), EXACT),
     "keywords_1d_reshape": (keywords_1d("RESHAPE", "RESHAPE"), EXACT), "column_1d": (column_1d(), EXACT), "unet": (unet(), EXACT),
     "unet_half_pixel": (unet(True), EXACT), "squeezenet": (squeezenet(), EXACT), "densenet": (densenet(), EXACT),
-    "autoencoder": (autoencoder(), EXACT), "dilated": (dilated(), EXACT), "global_max": (global_max(), EXACT), "per_pixel": (per_pixel(), EXACT),
-    "channels_first": (channels_first(), EXACT), "channels_first_in_a_row": (channels_first((1, 90)), EXACT), "channel_shuffle": (channel_shuffle(), EXACT),
-    "channel_shuffle_depthwise": (channel_shuffle(True), EXACT), "decoder": (decoder(), EXACT), "decoder_channels_first": (decoder(True), EXACT),
+    "autoencoder": (autoencoder(), EXACT), "dilated": (dilated(), EXACT),
+    "global_max": (global_max(), EXACT), "per_pixel": (per_pixel(), EXACT),
+    "channels_first": (channels_first(), EXACT), "channels_first_in_a_row": (channels_first((1, 90)), EXACT),
+    "channel_shuffle": (channel_shuffle(), EXACT), "channel_shuffle_depthwise": (channel_shuffle(True), EXACT),
+    "decoder": (decoder(), EXACT), "decoder_channels_first": (decoder(True), EXACT),
     "other_pixels": (other_pixels(), EXACT), "turned_pixels": (turned_pixels(), "puts channels into another order"),
 }
 
@@ -313,7 +323,8 @@ def test_inputs_of_an_image_that_is_turned_are_the_file_s(tmp_path):
     found = run_micro(file.read_bytes(), x, list(imported.tensors.values()))
     ours = run(imported.graph, x.transpose(0, 2, 3, 1).astype(np.int64))
     for edge, tensor in imported.tensors.items():
-        np.testing.assert_array_equal(ours[edge].reshape(4, -1), found[tensor].reshape(4, -1) if edge != "input" else x.transpose(0, 2, 3, 1).reshape(4, -1))
+        np.testing.assert_array_equal(ours[edge].reshape(4, -1),
+                                      found[tensor].reshape(4, -1) if edge != "input" else x.transpose(0, 2, 3, 1).reshape(4, -1))
     assert compare_source(imported, x).wrong == 0
 
 

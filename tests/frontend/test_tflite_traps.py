@@ -29,10 +29,11 @@ def conv(shape=(1, 7, 6, 4), out=6, kernel=(3, 3), groups=1, depthwise=0, stride
     size = [-(-n // s) if same else (n - (k - 1) * d - 1) // s + 1
             for n, k, s, d in zip(shape[1:3], kernel, stride, dilation, strict=True)]
     y = w.tensor((1, *size, out), np.int8, out_scale, out_zero)
-    common = dict(Padding=0 if same else 1, StrideH=stride[0], StrideW=stride[1], DilationHFactor=dilation[0], DilationWFactor=dilation[1],
-                  FusedActivationFunction=act)
+    common = dict(Padding=0 if same else 1, StrideH=stride[0], StrideW=stride[1], DilationHFactor=dilation[0],
+                  DilationWFactor=dilation[1], FusedActivationFunction=act)
     if depthwise:
-        w.op("DEPTHWISE_CONV_2D", (x, wt, bt), (y,), "DepthwiseConv2DOptions", DepthMultiplier=extra.get("multiplier", depthwise), **common)
+        w.op("DEPTHWISE_CONV_2D", (x, wt, bt), (y,), "DepthwiseConv2DOptions",
+             DepthMultiplier=extra.get("multiplier", depthwise), **common)
     else:
         w.op("CONV_2D", (x, wt, bt), (y,), "Conv2DOptions", **common)
     return w, x, y
@@ -43,12 +44,13 @@ def net(*args, **kwargs):
     return w.write([x], [y])
 
 
-def unary(kind, table=None, shape=(1, 6, 6, 4), out=None, scale=(0.05, 0.05), zero=(3, 3), extra=(), dtype=np.int8, out_dtype=np.int8,
-          constants=(), **fields):
+def unary(kind, table=None, shape=(1, 6, 6, 4), out=None, scale=(0.05, 0.05), zero=(3, 3), extra=(), dtype=np.int8,
+          out_dtype=np.int8, constants=(), **fields):
     w = Writer()
     x = w.tensor(shape, dtype, scale[0], zero[0])
     y = w.tensor(out or shape, out_dtype, scale[1], zero[1])
-    w.op(kind, (x, *(w.const(c, *((scale[1], zero[1]) if c.dtype == np.int8 else ())) for c in constants), *extra), (y,), table, **fields)
+    w.op(kind, (x, *(w.const(c, *((scale[1], zero[1]) if c.dtype == np.int8 else ())) for c in constants), *extra), (y,),
+         table, **fields)
     return w.write([x], [y])
 
 
@@ -65,7 +67,8 @@ def dense(inputs=20, outputs=7, wzero=0, per_channel=False, act=0, fmt=0, shape=
     wt = w.const(rng.integers(-127, 128, (outputs, inputs)).astype(np.int8), rng.uniform(0.001, 0.003, n), [wzero] * n)
     bt = w.const(rng.integers(-4000, 4000, outputs).astype(np.int32)) if bias else -1
     y = w.tensor((1, outputs), np.int8, 0.1, 9)
-    w.op("FULLY_CONNECTED", (x, wt, bt), (y,), "FullyConnectedOptions", FusedActivationFunction=act, WeightsFormat=fmt, KeepNumDims=keep)
+    w.op("FULLY_CONNECTED", (x, wt, bt), (y,), "FullyConnectedOptions", FusedActivationFunction=act,
+         WeightsFormat=fmt, KeepNumDims=keep)
     return w.write([x], [y])
 
 
@@ -79,7 +82,8 @@ def two(kind, scales=(0.05, 0.08, 0.1), zeros=(3, -9, 5), shapes=None, act=0, **
     y = w.tensor(out, np.int8, scales[2], zeros[2])
     w.op("QUANTIZE", (x,), (a,), "QuantizeOptions")
     w.op("QUANTIZE", (x,), (b,), "QuantizeOptions")
-    w.op(kind, (a, b), (y,), {"ADD": "AddOptions", "CONCATENATION": "ConcatenationOptions"}[kind], FusedActivationFunction=act, **fields)
+    w.op(kind, (a, b), (y,), {"ADD": "AddOptions", "CONCATENATION": "ConcatenationOptions"}[kind],
+         FusedActivationFunction=act, **fields)
     return w.write([x], [y])
 
 
@@ -204,14 +208,18 @@ TRAPS = {
     "average_pool_3x3": (pool("AVERAGE_POOL_2D", kernel=(3, 3), stride=(1, 1), zero=(-128, -128)), EXACT),
     "average_pool_whole": (pool("AVERAGE_POOL_2D", kernel=(6, 6), act=1), EXACT),
     "average_pool_border": (pool("AVERAGE_POOL_2D", kernel=(3, 3), stride=(1, 1), same=True), EXACT),
-    "average_pool_border_stride": (pool("AVERAGE_POOL_2D", (1, 7, 5, 3), kernel=(4, 2), stride=(2, 2), same=True, zero=(-128, -128), act=1), EXACT),
+    "average_pool_border_stride": (pool("AVERAGE_POOL_2D", (1, 7, 5, 3), kernel=(4, 2), stride=(2, 2), same=True, zero=(-128, -128),
+                                        act=1), EXACT),
     "average_pool_border_alone": (pool("AVERAGE_POOL_2D", (1, 2, 5, 3), kernel=(5, 1), stride=(1, 1), same=True), EXACT),
     "average_pool_rescaling": (pool("AVERAGE_POOL_2D", zero=(3, 4)), "differ, for which"),
-    "mean": (unary("MEAN", "ReducerOptions", out=(1, 1, 1, 4), scale=(0.05, 0.03), constants=[np.array([1, 2], np.int32)], KeepDims=True), EXACT),
+    "mean": (unary("MEAN", "ReducerOptions", out=(1, 1, 1, 4), scale=(0.05, 0.03), constants=[np.array([1, 2], np.int32)],
+                   KeepDims=True), EXACT),
     "mean_flat": (unary("MEAN", "ReducerOptions", shape=(1, 3, 3, 4), out=(1, 4), scale=(0.05, 0.03), zero=(-7, 90),
                         constants=[np.array([1, 2], np.int32)], KeepDims=False), EXACT),
-    "mean_same_scale": (unary("MEAN", "ReducerOptions", shape=(1, 3, 3, 4), out=(1, 1, 1, 4), constants=[np.array([1, 2], np.int32)], KeepDims=True), EXACT),
-    "mean_of_channels": (unary("MEAN", "ReducerOptions", out=(1, 6, 6, 1), constants=[np.array([3], np.int32)], KeepDims=True), "axes"),
+    "mean_same_scale": (unary("MEAN", "ReducerOptions", shape=(1, 3, 3, 4), out=(1, 1, 1, 4),
+                              constants=[np.array([1, 2], np.int32)], KeepDims=True), EXACT),
+    "mean_of_channels": (unary("MEAN", "ReducerOptions", out=(1, 6, 6, 1), constants=[np.array([3], np.int32)], KeepDims=True),
+                         "axes"),
     # joins
     "add": (two("ADD"), EXACT),
     "add_equal_scales": (two("ADD", scales=(0.05, 0.05, 0.1), zeros=(0, 0, 0)), EXACT),
@@ -230,19 +238,28 @@ TRAPS = {
     "relu6_rescaling": (unary("RELU6", scale=(0.06, 0.04), zero=(3, -100)), "differ, for which"),
     "relu_n1_to_1_alone": (unary("RELU_N1_TO_1"), "RELU_N1_TO_1.*is not supported"),
     "pad": (unary("PAD", "PadOptions", out=(1, 9, 7, 4), constants=[np.array([[0, 0], [1, 2], [0, 1], [0, 0]], np.int32)]), EXACT),
-    "pad_value": (unary("PADV2", "PadV2Options", out=(1, 8, 6, 4), constants=[np.array([[0, 0], [1, 1], [0, 0], [0, 0]], np.int32), np.array([-9], np.int8)]), EXACT),
-    "pad_channels": (unary("PAD", "PadOptions", out=(1, 6, 6, 5), constants=[np.array([[0, 0], [0, 0], [0, 0], [0, 1]], np.int32)]), "paddings"),
-    "resize": (unary("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions", out=(1, 12, 18, 4), constants=[np.array([12, 18], np.int32)]), EXACT),
-    "resize_half_pixel": (unary("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions", out=(1, 12, 12, 4), constants=[np.array([12, 12], np.int32)],
+    "pad_value": (unary("PADV2", "PadV2Options", out=(1, 8, 6, 4), constants=[np.array([[0, 0], [1, 1], [0, 0], [0, 0]], np.int32),
+                                                                              np.array([-9], np.int8)]), EXACT),
+    "pad_channels": (unary("PAD", "PadOptions", out=(1, 6, 6, 5), constants=[np.array([[0, 0], [0, 0], [0, 0], [0, 1]], np.int32)]),
+                     "paddings"),
+    "resize": (unary("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions", out=(1, 12, 18, 4),
+                     constants=[np.array([12, 18], np.int32)]), EXACT),
+    "resize_half_pixel": (unary("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions", out=(1, 12, 12, 4),
+                                constants=[np.array([12, 12], np.int32)],
                                 HalfPixelCenters=True), EXACT),
-    "resize_align_corners": (unary("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions", out=(1, 12, 12, 4), constants=[np.array([12, 12], np.int32)],
+    "resize_align_corners": (unary("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions", out=(1, 12, 12, 4),
+                                   constants=[np.array([12, 12], np.int32)],
                                    AlignCorners=True), "align_corners"),
-    "resize_by_fractions": (unary("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions", out=(1, 9, 9, 4), constants=[np.array([9, 9], np.int32)]),
+    "resize_by_fractions": (unary("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions", out=(1, 9, 9, 4),
+                                  constants=[np.array([9, 9], np.int32)]),
                             "integer factors"),
     "flatten": (unary("RESHAPE", "ReshapeOptions", out=(1, 144), constants=[np.array([1, 144], np.int32)]), EXACT),
-    "reshape_of_the_input": (unary("RESHAPE", "ReshapeOptions", shape=(1, 144), out=(1, 6, 6, 4), constants=[np.array([1, 6, 6, 4], np.int32)]), EXACT),
-    "reshape_batch": (unary("RESHAPE", "ReshapeOptions", out=(2, 72), constants=[np.array([2, 72], np.int32)]), "changes the batch"),
-    "sequence": (unary("EXPAND_DIMS", "ExpandDimsOptions", shape=(1, 9, 4), out=(1, 1, 9, 4), constants=[np.array([1], np.int32)]), EXACT),
+    "reshape_of_the_input": (unary("RESHAPE", "ReshapeOptions", shape=(1, 144), out=(1, 6, 6, 4),
+                                   constants=[np.array([1, 6, 6, 4], np.int32)]), EXACT),
+    "reshape_batch": (unary("RESHAPE", "ReshapeOptions", out=(2, 72), constants=[np.array([2, 72], np.int32)]),
+                      "changes the batch"),
+    "sequence": (unary("EXPAND_DIMS", "ExpandDimsOptions", shape=(1, 9, 4), out=(1, 1, 9, 4), constants=[np.array([1], np.int32)]),
+                 EXACT),
     "shared_weights": (shared_weights(), EXACT),
     "unused_output": (unused_output(), EXACT),
     "softmax_last": (softmax(), EXACT),
@@ -253,22 +270,29 @@ TRAPS = {
     "tanh_alone": (unary("TANH"), "TANH.*is not supported; supported: ADD"),
     "uint8_output": (unary("QUANTIZE", "QuantizeOptions", zero=(3, 131), out_dtype=np.uint8), EXACT),
     "uint8_in_the_middle": (uint8_in_the_middle(), "UINT8; supported: INT8, and UINT8 in front of"),
-    "transpose_of_axes_of_1": (unary("TRANSPOSE", "TransposeOptions", shape=(1, 6, 1, 4), out=(1, 1, 6, 4), constants=[np.array([0, 2, 1, 3], np.int32)]), EXACT),
-    "transpose_of_the_input": (unary("TRANSPOSE", "TransposeOptions", shape=(1, 4, 6, 5), out=(1, 6, 5, 4), constants=[np.array([0, 2, 3, 1], np.int32)]), EXACT),
-    "transpose_of_the_batch": (unary("TRANSPOSE", "TransposeOptions", shape=(1, 6, 5, 4), out=(6, 1, 5, 4), constants=[np.array([1, 0, 2, 3], np.int32)]),
+    "transpose_of_axes_of_1": (unary("TRANSPOSE", "TransposeOptions", shape=(1, 6, 1, 4), out=(1, 1, 6, 4),
+                                     constants=[np.array([0, 2, 1, 3], np.int32)]), EXACT),
+    "transpose_of_the_input": (unary("TRANSPOSE", "TransposeOptions", shape=(1, 4, 6, 5), out=(1, 6, 5, 4),
+                                     constants=[np.array([0, 2, 3, 1], np.int32)]), EXACT),
+    "transpose_of_the_batch": (unary("TRANSPOSE", "TransposeOptions", shape=(1, 6, 5, 4), out=(6, 1, 5, 4),
+                                     constants=[np.array([1, 0, 2, 3], np.int32)]),
                                "the permutation"),
     "slice_of_data": (unary("STRIDED_SLICE", "StridedSliceOptions", out=(1, 6, 3, 4), constants=[np.array(v, np.int32) for v in (
         [0, 0, 0, 0], [1, 6, 3, 4], [1, 1, 1, 1])]), r"STRIDED_SLICE.* takes \(1, 6, 3, 4\) of .* supported: some of the channels"),
-    "reduce_max": (unary("REDUCE_MAX", "ReducerOptions", out=(1, 1, 1, 4), constants=[np.array([1, 2], np.int32)], KeepDims=True), EXACT),
-    "reduce_max_of_the_height": (unary("REDUCE_MAX", "ReducerOptions", out=(1, 1, 6, 4), constants=[np.array([1], np.int32)], KeepDims=True), "axes"),
+    "reduce_max": (unary("REDUCE_MAX", "ReducerOptions", out=(1, 1, 1, 4), constants=[np.array([1, 2], np.int32)], KeepDims=True),
+                   EXACT),
+    "reduce_max_of_the_height": (unary("REDUCE_MAX", "ReducerOptions", out=(1, 1, 6, 4), constants=[np.array([1], np.int32)],
+                                       KeepDims=True), "axes"),
     "top_k": (top_k(), "TOPK_V2.*is not supported: TensorFlow Lite Micro.*has no kernel for it; take ARG_MAX"),
     "custom": (unary("CUSTOM"), "custom operator 'mine'"),
     "transpose_conv": (unary("TRANSPOSE_CONV", "TransposeConvOptions"), "TRANSPOSE_CONV"),
     "dynamic_shape": (unary("RELU", shape=(0, 6, 6, 4)), "all of them known"),
     "batch_of_4": (unary("RELU", shape=(4, 6, 6, 4)), EXACT),
-    "batch_of_4_flattened": (unary("RESHAPE", "ReshapeOptions", shape=(4, 3, 2, 5), out=(4, 30), constants=[np.array([4, 30], np.int32)]), EXACT),
+    "batch_of_4_flattened": (unary("RESHAPE", "ReshapeOptions", shape=(4, 3, 2, 5), out=(4, 30),
+                                   constants=[np.array([4, 30], np.int32)]), EXACT),
     "batch_of_4_pooled": (batch_of_4(), EXACT),
-    "batch_of_4_becomes_pixels": (unary("RESHAPE", "ReshapeOptions", shape=(4, 6, 6, 4), out=(2, 12, 6, 4), constants=[np.array([2, 12, 6, 4], np.int32)]),
+    "batch_of_4_becomes_pixels": (unary("RESHAPE", "ReshapeOptions", shape=(4, 6, 6, 4), out=(2, 12, 6, 4),
+                                        constants=[np.array([2, 12, 6, 4], np.int32)]),
                                   "a batch of 4; accepted: a batch of 1, or one"),
     "huge_tensor": (unary("RELU", shape=(1, 1 << 20, 1 << 20, 4)), "the limit is"),
     "wrong_output_shape": (unary("RELU", out=(1, 6, 6, 5)), "the file says"),
@@ -289,8 +313,8 @@ def test_refused_or_exact(name, tmp_path):
     run(imported.graph, codes)
     pytest.importorskip("tflite_micro", reason="imports; the package tflite-micro is not installed, so nothing is compared")
     report = compare_tflite(imported, codes)
-    assert report.rows or name in ("softmax_last", "softmax_quantized_once_more", "logistic_last", "sequence", "reshape_of_the_input", "transpose_of_axes_of_1",
-                                   "transpose_of_the_input")
+    assert report.rows or name in ("softmax_last", "softmax_quantized_once_more", "logistic_last", "sequence",
+                                   "reshape_of_the_input", "transpose_of_axes_of_1", "transpose_of_the_input")
     report.require_equal()
 
 

@@ -1,4 +1,4 @@
-"""Torch networks whose elements move: images of linear layers, channels that change places; in float, in integers, and in hardware."""
+"""Torch networks whose elements move: images of linear layers, channels that change places; in float, integers and hardware."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,8 @@ class Autoencoder(nn.Module):
 
     def forward(self, x):
         x = F.relu(self.wide(F.relu(self.fc(F.relu(self.a(x)).flatten(1)))))
-        x = x.view(-1, 5, 2, 4) if self.how == "view" else x.unflatten(1, (5, 2, 4)) if self.how == "unflatten" else self.unflatten(x)
+        x = x.view(-1, 5, 2, 4) if self.how == "view" \
+            else x.unflatten(1, (5, 2, 4)) if self.how == "unflatten" else self.unflatten(x)
         return self.c(F.interpolate(F.relu(self.b(x)), scale_factor=2))
 
 
@@ -80,10 +81,11 @@ class Line(nn.Module):
         return self.b(F.relu(self.a(x.view(-1, 2, 2, 6).transpose(1, 2).reshape(-1, 4, 6)))).mean(2)
 
 
-NETWORKS = {"view": (Autoencoder, (1, 8, 8)), "unflatten": (lambda: Autoencoder("unflatten"), (1, 8, 8)), "layer": (lambda: Autoencoder("layer"), (1, 8, 8)),
-            "refolded": (Refolded, (1, 8, 8)), "shuffled": (Shuffled, (1, 8, 8)), "shuffled by a layer": (lambda: Shuffled("layer"), (1, 8, 8)),
-            "shuffled by a function": (lambda: Shuffled("function"), (1, 8, 8)), "shuffled by permute": (lambda: Shuffled("permute"), (1, 8, 8)),
-            "line": (Line, (1, 8))}
+NETWORKS = {"view": (Autoencoder, (1, 8, 8)), "unflatten": (lambda: Autoencoder("unflatten"), (1, 8, 8)),
+            "layer": (lambda: Autoencoder("layer"), (1, 8, 8)), "refolded": (Refolded, (1, 8, 8)),
+            "shuffled": (Shuffled, (1, 8, 8)), "shuffled by a layer": (lambda: Shuffled("layer"), (1, 8, 8)),
+            "shuffled by a function": (lambda: Shuffled("function"), (1, 8, 8)),
+            "shuffled by permute": (lambda: Shuffled("permute"), (1, 8, 8)), "line": (Line, (1, 8))}
 
 
 def prepared(make, shape):
@@ -126,7 +128,8 @@ def test_networks_are_exact_in_hardware(name):
 
 
 def test_what_no_weights_take_up_is_refused_before_training():
-    model = prepare(nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1, groups=2), nn.ChannelShuffle(2), nn.Conv2d(4, 4, 1, groups=2)), torch.zeros(2, 1, 4, 4), "dfp:b=4")
+    model = prepare(nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1, groups=2), nn.ChannelShuffle(2),
+                                  nn.Conv2d(4, 4, 1, groups=2)), torch.zeros(2, 1, 4, 4), "dfp:b=4")
     with pytest.raises(ModelError, match="Permute '2' puts channels into another order.*'1' has 2 groups.*'3' has 2 groups"):
         require_convertible(model)
     assert not any(bool(stage.activation.calibrated) for stage in model if stage.activation is not None)

@@ -38,9 +38,10 @@ class Keywords(nn.Module):
     def __init__(self):
         super().__init__()
         self.body = nn.Sequential(
-            nn.ZeroPad1d((1, 2)), nn.Conv1d(3, 4, 4, 2), nn.BatchNorm1d(4), nn.ReLU(), nn.Conv1d(4, 4, 3, padding="same", dilation=2, groups=4),
-            nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout1d(0.1), nn.MaxPool1d(3, 2, 1), nn.Conv1d(4, 6, 1, bias=False), nn.BatchNorm1d(6), nn.ReLU(),
-            nn.AvgPool1d(2), nn.Upsample(scale_factor=2), nn.Conv1d(6, 5, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+            nn.ZeroPad1d((1, 2)), nn.Conv1d(3, 4, 4, 2),
+            nn.BatchNorm1d(4), nn.ReLU(), nn.Conv1d(4, 4, 3, padding="same", dilation=2, groups=4), nn.BatchNorm1d(4), nn.ReLU(),
+            nn.Dropout1d(0.1), nn.MaxPool1d(3, 2, 1), nn.Conv1d(4, 6, 1, bias=False), nn.BatchNorm1d(6), nn.ReLU(), nn.AvgPool1d(2),
+            nn.Upsample(scale_factor=2), nn.Conv1d(6, 5, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())
         self.fc = nn.Linear(5, 3)
 
     def forward(self, x):
@@ -105,7 +106,8 @@ def squeezenet():
 class Inverted(nn.Module):
     def __init__(self, inputs, wide, out, stride):
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(inputs, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU(), nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False),
+        self.body = nn.Sequential(nn.Conv2d(inputs, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU(),
+                                  nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False),
                                   nn.BatchNorm2d(wide), nn.ReLU(), nn.Conv2d(wide, out, 1, bias=False), nn.BatchNorm2d(out))
         self.skip = stride == 1 and inputs == out
 
@@ -114,8 +116,8 @@ class Inverted(nn.Module):
 
 
 def mobilenet():
-    return nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), Inverted(4, 6, 4, 1), Inverted(4, 6, 5, 2), nn.AdaptiveAvgPool2d(1),
-                         nn.Flatten(), nn.Linear(5, 3))
+    return nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), Inverted(4, 6, 4, 1), Inverted(4, 6, 5, 2),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3))
 
 
 class Clamped(nn.Module):
@@ -151,7 +153,8 @@ class Averaged(nn.Module):
 
 
 NETWORKS = {"keywords": (Keywords, (3, 24)), "mean": (Functional, (2, 19)), "squeeze": (lambda: Functional("squeeze"), (2, 19)),
-            "unet": (UNet, (1, 8, 8)), "squeezenet": (squeezenet, (1, 11, 11)), "mobilenet": (mobilenet, (1, 9, 9)), "clamped": (Clamped, (1, 8, 8)), "averaged": (Averaged, (1, 6, 7))}
+            "unet": (UNet, (1, 8, 8)), "squeezenet": (squeezenet, (1, 11, 11)), "mobilenet": (mobilenet, (1, 9, 9)),
+            "clamped": (Clamped, (1, 8, 8)), "averaged": (Averaged, (1, 6, 7))}
 
 
 def prepared(name, batchnorm="fold"):
@@ -199,8 +202,9 @@ def test_networks_are_exact_in_hardware(name):
 
 
 @pytest.mark.parametrize("layer, message", [
-    (nn.Conv1d(2, 3, 3, padding=1, padding_mode="circular"), "padding_mode = 'circular'"), (nn.MaxPool1d(2, dilation=2), "dilation"),
-    (nn.AvgPool1d(3, ceil_mode=True), "ceil_mode = True"), (nn.AdaptiveAvgPool1d(2), "output_size"), (nn.ConstantPad1d(1, 0.5), "value = 0.5"),
+    (nn.Conv1d(2, 3, 3, padding=1, padding_mode="circular"), "padding_mode = 'circular'"),
+    (nn.MaxPool1d(2, dilation=2), "dilation"), (nn.AvgPool1d(3, ceil_mode=True), "ceil_mode = True"),
+    (nn.AdaptiveAvgPool1d(2), "output_size"), (nn.ConstantPad1d(1, 0.5), "value = 0.5"),
     (nn.ConvTranspose1d(2, 2, 3), "ConvTranspose1d is not supported"), (nn.Linear(8, 4), "put a Flatten before it")])
 def test_1_d_layers_that_are_refused(layer, message):
     with pytest.raises(ModelError, match=message):

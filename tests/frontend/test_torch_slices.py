@@ -16,7 +16,8 @@ from .test_torch_moved import equal, prepared  # noqa: E402
 
 
 def unit(*layers):
-    return nn.Sequential(*[each for layer in layers for each in ((layer, nn.BatchNorm2d(layer.out_channels)) if isinstance(layer, nn.Conv2d) else (layer,))])
+    return nn.Sequential(*[each for layer in layers
+                           for each in ((layer, nn.BatchNorm2d(layer.out_channels)) if isinstance(layer, nn.Conv2d) else (layer,))])
 
 
 def shuffle(x):
@@ -31,8 +32,10 @@ class Block(nn.Module):
         super().__init__()
         half, self.stride = outputs // 2, stride
         if stride > 1:
-            self.one = unit(nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False), nn.Conv2d(inputs, half, 1, bias=False), nn.ReLU())
-        self.two = unit(nn.Conv2d(inputs if stride > 1 else half, half, 1, bias=False), nn.ReLU(), nn.Conv2d(half, half, 3, stride, 1, groups=half, bias=False),
+            self.one = unit(nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False),
+                            nn.Conv2d(inputs, half, 1, bias=False), nn.ReLU())
+        self.two = unit(nn.Conv2d(inputs if stride > 1 else half, half, 1, bias=False), nn.ReLU(),
+                        nn.Conv2d(half, half, 3, stride, 1, groups=half, bias=False),
                         nn.Conv2d(half, half, 1, bias=False), nn.ReLU())
 
     def forward(self, x):
@@ -43,16 +46,17 @@ class Block(nn.Module):
 
 
 def shufflenet():
-    return nn.Sequential(nn.Conv2d(1, 4, 3, 1, 1), nn.ReLU(), Block(4, 8, 2), Block(8, 8, 1), Block(8, 8, 1), Block(8, 12, 2), nn.Conv2d(12, 5, 1), nn.ReLU(),
-                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3))
+    return nn.Sequential(nn.Conv2d(1, 4, 3, 1, 1), nn.ReLU(), Block(4, 8, 2), Block(8, 8, 1), Block(8, 8, 1), Block(8, 12, 2),
+                         nn.Conv2d(12, 5, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3))
 
 
 class Partial(nn.Module):
-    """Stages of CSP networks: a split, a residual branch, one joined with all its parts; a slice by a size, one of a flat tensor."""
+    """Stages of CSP networks: a split, a residual branch, one joined with all parts; a slice by a size, one of a flat tensor."""
 
     def __init__(self):
         super().__init__()
-        self.a, self.b, self.c, self.d = nn.Conv2d(2, 8, 3, 1, 1), nn.Conv2d(4, 4, 3, 1, 1), nn.Conv2d(12, 6, 1), nn.Conv2d(2, 2, 3, 1, 1)
+        self.a, self.b, self.c, self.d = nn.Conv2d(2, 8, 3, 1, 1), nn.Conv2d(4, 4, 3, 1, 1), nn.Conv2d(12, 6, 1), \
+            nn.Conv2d(2, 2, 3, 1, 1)
         self.fc = nn.Linear(4 * 12, 3)
 
     def forward(self, x):
@@ -71,7 +75,8 @@ class Ghost(nn.Module):
         super().__init__()
         def module(inputs, outputs):
             made = -(-outputs // 2)
-            return nn.ModuleList([unit(nn.Conv2d(inputs, made, 1, bias=False), nn.ReLU()), unit(nn.Conv2d(made, made, 3, 1, 1, groups=made, bias=False), nn.ReLU())])
+            return nn.ModuleList([unit(nn.Conv2d(inputs, made, 1, bias=False), nn.ReLU()),
+                                  unit(nn.Conv2d(made, made, 3, 1, 1, groups=made, bias=False), nn.ReLU())])
         self.one, self.two, self.fc = module(1, 5), module(5, 3), nn.Linear(3, 4)
 
     def ghost(self, pair, x, outputs):
@@ -95,7 +100,8 @@ class Line(nn.Module):
         return F.relu(self.b(x[:, 0:3] + torch.tensor_split(x, 2, 1)[1]))[:, ::2].mean(2)
 
 
-NETWORKS = {"shufflenet": (shufflenet, (1, 8, 8)), "partial": (Partial, (2, 8, 8)), "ghost": (Ghost, (1, 6, 6)), "line": (Line, (2, 12))}
+NETWORKS = {"shufflenet": (shufflenet, (1, 8, 8)), "partial": (Partial, (2, 8, 8)),
+            "ghost": (Ghost, (1, 6, 6)), "line": (Line, (2, 12))}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -103,7 +109,8 @@ def test_networks_equal_torch(name):
     assert "Select" in {node.op for node in equal(*prepared(*NETWORKS[name]))}
 
 
-@pytest.mark.parametrize("name", ["ghost", "line", pytest.param("shufflenet", marks=pytest.mark.slow), pytest.param("partial", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["ghost", "line", pytest.param("shufflenet", marks=pytest.mark.slow),
+                                  pytest.param("partial", marks=pytest.mark.slow)])
 def test_networks_are_exact_in_hardware(name):
     _, model, x, _ = prepared(*NETWORKS[name])
     calibrate(model, [x])
@@ -122,8 +129,9 @@ class Moves(nn.Module):
 @pytest.mark.parametrize("move, text", [
     (lambda x: x[:, :, 1:], r"Node 'getitem' takes \(4, 3, 4\) of \(4, 4, 4\); supported: a slice of the channels"),
     (lambda x: x[:, :, :, ::2], "supported: a slice of the channels"), (lambda x: x[:, [2, 1]], "ascending and each once"),
-    (lambda x: x[:, [1, 1]], "ascending and each once"), (lambda x: x[:, 1], r"takes \(4, 4\) of"), (lambda x: x[:, 4:], r"takes \(0, 4, 4\) of"),
-    (lambda x: x.chunk(2, 2)[0], r"Node 'getitem' takes \(4, 2, 4\)"), (lambda x: torch.cat(x.chunk(2, 1), 1), r"'cat' reads all parts of 'chunk' at once"),
+    (lambda x: x[:, [1, 1]], "ascending and each once"), (lambda x: x[:, 1], r"takes \(4, 4\) of"),
+    (lambda x: x[:, 4:], r"takes \(0, 4, 4\) of"), (lambda x: x.chunk(2, 2)[0], r"Node 'getitem' takes \(4, 2, 4\)"),
+    (lambda x: torch.cat(x.chunk(2, 1), 1), r"'cat' reads all parts of 'chunk' at once"),
     (lambda x: x[:, x.argmax():], "function 'argmax' is not supported")])
 def test_other_slices_are_refused(move, text):
     with pytest.raises(ModelError, match=text):

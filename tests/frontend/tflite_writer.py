@@ -16,7 +16,8 @@ class Writer:
 
     def tensor(self, shape, dtype=np.int8, scale=(0.05,), zero=(3,), data=None, axis=0, variable=False):
         """Append a tensor and return its index."""
-        self.tensors.append((list(shape), np.dtype(dtype), list(np.atleast_1d(scale)), list(np.atleast_1d(zero)), data, axis, variable))
+        self.tensors.append((list(shape), np.dtype(dtype), list(np.atleast_1d(scale)),
+                             list(np.atleast_1d(zero)), data, axis, variable))
         return len(self.tensors) - 1
 
     def const(self, data, scale=(), zero=(), axis=0):
@@ -77,8 +78,8 @@ class Writer:
             codes.append(tflite.OperatorCodeEnd(b))
             options = None
             if table:
-                fields = {key: vector(value, getattr(tflite, f"{table}Start{key}Vector"), b.PrependInt32) if isinstance(value, list) else value
-                          for key, value in fields.items()}
+                fields = {key: vector(value, getattr(tflite, f"{table}Start{key}Vector"), b.PrependInt32) if isinstance(value, list)
+                          else value for key, value in fields.items()}
                 getattr(tflite, f"{table}Start")(b)
                 for key, value in fields.items():
                     getattr(tflite, f"{table}Add{key}")(b, value)

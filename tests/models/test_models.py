@@ -30,7 +30,8 @@ def test_all_cnn_c_is_the_published_one():
     assert shapes == [32, 32, 16, 16, 16, 8, 6, 6, 6] and x.shape == (1, 10)
     narrow = sum(layer.weight.numel() for layer in allcnn.network(width=0.125, batchnorm=True) if isinstance(layer, nn.Conv2d))
     assert 20_000 < narrow < 24_000
-    assert all(layer.bias is None for name, layer in allcnn.network(batchnorm=True).named_children() if name.startswith("conv") and name != "conv9")
+    assert all(layer.bias is None for name, layer in allcnn.network(batchnorm=True).named_children()
+               if name.startswith("conv") and name != "conv9")
 
 
 @pytest.mark.parametrize("last_relu", [True, False])

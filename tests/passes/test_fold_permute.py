@@ -47,10 +47,12 @@ class Net:
         count = self.channels
         if thresholds:
             return self.add(n.Requantize, thresholds=np.sort(self.rng.integers(-8, 8, (count, 7)), 1), lo=-3, hi=4)
-        return self.add(n.Requantize, mult=self.rng.integers(-9, 30, count), offset=self.rng.integers(-99, 99, count), shift=7, lo=-8, hi=7)
+        return self.add(n.Requantize, mult=self.rng.integers(-9, 30, count),
+                        offset=self.rng.integers(-99, 99, count), shift=7, lo=-8, hi=7)
 
     def linear(self, outputs):
-        return self.add(n.Linear, weight=self.rng.integers(-8, 8, (outputs, self.channels)), bias=self.rng.integers(-50, 50, outputs), weight_format=FMT)
+        return self.add(n.Linear, weight=self.rng.integers(-8, 8, (outputs, self.channels)),
+                        bias=self.rng.integers(-50, 50, outputs), weight_format=FMT)
 
     def shuffle(self, groups=0):
         """Shuffle as ShuffleNet does, or put all in any order."""
@@ -85,7 +87,7 @@ def both():
 
 
 def halves(order, branch=True):
-    """A shuffled tensor split in two, as in ShuffleNet v2: one half joins again as it is, and both are shuffled and split once more."""
+    """A shuffled tensor split in two, as in ShuffleNet v2: one half joins again as it is, both are shuffled and split again."""
     net = Net(4, 4, 3).conv(8).add(n.Permute, order=np.array(order))
     whole = net.last
     left = net.add(n.Select, whole, channels=np.arange(4)).last
@@ -95,7 +97,8 @@ def halves(order, branch=True):
 
 
 CASES = {
-    "of channels that are chosen, before": Net(4, 4, 3).conv(7).add(n.Select, channels=np.array([1, 2, 4, 6])).shuffle().add(n.MaxPool2d),
+    "of channels that are chosen, before": Net(4, 4, 3).conv(7).add(n.Select,
+                                                                    channels=np.array([1, 2, 4, 6])).shuffle().add(n.MaxPool2d),
     "of channels that are chosen, behind": Net(4, 4, 7).shuffle().add(n.Select, channels=np.array([1, 2, 4, 6])).conv(3),
     "split and joined": halves([0, 4, 1, 5, 2, 6, 3, 7], branch=False),
     "split and joined, and split": halves([0, 4, 1, 5, 2, 6, 3, 7]),
@@ -104,7 +107,8 @@ CASES = {
     "into the convolution behind": Net(4, 4, 6).shuffle().conv(4),
     "through thresholds": Net(4, 4, 3).conv(6).act(thresholds=True).shuffle(3).add(n.AvgPool2d),
     "through thresholds behind": Net(4, 4, 6).shuffle(3).act(thresholds=True).conv(2),
-    "through all that treats channels alike": Net(4, 4, 3).conv(6).add(n.Pad, pads=(1, 0, 0, 1), value=2).add(n.Upsample).add(n.AvgPool2d).shuffle(),
+    "through all that treats channels alike": Net(4, 4, 3).conv(6).add(n.Pad, pads=(1, 0, 0, 1), value=2).add(n.Upsample).add(
+        n.AvgPool2d).shuffle(),
     "through depthwise convolutions before": Net(4, 4, 3).conv(6).conv(6, 6).shuffle(2),
     "through depthwise convolutions behind": Net(4, 4, 6).shuffle(2).conv(12, 6).conv(12, 12).conv(2),
     "of whole groups, behind": Net(4, 4, 6).add(n.Permute, order=np.array([5, 4, 2, 3, 0, 1])).conv(9, 3).conv(2),
@@ -112,10 +116,13 @@ CASES = {
     "of whole groups, before": Net(4, 4, 2).conv(6).conv(6, 3).add(n.Permute, order=np.array([5, 4, 0, 1, 2, 3])),
     "into the linear layer behind": Net(2, 3, 4).shuffle(2).add(n.Flatten).linear(3),
     "of an image of a linear layer": Net(5).linear(12).act().shuffle().add(n.Unflatten, shape=(2, 3, 2)).shuffle().add(n.Upsample),
-    "of a flat input, in an image": Net(12).add(n.Permute, order=np.array([p * 3 + c for p in range(4) for c in (2, 0, 1)])).add(n.Unflatten, shape=(2, 2, 3)).conv(2),
-    "into the image before": Net(2, 2, 2).conv(3).add(n.Flatten).add(n.Permute, order=np.array([p * 3 + c for p in range(4) for c in (1, 2, 0)])),
+    "of a flat input, in an image": Net(12).add(
+        n.Permute, order=np.array([p * 3 + c for p in range(4) for c in (2, 0, 1)])).add(n.Unflatten, shape=(2, 2, 3)).conv(2),
+    "into the image before": Net(2, 2, 2).conv(3).add(n.Flatten).add(
+        n.Permute, order=np.array([p * 3 + c for p in range(4) for c in (1, 2, 0)])),
     "two in a row": Net(4, 4, 6).shuffle().shuffle().conv(2),
-    "two that undo one another": Net(4, 4, 6).add(n.Permute, order=np.array([1, 2, 0, 3, 4, 5])).add(n.Permute, order=np.array([2, 0, 1, 3, 4, 5])).add(n.MaxPool2d),
+    "two that undo one another": Net(4, 4, 6).add(n.Permute, order=np.array([1, 2, 0, 3, 4, 5])).add(
+        n.Permute, order=np.array([2, 0, 1, 3, 4, 5])).add(n.MaxPool2d),
     "joined, within each part": concat([3, 1, 0, 2, 5, 4]),
     "joined, between the parts": concat([0, 4, 1, 5, 2, 3]),
     "two readers that add": block(),
@@ -133,11 +140,13 @@ def test_orders_go_into_weights(name):
     wanted = run(graph, x)["output"]
     np.testing.assert_array_equal(run(after, x)["output"], wanted)
     assert len(np.unique(wanted.reshape(-1, wanted.shape[-1]), axis=1)[0]) == wanted.shape[-1]      # no two channels alike
-    plain = ir.Graph(tuple(n.Permute(node.name, node.inputs, order=np.arange(len(node.order))) if isinstance(node, n.Permute) else node for node in graph))
+    plain = ir.Graph(tuple(n.Permute(node.name, node.inputs, order=np.arange(len(node.order))) if isinstance(node, n.Permute)
+                           else node for node in graph))
     assert name == "two that undo one another" or (run(plain, x)["output"] != wanted).any()         # the orders matter
 
 
-@pytest.mark.parametrize("name", ["through depthwise convolutions behind", "of an image of a linear layer", "joined, between the parts", "split and joined, and split"])
+@pytest.mark.parametrize("name", ["through depthwise convolutions behind", "of an image of a linear layer",
+                                  "joined, between the parts", "split and joined, and split"])
 def test_orders_in_hardware(name):
     exact(CASES[name].graph(), count=2)
 
@@ -148,14 +157,17 @@ TWICE = TWICE.shuffle().add(n.Add, TWICE.nodes[-2].name, TWICE.last)
 
 
 @pytest.mark.parametrize("net, before, behind", [
-    (GROUPED, "Conv2d 'conv2d1' has 2 groups, across which its outputs would move", "Conv2d 'conv2d4' has 2 groups, between which its inputs would move"),
+    (GROUPED, "Conv2d 'conv2d1' has 2 groups, across which its outputs would move",
+     "Conv2d 'conv2d4' has 2 groups, between which its inputs would move"),
     (Net(4, 4, 4).shuffle(2), "Input 'input' has channels in the order", "Output 'output' needs its channels in the order"),
     (TWICE, "'requantize2' has a second reader", "Add 'add4' adds what is in another order"),
-    (Net(2, 2, 2).add(n.Flatten).shuffle().add(n.TopK), "Flatten 'flatten1' is of an image whose pixels would move", "TopK 'topk3' needs its channels"),
+    (Net(2, 2, 2).add(n.Flatten).shuffle().add(n.TopK), "Flatten 'flatten1' is of an image whose pixels would move",
+     "TopK 'topk3' needs its channels"),
     (Net(8).shuffle().add(n.Unflatten, shape=(2, 2, 2)), "Input", "Unflatten 'unflatten2' makes an image whose pixels would move"),
 ])
 def test_orders_that_are_refused(net, before, behind):
-    with pytest.raises(ModelError, match=rf"Permute '.*' puts channels into another order.*before it .*{before}.*behind it .*{behind}"):
+    with pytest.raises(ModelError,
+                       match=rf"Permute '.*' puts channels into another order.*before it .*{before}.*behind it .*{behind}"):
         apply_passes(net.graph())
 
 

@@ -63,13 +63,14 @@ BORDERS = {"conv, no border": (n.Conv2d, (0, 0, 0, 0), 0, 5, True), "conv, the s
 def test_borders_are_absorbed_where_they_are_the_same(name):
     kind, pads, own, value, absorbed = BORDERS[name]
     rng = np.random.default_rng(3)
-    more = dict(weight=rng.integers(-8, 8, (3, 2, 2, 2)), bias=rng.integers(-9, 9, 3), weight_format=FixedPoint(4, 0), pad_value=own) \
-        if kind is n.Conv2d else {}
-    graph = ir.Graph((n.Input("input", (), (4, 3, 2), -8, 7), n.Pad("p", ("input",), (1, 2, 0, 1), value), n.Pad("q", ("p",), (0, 1, 1, 0), value),
-                      kind("k", ("q",), **more, pads=pads), n.Output("output", ("k",))))
+    more = dict(weight=rng.integers(-8, 8, (3, 2, 2, 2)), bias=rng.integers(-9, 9, 3), weight_format=FixedPoint(4, 0),
+                pad_value=own) if kind is n.Conv2d else {}
+    graph = ir.Graph((n.Input("input", (), (4, 3, 2), -8, 7), n.Pad("p", ("input",), (1, 2, 0, 1), value),
+                      n.Pad("q", ("p",), (0, 1, 1, 0), value), kind("k", ("q",), **more, pads=pads), n.Output("output", ("k",))))
     after = AbsorbPad().apply(graph)
     assert after.by_name["k"].pads == (tuple(a + b for a, b in zip(pads, (1, 3, 1, 1), strict=True)) if absorbed else pads)
-    assert [node.op for node in after] == ["Input", kind.__name__, "Output"] if absorbed else ["Input", "Pad", kind.__name__, "Output"]
+    assert [node.op for node in after] == ["Input", kind.__name__, "Output"] if absorbed \
+        else ["Input", "Pad", kind.__name__, "Output"]
     x = rng.integers(-8, 8, (6, 4, 3, 2))
     np.testing.assert_array_equal(run(after, x)["output"], run(graph, x)["output"])
     assert after.edges["output"] == graph.edges["output"]

@@ -28,7 +28,8 @@ def conv(name, source, outputs, kh, kw, channels, seed=0, **attributes):
 
 def linear(name, source, outputs, inputs, seed=0):
     rng = np.random.default_rng(seed)
-    return Linear(name, (source,), weight=rng.integers(-8, 8, (outputs, inputs)), bias=rng.integers(-9, 9, outputs), weight_format=FMT)
+    return Linear(name, (source,), weight=rng.integers(-8, 8, (outputs, inputs)),
+                  bias=rng.integers(-9, 9, outputs), weight_format=FMT)
 
 
 def exact(graph, target="generic", folds=None, count=3):
@@ -37,8 +38,8 @@ def exact(graph, target="generic", folds=None, count=3):
     core = lower(apply_passes(graph), plan)
     x = np.random.default_rng(1).integers(graph.input.lo, graph.input.hi + 1, (count, *graph.input.shape))
     pitch = 8 * core.guard.bytes // core.guard.lanes
-    beats = [[sum((int(v) & (1 << pitch) - 1) << (pitch * i) for i, v in enumerate(beat)) for beat in frame.reshape(-1, core.guard.lanes)]
-             for frame in x]
+    beats = [[sum((int(v) & (1 << pitch) - 1) << (pitch * i) for i, v in enumerate(beat))
+              for beat in frame.reshape(-1, core.guard.lanes)] for frame in x]
     want = run(graph, x)[graph.output.name].reshape(count, -1).tolist()
     assert drive(core, beats, count, stall=(0.2, 0.2)) == [(values, 0) for values in want]
     return plan, core
@@ -51,7 +52,8 @@ def test_images_a_pixel_wide(shape, kernel):
 
 
 def test_a_target_without_limits_refuses_no_plan_that_keeps_no_promise():
-    graph = network((3, 6, 7), MaxPool2d("p", ("in",), kernel=(3, 1), stride=(3, 1)), Flatten("f", ("p",)), linear("fc", "f", 1, 42))
+    graph = network((3, 6, 7), MaxPool2d("p", ("in",), kernel=(3, 1), stride=(3, 1)), Flatten("f", ("p",)),
+                    linear("fc", "f", 1, 42))
     plan, _ = exact(graph)
     assert plan.cycles < 42                              # found beyond plans that keep none
     check(graph, "generic")
@@ -97,7 +99,8 @@ def test_the_model_holds_no_beat_in_a_cropper():
 def test_border_codes_outside_the_codes_that_come_in(pad_value, lo, hi, first):
     before = [conv("c0", "in", 1, 1, 1, 1), Requantize("q0", ("c0",), offset=np.array([8]), shift=4, lo=lo, hi=hi)]
     last = conv("c", first, 2, 3, 3, 1, pads=(1, 1, 1, 1), pad_value=pad_value)
-    exact(Graph((Input("in", (), shape=(4, 4, 1), lo=lo, hi=hi), *(before if first == "q0" else []), last, Output("out", ("c",)))), count=2)
+    exact(Graph((Input("in", (), shape=(4, 4, 1), lo=lo, hi=hi), *(before if first == "q0" else []), last, Output("out", ("c",)))),
+          count=2)
 
 
 @pytest.mark.parametrize("folds", [{"fc": (1, 1)}, {"fc": (4, 2)}])
@@ -109,7 +112,8 @@ def test_bias_together_with_an_offset_by_sign(folds):
     check(graph, "generic", folds=folds)
 
 
-@pytest.mark.parametrize("lo, hi, byte, code", [(0, 15, 16, 15), (0, 15, 255, 15), (-8, 7, 0x80, -8), (-8, 7, 0x10, 7), (2, 9, 0, 2)])
+@pytest.mark.parametrize("lo, hi, byte, code",
+                         [(0, 15, 16, 15), (0, 15, 255, 15), (-8, 7, 0x80, -8), (-8, 7, 0x10, 7), (2, 9, 0, 2)])
 def test_codes_outside_the_range_are_clamped_by_all_their_bits(lo, hi, byte, code):
     fc = Linear("fc", ("in",), weight=np.array([[1]]), bias=np.zeros(1), weight_format=FMT)
     graph = Graph((Input("in", (), shape=(1,), lo=lo, hi=hi), fc, Output("out", ("fc",))))
@@ -184,7 +188,8 @@ def mlp(*sizes):
 SHORT = {
     "mlp": mlp(4, 4, 4, 1),
     "mean": network((1, 1, 1), GlobalAvgPool2d("g", ("in",)), Requantize("q", ("g",), mult=np.array([3]), shift=2, lo=0, hi=255)),
-    "convolution": network((2, 2, 1), conv("c", "in", 1, 2, 2, 1), Requantize("q", ("c",), mult=np.array([3]), shift=8, lo=0, hi=15)),
+    "convolution": network((2, 2, 1), conv("c", "in", 1, 2, 2, 1),
+                           Requantize("q", ("c",), mult=np.array([3]), shift=8, lo=0, hi=15)),
 }
 
 

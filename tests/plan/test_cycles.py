@@ -76,15 +76,16 @@ SHAPES = {
     "1x1": (network((6, 5, 3), *conv("a", "in", RNG, 4, 3, 1), *conv("b", "a_q", RNG, 6, 4, 1, stride=(2, 2))), {}),
     "shift window, pooled behind it": (network((7, 9, 1), *conv("a", "in", RNG, 4, 1, pads=(1, 1, 1, 1)), MaxPool2d("p", ("a_q",)),
                                                *conv("b", "p", RNG, 4, 4)), {"a": (2, 9), "b": (1, 1)}),
-    "equal rates": (network((8, 8, 2), *conv("a", "in", RNG, 4, 2, pads=(1, 1, 1, 1)), *conv("b", "a_q", RNG, 4, 4, pads=(1, 1, 1, 1)),
+    "equal rates": (network((8, 8, 2),
+                            *conv("a", "in", RNG, 4, 2, pads=(1, 1, 1, 1)), *conv("b", "a_q", RNG, 4, 4, pads=(1, 1, 1, 1)),
                             *conv("c", "b_q", RNG, 4, 4, pads=(1, 1, 1, 1))), {"a": (2, 1), "b": (2, 2), "c": (2, 2)}),
     "outputs that pe does not divide": (network((8, 8, 2), *conv("a", "in", RNG, 8, 2, pads=(1, 1, 1, 1)), MaxPool2d("p", ("a_q",)),
                                                 *conv("b", "p", RNG, 16, 8)), {"a": (3, 2), "b": (6, 4)}),
     "slow last": (network((8, 8, 2), *conv("a", "in", RNG, 4, 2), *conv("b", "a_q", RNG, 8, 4)), {"a": (4, 2), "b": (1, 1)}),
     "pool of its own, mean, linear": (network((8, 8, 2), MaxPool2d("p", ("in",)), *conv("a", "p", RNG, 4, 2, pads=(1, 1, 1, 1)),
                                               GlobalAvgPool2d("g", ("a_q",)),
-                                              Requantize("g_q", ("g",), mult=np.array([16]), offset=np.array([128]), shift=8, lo=0, hi=15),
-                                              Flatten("f", ("g_q",)),
+                                              Requantize("g_q", ("g",), mult=np.array([16]), offset=np.array([128]), shift=8, lo=0,
+                                                         hi=15), Flatten("f", ("g_q",)),
                                               Linear("fc", ("f",), weight=RNG.integers(-8, 8, (5, 4)), bias=np.zeros(5),
                                                      weight_format=FixedPoint(4, 0)), ArgMax("top", ("fc",))), {}),
 }
@@ -101,7 +102,8 @@ def test_cycles_by_shape(name, target):
 def test_shallow_rings_take_no_more_cycles_than_promised(pe):
     """A result that waits in front of a full ring must not hold up the pooling that makes the next."""
     rng = np.random.default_rng(1)
-    ready = apply_passes(network((8, 8, 1), *conv("a", "in", rng, 8, 1, 1), MaxPool2d("p", ("a_q",)), *conv("b", "p", rng, 8, 8, pads=(1, 1, 1, 1)),
+    ready = apply_passes(network((8, 8, 1), *conv("a", "in", rng, 8, 1, 1),
+                                 MaxPool2d("p", ("a_q",)), *conv("b", "p", rng, 8, 8, pads=(1, 1, 1, 1)),
                                  MaxPool2d("q", ("b_q",)), *conv("c", "q", rng, 8, 8, 1)))
     planner = Planner(ready, device("up5k"))
     folds = {layer.name: Folding(pe, 1, "memory", 1, True, "lut") for layer in planner.layers if layer.folds}

@@ -21,7 +21,8 @@ from .test_cycles import steady
 from .test_joins import NETWORKS, conv
 from .test_rhythm import depths_of
 
-# Networks of which one buffer's least depth counts on less than registers hold: of a pipeline that is not right behind a window, one beat.
+# Networks of which one buffer's least depth counts on less than registers hold: of a pipeline that is not right behind a window,
+# one beat.
 LOOSE = {9, 21, 44, 55}
 
 
@@ -45,7 +46,8 @@ def joined_network(seed):
                 pads = (0, 0, 0, 0) if kernel == 1 else (1, 1, 1, 1) if stride == 1 else (0, 0, 1, 1)
                 source, now = put(*conv(at, source, rng, outputs, now, kernel, pads=pads, stride=(stride, stride))), outputs
             elif kind == "pool" or stride > 1:
-                source = put(MaxPool2d(at, (source,)) if stride > 1 else MaxPool2d(at, (source,), kernel=(3, 3), stride=(1, 1), pads=(1, 1, 1, 1)))
+                source = put(MaxPool2d(at, (source,)) if stride > 1
+                             else MaxPool2d(at, (source,), kernel=(3, 3), stride=(1, 1), pads=(1, 1, 1, 1)))
             else:
                 source = put(Requantize(at, (source,), mult=np.array([3]), shift=1, lo=0, hi=15))
         return source, now
@@ -60,7 +62,8 @@ def joined_network(seed):
         ways = [branch(f"{letter}{block}_", last, stride, outputs) for letter in "ab"]
         name, sources = f"join{block}", tuple(source for source, _ in ways)
         if len({count for _, count in ways}) == 1 and rng.integers(0, 3):
-            last, channels = put(Add(name, sources, mult=(5, 3)), Requantize(f"{name}_q", (name,), shift=3, lo=0, hi=15)), ways[0][1]
+            last, channels = put(Add(name, sources, mult=(5, 3)),
+                                 Requantize(f"{name}_q", (name,), shift=3, lo=0, hi=15)), ways[0][1]
         else:
             last, channels = put(Concat(name, sources)), sum(count for _, count in ways)
         size //= stride
@@ -122,7 +125,7 @@ def stuck(graph, plan, frames=3):
 
 
 def check_full_rate(graph, plan):
-    """Check that none is lost with all, and that one beat less costs cycles in any buffer deeper than its least; return how many are."""
+    """Check that none is lost with all, and one beat less costs cycles in any buffer deeper than its least; return how many are."""
     assert plan.tight and late(graph, plan) == 0
     tries = less(depths_of(plan), least_depths(plan))
     for lower_depths in tries:
@@ -131,7 +134,7 @@ def check_full_rate(graph, plan):
 
 
 def check_least(graph, plan):
-    """Check that nothing stands still with the least depths; return those of which one beat less does not stand still, and how many others."""
+    """Check that the least depths never stand still; return those of which one beat less does not either, and how many others."""
     least = least_depths(plan)
     assert plan.tight and not stuck(graph, with_depths(plan, least))
     tries = less(least, {name: (1,) * len(each) for name, each in least.items()})
@@ -221,4 +224,5 @@ def test_compiled_a_core_moves_as_in_python(seed):
     for most in (1, 2, 5, 200, 200, 200):                # many beats lie in memories, and take a cycle more
         depths = {p.layer.name: tuple(int(rng.integers(p.layer.joins, most + 1)) for _ in p.layer.sources) for p in plan.layers}
         for lean in (False, True):
-            assert machine.netlist(depths, general=True).run(9000, lean, make=machine.make) == python.netlist(depths).run(9000, lean)
+            assert machine.netlist(depths, general=True).run(9000, lean, make=machine.make) == \
+                python.netlist(depths).run(9000, lean)

@@ -32,37 +32,41 @@ def conv(name, source, rng, outputs, channels, kernel=3, **attributes):
 
 
 def add(name, a, b, mult=(5, 3), shift=3):
-    return [Add(name, (a, b), mult=mult), Requantize(f"{name}_q", (name,), offset=np.array([1 << shift - 1]), shift=shift, lo=0, hi=15)]
+    return [Add(name, (a, b), mult=mult),
+            Requantize(f"{name}_q", (name,), offset=np.array([1 << shift - 1]), shift=shift, lo=0, hi=15)]
 
 
 NETWORKS = {
     "skip": network((6, 6, 2), *conv("a", "in", RNG, 2, 2, **SAME), *add("s", "a_q", "in")),
-    "skip over two": network((6, 6, 2), *conv("a", "in", RNG, 2, 2, **SAME), *conv("b", "a_q", RNG, 2, 2, **SAME), *add("s", "in", "b_q")),
+    "skip over two": network((6, 6, 2), *conv("a", "in", RNG, 2, 2, **SAME),
+                             *conv("b", "a_q", RNG, 2, 2, **SAME), *add("s", "in", "b_q")),
     "residual block": network((6, 5, 2), *conv("z", "in", RNG, 4, 2, **SAME), *conv("a", "z_q", RNG, 4, 4, **SAME),
                               *conv("b", "a_q", RNG, 4, 4, **SAME), *add("s", "b_q", "z_q"), GlobalAvgPool2d("g", ("s_q",)),
                               Requantize("m", ("g",), mult=np.array([9]), shift=8, lo=0, hi=15), Flatten("f", ("m",)),
                               Linear("fc", ("f",), weight=RNG.integers(-8, 8, (3, 4)), bias=np.zeros(3), weight_format=FMT)),
-    "projection": network((6, 6, 2), *conv("z", "in", RNG, 4, 2, **SAME), *conv("a", "z_q", RNG, 4, 4, pads=(0, 0, 1, 1), stride=(2, 2)),
-                          *conv("b", "a_q", RNG, 4, 4, **SAME), *conv("p", "z_q", RNG, 4, 4, 1, stride=(2, 2)), *add("s", "b_q", "p_q"),
-                          *conv("e", "s_q", RNG, 2, 4, 1)),
+    "projection": network((6, 6, 2), *conv("z", "in", RNG, 4, 2, **SAME),
+                          *conv("a", "z_q", RNG, 4, 4, pads=(0, 0, 1, 1), stride=(2, 2)), *conv("b", "a_q", RNG, 4, 4, **SAME),
+                          *conv("p", "z_q", RNG, 4, 4, 1, stride=(2, 2)), *add("s", "b_q", "p_q"), *conv("e", "s_q", RNG, 2, 4, 1)),
     "concat of three": network((5, 5, 2), *conv("z", "in", RNG, 4, 2, **SAME), *conv("a", "z_q", RNG, 4, 4, **SAME),
                                Concat("s", ("a_q", "z_q", "in")), *conv("e", "s", RNG, 2, 10, 1)),
     "dense": network((5, 4, 2), *conv("a", "in", RNG, 2, 2, **SAME), Concat("s", ("in", "a_q")), *conv("b", "s", RNG, 2, 4, **SAME),
                      Concat("t", ("in", "a_q", "b_q")), *conv("e", "t", RNG, 2, 6, 1)),
     "nested": network((6, 4, 2), *conv("a", "in", RNG, 2, 2, **SAME), *conv("b", "a_q", RNG, 2, 2, **SAME), *add("s", "a_q", "b_q"),
                       *add("t", "s_q", "in")),
-    "pooled": network((6, 6, 2), *conv("a", "in", RNG, 4, 2, **SAME), MaxPool2d("p", ("a_q",)), MaxPool2d("q", ("a_q",)), *add("s", "p", "q"),
-                      *conv("e", "s_q", RNG, 2, 4, 1)),
+    "pooled": network((6, 6, 2), *conv("a", "in", RNG, 4, 2, **SAME), MaxPool2d("p", ("a_q",)), MaxPool2d("q", ("a_q",)),
+                      *add("s", "p", "q"), *conv("e", "s_q", RNG, 2, 4, 1)),
     "twice the same, wide": network((4, 4, 2), Add("s", ("in", "in"), mult=(3, -1)), *conv("e", "s", RNG, 2, 2, 1)),
     "sum of sums": network((3, 4, 2), Add("s", ("in", "in"), mult=(3, 100)), Add("t", ("in", "s"), mult=(-7, 1))),
     "pools in between": network((6, 6, 2), MaxPool2d("p", ("in",), kernel=(3, 3), stride=(1, 1), pads=(1, 1, 1, 1)),
                                 Requantize("r", ("in",), mult=np.array([3]), shift=1, lo=0, hi=15), *add("s", "p", "r"),
                                 MaxPool2d("h", ("s_q",)), Upsample("u", ("h",)), *add("t", "u", "s_q")),
-    "split": network((5, 4, 4), Select("l", ("in",), np.array([0, 1])), Select("r", ("in",), np.array([2, 3])), *conv("a", "r", RNG, 2, 2, **SAME), Concat("c", ("l", "a_q"))),
-    "split, wide": network((4, 4, 2), *conv("z", "in", RNG, 8, 2, **SAME), Select("l", ("z_q",), np.arange(4)), Select("r", ("z_q",), np.arange(4, 8)),
+    "split": network((5, 4, 4), Select("l", ("in",), np.array([0, 1])), Select("r", ("in",), np.array([2, 3])),
+                     *conv("a", "r", RNG, 2, 2, **SAME), Concat("c", ("l", "a_q"))),
+    "split, wide": network((4, 4, 2), *conv("z", "in", RNG, 8, 2, **SAME),
+                           Select("l", ("z_q",), np.arange(4)), Select("r", ("z_q",), np.arange(4, 8)),
                            *conv("a", "r", RNG, 4, 4, **SAME), *add("s", "a_q", "l"), Select("e", ("s_q",), np.array([1, 2]))),
-    "overlapping parts": network((3, 3, 6), Select("l", ("in",), np.array([0, 2, 3])), Select("r", ("in",), np.array([2, 3, 5])), *add("s", "l", "r"),
-                                 Concat("c", ("s_q", "in", "l"))),
+    "overlapping parts": network((3, 3, 6), Select("l", ("in",), np.array([0, 2, 3])), Select("r", ("in",), np.array([2, 3, 5])),
+                                 *add("s", "l", "r"), Concat("c", ("s_q", "in", "l"))),
     "flat": network((6,), Linear("a", ("in",), weight=RNG.integers(-8, 8, (6, 6)), bias=np.zeros(6), weight_format=FMT),
                     Requantize("q", ("a",), shift=4, lo=-8, hi=7), Concat("c", ("in", "q")), *add("s", "c", "c")),
 }
@@ -93,7 +97,8 @@ def test_joined_networks_are_exact(name, target):
     assert plan_record(again) == plan_record(plan) and again.cycles == plan.cycles
 
 
-@pytest.mark.parametrize("folds", [{"z": (1, 2), "a": (4, 4), "b": (1, 1)}, {"z": (4, 18), "a": (2, 2), "b": (2, 1)}, {"b": (4, 4)}])
+@pytest.mark.parametrize("folds",
+                         [{"z": (1, 2), "a": (4, 4), "b": (1, 1)}, {"z": (4, 18), "a": (2, 2), "b": (2, 1)}, {"b": (4, 4)}])
 def test_any_folding_is_exact_and_as_fast_as_promised(folds):
     graph = NETWORKS["residual block"]
     exact(graph, folds=folds, count=1)
@@ -122,8 +127,8 @@ def test_one_beat_less_than_the_least_depth_stands_still(name, target):
         assert stuck(graph, with_depths(plan, least | {join: [d - (k == skip) for k, d in enumerate(each)]}))
 
 
-@pytest.mark.parametrize("name, stall", [("skip", (0.0, 0.9)), ("projection", (0.9, 0.0)), ("dense", (0.5, 0.5)), ("nested", (0.0, 0.8)),
-                                         ("concat of three", (0.0, 0.0))])
+@pytest.mark.parametrize("name, stall", [("skip", (0.0, 0.9)), ("projection", (0.9, 0.0)), ("dense", (0.5, 0.5)),
+                                         ("nested", (0.0, 0.8)), ("concat of three", (0.0, 0.0))])
 def test_the_least_depths_are_enough_whatever_stalls(name, stall):
     graph = apply_passes(NETWORKS[name])
     plan = make_plan(graph, device("generic"))

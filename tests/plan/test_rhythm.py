@@ -43,12 +43,13 @@ def test_networks_of_all_operators(seed):
     graph, rng = apply_passes(random_network(seed)), np.random.default_rng(seed)
     options = Planner(graph, device("generic")).options
     folds = {name: each[int(rng.integers(len(each)))].fold for name, each in options.items()}
-    plan = make_plan(graph, device("generic"), folds={name: "wired" if f.style == "wired" else (f.pe, f.simd) for name, f in folds.items()})
+    plan = make_plan(graph, device("generic"),
+                     folds={name: "wired" if f.style == "wired" else (f.pe, f.simd) for name, f in folds.items()})
     assert check(graph, plan, 6)
 
 
-@pytest.mark.parametrize("graph, blocks", [(random_graph(20), 0), (random_graph(24), 0), (random_graph(31), 0), (NETWORKS["skip"], 0)],
-                         ids=["20", "24", "31", "skip"])
+@pytest.mark.parametrize("graph, blocks", [(random_graph(20), 0), (random_graph(24), 0), (random_graph(31), 0),
+                                           (NETWORKS["skip"], 0)], ids=["20", "24", "31", "skip"])
 def test_rings_in_large_ram(graph, blocks, monkeypatch):
     monkeypatch.setitem(DEVICES, "up5k", replace(DEVICES["up5k"], ebr=blocks, spram=8, lc=20_000))
     graph = apply_passes(graph)

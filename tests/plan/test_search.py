@@ -19,8 +19,8 @@ class Option:
 @pytest.mark.parametrize("seed", range(20))
 def test_choice_is_the_best_there_is(seed):
     rng = np.random.default_rng(seed)
-    layers = [[Option(Cost(float(rng.integers(1, 50)), int(rng.integers(0, 6)), int(rng.integers(0, 3)), int(rng.integers(0, 2)))) for _ in range(5)]
-              for _ in range(4)]
+    layers = [[Option(Cost(float(rng.integers(1, 50)), int(rng.integers(0, 6)), int(rng.integers(0, 3)), int(rng.integers(0, 2))))
+               for _ in range(5)] for _ in range(4)]
     ebr, dsp, spram = int(rng.integers(2, 14)), int(rng.integers(0, 5)), int(rng.integers(0, 4))
     sums = [sum((o.cost for o in each), Cost()) for each in product(*layers)]
     fitting = [s.lc for s in sums if s.ebr <= ebr and s.dsp <= dsp and s.spram <= spram]
@@ -51,5 +51,6 @@ def test_targets_that_galloping_skips_are_asked_at_last(monkeypatch):
     for good in range(40, 80):
         asked = []
         monkeypatch.setattr(planner, "_may_fit", lambda target: target >= 43)
-        monkeypatch.setattr(planner, "best", lambda target, good=good, asked=asked: asked.append(target) or (target if target == good else None))
+        monkeypatch.setattr(planner, "best",
+                            lambda target, good=good, asked=asked: asked.append(target) or (target if target == good else None))
         assert planner.fastest() == (good if good >= 43 else None) and len(asked) == len(set(asked))

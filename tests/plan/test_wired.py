@@ -22,8 +22,8 @@ RNG = np.random.default_rng(7)
 
 def conv(name, source, outputs, channels, kernel=3, **attributes):
     weight = RNG.integers(-8, 8, (outputs, kernel, kernel, channels))
-    return [Conv2d(name, (source,), weight=weight, bias=RNG.integers(-30, 30, outputs), weight_format=FixedPoint(4, 0), **attributes),
-            Requantize(f"{name}_q", (name,), mult=np.ones(1), offset=np.array([8]), shift=5, lo=0, hi=15)]
+    return [Conv2d(name, (source,), weight=weight, bias=RNG.integers(-30, 30, outputs), weight_format=FixedPoint(4, 0),
+                   **attributes), Requantize(f"{name}_q", (name,), mult=np.ones(1), offset=np.array([8]), shift=5, lo=0, hi=15)]
 
 
 def linear(name, source, outputs, inputs):
@@ -34,7 +34,8 @@ def linear(name, source, outputs, inputs):
 NETWORKS = {
     "3x3, border, pooled": (network((6, 7, 1), *conv("a", "in", 4, 1, pads=(1, 1, 1, 1), pad_value=2), MaxPool2d("p", ("a_q",)),
                                     *conv("b", "p", 2, 4)), {"a": "wired"}),
-    "both, stride 2": (network((7, 7, 2), *conv("a", "in", 4, 2), *conv("b", "a_q", 6, 4, stride=(2, 2))), {"a": "wired", "b": "wired"}),
+    "both, stride 2": (network((7, 7, 2), *conv("a", "in", 4, 2), *conv("b", "a_q", 6, 4, stride=(2, 2))),
+                       {"a": "wired", "b": "wired"}),
     "1x1 and linear": (network((4, 3, 3), *conv("a", "in", 4, 3, 1), Flatten("f", ("a_q",)), linear("fc", "f", 3, 48)),
                        {"a": "wired", "fc": "wired"}),
     "behind a slow one": (network((6, 6, 1), *conv("a", "in", 4, 1), *conv("b", "a_q", 4, 4)), {"a": (1, 1), "b": "wired"}),
@@ -46,7 +47,8 @@ NETWORKS = {
 def test_exact_and_as_fast_as_promised(name, target):
     graph, folds = NETWORKS[name]
     plan, _ = exact(graph, target, folds)
-    assert {p.layer.name for p in plan.layers if p.fold and p.fold.style == "wired"} >= {k for k, v in folds.items() if v == "wired"}
+    assert {p.layer.name for p in plan.layers if p.fold and p.fold.style == "wired"} >= \
+        {k for k, v in folds.items() if v == "wired"}
     check(graph, target, folds)
 
 
@@ -67,10 +69,12 @@ def test_a_small_first_layer_is_wired_unasked_and_a_record_keeps_it():
     assert (fold.style, fold.pe, fold.simd, fold.block_rom) == ("wired", 8, 9, False) and fold.steps
     again = plan_of(graph, json.loads(json.dumps(plan_record(plan))))
     assert again.layers[0].fold == fold and again.layers[0].cost == plan.layers[0].cost
-    assert make_plan(graph, device("up5k"), reserve=Cost(), max_cycles=250, folds={"a": (4, 9)}).layers[0].cost.lc > plan.layers[0].cost.lc
+    assert make_plan(graph, device("up5k"), reserve=Cost(), max_cycles=250,
+                     folds={"a": (4, 9)}).layers[0].cost.lc > plan.layers[0].cost.lc
 
 
-@pytest.mark.parametrize("kernel, dilation, kept", [((1, 1), (2, 3), (1, 1)), ((3, 1), (1, 2), (1, 1)), ((1, 3), (2, 1), (1, 1)), ((3, 1), (2, 2), (2, 1))])
+@pytest.mark.parametrize("kernel, dilation, kept",
+                         [((1, 1), (2, 3), (1, 1)), ((3, 1), (1, 2), (1, 1)), ((1, 3), (2, 1), (1, 1)), ((3, 1), (2, 2), (2, 1))])
 def test_a_dilation_where_the_kernel_has_one_tap_says_nothing(kernel, dilation, kept):
     graph = network((5, 5, 4), Conv2d("c", ("in",), weight=np.ones((2, *kernel, 4), int), bias=np.zeros(2), dilation=dilation,
                                       weight_format=FixedPoint(2, 0)), Requantize("q", ("c",), shift=1, lo=0, hi=15))

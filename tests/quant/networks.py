@@ -10,7 +10,7 @@ SIZE = 6
 
 
 class Drawn(nn.Module):
-    """A program of layers and functions on values of one size; each names the values it reads, the last reads what nothing else does."""
+    """A program of layers and functions on values of one size; each names those it reads, the last reads what nothing else does."""
 
     def __init__(self, seed, length=7):
         super().__init__()
@@ -45,8 +45,9 @@ class Drawn(nn.Module):
         values = [x]
         for what, a, b, layer in self.program:
             a, b = values[a], values[b]
-            values.append({"conv": lambda a, b, k=layer: self.layers[k](a), "relu": lambda a, b: F.relu(a), "add": lambda a, b: a + b,
-                           "cat": lambda a, b: torch.cat([a, b], 1), "max": lambda a, b: F.max_pool2d(a, 3, 1, 1),
+            values.append({"conv": lambda a, b, k=layer: self.layers[k](a), "relu": lambda a, b: F.relu(a),
+                           "add": lambda a, b: a + b, "cat": lambda a, b: torch.cat([a, b], 1),
+                           "max": lambda a, b: F.max_pool2d(a, 3, 1, 1),
                            "avg": lambda a, b: F.avg_pool2d(F.pad(a, (1, 1, 1, 1)), 3, 1),
                            "up": lambda a, b: F.interpolate(F.max_pool2d(a, 2), scale_factor=2)}[what](a, b))
         y = torch.cat([values[value] for value in self.ends], 1)

@@ -30,7 +30,8 @@ def functional(graph, codes):
         x = [values[source] for source in node.inputs]
         if node.op == "Conv2d":
             top, left, bottom, right = node.pads
-            y = F.conv2d(F.pad(x[0], (left, right, top, bottom)), torch.from_numpy(node.weight.transpose(0, 3, 1, 2).copy()).double(),
+            y = F.conv2d(F.pad(x[0], (left, right, top, bottom)),
+                         torch.from_numpy(node.weight.transpose(0, 3, 1, 2).copy()).double(),
                          torch.from_numpy(node.bias.copy()).double(), node.stride, 0, node.dilation, node.groups)
         elif node.op == "Linear":
             y = F.linear(x[0], torch.from_numpy(node.weight.copy()).double(), torch.from_numpy(node.bias.copy()).double())
@@ -103,7 +104,8 @@ def test_a_relu_that_nothing_else_sees_goes_into_the_quantizers():
     model, nodes = made(lambda net, x, a, b: F.relu(F.max_pool2d(torch.cat([a, b], 1), 2)))
     assert "relu" not in nodes and nodes["a.act"].lo == nodes["b.act"].lo == 0
     model, nodes = made(lambda net, x, a, b: F.relu(a) + a)
-    assert nodes["a.act"].lo == -8 and nodes["relu"].op == "Requantize" and (nodes["relu"].lo, nodes["relu"].hi, nodes["relu"].shift) == (0, 7, 0)
+    assert nodes["a.act"].lo == -8 and nodes["relu"].op == "Requantize" \
+        and (nodes["relu"].lo, nodes["relu"].hi, nodes["relu"].shift) == (0, 7, 0)
     model, nodes = made(lambda net, x, a, b: F.relu(F.relu(a) + F.relu(b)))        # a sum of what is never negative
     assert nodes["add.act"].lo == 0 and nodes["add.act"].hi == 15
     model, nodes = made(lambda net, x, a, b: F.relu(x) + x)                       # input codes are never negative
@@ -174,10 +176,12 @@ def test_flattened_branches_keep_torchs_order():
 @pytest.mark.parametrize("function, text", [
     (lambda net, x, a, b: a + 1, "'add' adds 1; supported: the sum of two tensors"),
     (lambda net, x, a, b: torch.add(a, b, alpha=2), "'add': alpha = 2 is not supported; accepted: 1"),
-    (lambda net, x, a, b: a + a.mean((2, 3), keepdim=True), "'add': shapes of the operands = .*two of one shape: nothing is broadcast"),
+    (lambda net, x, a, b: a + a.mean((2, 3), keepdim=True),
+     "'add': shapes of the operands = .*two of one shape: nothing is broadcast"),
     (lambda net, x, a, b: torch.cat([a, b], 2), "'cat': dim = 2 is not supported; accepted: 1, the channels"),
     (lambda net, x, a, b: a - b, "'sub' is not supported; supported: Conv1d/2d.*additions, concatenations"),
-    (lambda net, x, a, b: a * b, "'mul' is not supported"), (lambda net, x, a, b: torch.stack([a, b]).sum(0), "'stack' is not supported"),
+    (lambda net, x, a, b: a * b, "'mul' is not supported"),
+    (lambda net, x, a, b: torch.stack([a, b]).sum(0), "'stack' is not supported"),
     (lambda net, x, a, b: net.inplace(a) + a, "computes another function than torch.fx records.*in place.*write x = x . y"),
     (lambda net, x, a, b: a.add_(b) + a, "computes another function than torch.fx records"),
     (lambda net, x, a, b: net.a(x) + a, "Layer 'a' is used twice"),
@@ -242,7 +246,8 @@ def test_batch_norms_need_their_layer_alone():
             return self.last(self.bn(a) + a)
     net = Shared().eval()
     net(X)
-    with pytest.raises(ModelError, match="'bn': a batch norm must stand directly behind a Conv2d or Linear layer or an addition, and be all that reads it"):
+    with pytest.raises(ModelError, match="'bn': a batch norm must stand directly behind a Conv2d or Linear layer or an addition, "
+                       "and be all that reads it"):
         prepare(net, X, "dfp:b=4")
 
 
@@ -276,7 +281,8 @@ def test_batch_norms_behind_additions_are_exact(relu, mode):
     graph, logits, reference = same_everywhere(model, IMAGES)
     np.testing.assert_array_equal(functional(graph, encode_images(graph, IMAGES)).reshape(6, -1), reference.reshape(6, -1))
     act = graph.by_name["add.act"]
-    assert graph.by_name["add"].op == "Add" and len(act.mult) == 4 and act.mult.min() < 0 < act.mult.max() and act.lo == (0 if relu else -8)
+    assert graph.by_name["add"].op == "Add" and len(act.mult) == 4 and act.mult.min() < 0 < act.mult.max() \
+        and act.lo == (0 if relu else -8)
     before = net.bn.running_mean.clone()
     model.train()(X).square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
@@ -315,8 +321,8 @@ def test_resnet8_trains_lowers_and_comes_back(mode, tmp_path):
     assert [node.name for node in adds] == [f"blocks.{k}.add" for k in range(3)]
     assert all(graph.by_name[f"{node.name}.act"].lo == 0 and graph.by_name[f"{node.name}.act"].hi == 63 for node in adds)
     save_checkpoint(tmp_path / "a.pt", model.state_dict())
-    again = prepare(resnet8.network(width=0.25).eval(), x, {"conv": "dfp:b=8", "blocks.*": "dfp:b=3", "fc": "dfp:b=4"}, batchnorm=mode,
-                    activations={"blocks.*.add": "dfp:b=6", "*": "dfp:b=4"})
+    again = prepare(resnet8.network(width=0.25).eval(), x, {"conv": "dfp:b=8", "blocks.*": "dfp:b=3", "fc": "dfp:b=4"},
+                    batchnorm=mode, activations={"blocks.*.add": "dfp:b=6", "*": "dfp:b=4"})
     load_weights(again, tmp_path / "a.pt")
     assert torch.equal(again.eval()(x), model.eval()(x))
     saved = ir.loads(ir.dumps(graph))

@@ -23,7 +23,8 @@ def network(clamp):
 
 
 @pytest.mark.parametrize("fl", [-1, 0, 1, 2, 3])
-@pytest.mark.parametrize("clamp, ends", [(nn.ReLU6(), (0, 6)), (nn.Hardtanh(0, 2.3), (0, 2.3)), (nn.Hardtanh(-1, 1), (-1, 1)), (nn.Hardtanh(-5.2, 3), (-5.2, 3))])
+@pytest.mark.parametrize("clamp, ends", [(nn.ReLU6(), (0, 6)), (nn.Hardtanh(0, 2.3), (0, 2.3)), (nn.Hardtanh(-1, 1), (-1, 1)),
+                                         (nn.Hardtanh(-5.2, 3), (-5.2, 3))])
 def test_codes_are_those_of_the_clamped_values(clamp, ends, fl):
     model = prepare(network(clamp), X[:2], "dfp:b=8", activations=f"dfp:b=5,fl={fl}").eval()
     graph = convert(model)
@@ -58,7 +59,8 @@ def test_clamps_of_one_value_meet():
     net = network(nn.Sequential(nn.ReLU6(), nn.Hardtanh(-1, 2), nn.ReLU()))
     model = prepare(net, X[:2], "dfp:b=8", activations="dfp:b=6,fl=3")
     assert (model.stages["0"].activation.grid.lo, model.stages["0"].activation.grid.hi) == (0, 16)
-    assert [node.op for node in convert(model.eval())] == ["Input", "Conv2d", "Requantize", "MaxPool2d", "Flatten", "Linear", "Output"]
+    assert [node.op for node in convert(model.eval())] == ["Input", "Conv2d", "Requantize", "MaxPool2d",
+                                                           "Flatten", "Linear", "Output"]
 
 
 def test_a_clamp_at_the_end_quantizes_the_result():

@@ -60,8 +60,10 @@ def train(data, folder, *words, batchnorm=False, processes=2, kill=None):
     """Run ``hwq train``, under torchrun where there are several processes."""
     (data.parent / "recipe.toml").write_text(RECIPE)
     start = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"] if processes > 1 else []
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")} | ({"HWQ_TEST_KILL_AT": str(kill)} if kill else {})
-    return subprocess.run([sys.executable, "-m", *start, "hwq", "train", f"tests.quant.test_parallel:network(batchnorm={batchnorm})", "-o", str(folder),
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")} \
+        | ({"HWQ_TEST_KILL_AT": str(kill)} if kill else {})
+    return subprocess.run([sys.executable, "-m", *start, "hwq", "train",
+                           f"tests.quant.test_parallel:network(batchnorm={batchnorm})", "-o", str(folder),
                            "--data", str(data), "--config", str(data.parent / "recipe.toml"), *words], cwd=ROOT, env=environment,
                           capture_output=True, text=True, timeout=300)
 
@@ -71,17 +73,22 @@ def _state(path):
 
 
 def test_two_processes_equal_one_up_to_rounding(data, tmp_path):
-    """Equal: order, augmentation, rates, epochs, calibrated scales. Close: weights and losses, because the mean gradient is summed in
-    another order. Without batch norm and dropout, which see a share of the batch; nets with them are only alike."""
+    """Equal: order, augmentation, rates, epochs, calibrated scales. Close: weights and losses.
+
+    For the mean gradient is summed in another order. Without batch norm and dropout, which see a share of the batch; nets with them
+    are only alike.
+    """
     done = train(data, tmp_path / "two", "--json")
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 1 and done.stderr.count("float epoch 1:") == 1              # the first process alone speaks
+    # the first process alone speaks
+    assert len(done.stdout.splitlines()) == 1 and done.stderr.count("float epoch 1:") == 1
     one = train_run("tests.quant.test_parallel:network(batchnorm=False)", toy(), RECIPE, tmp_path / "one")
     two = json.loads((tmp_path / "two" / "log.json").read_text())
     for phase in ("float", "tune"):
         for a, b in zip(one["log"][phase], two["log"][phase], strict=True):
             assert a["loss"] == pytest.approx(b["loss"], rel=1e-3) and a["epoch"] == b["epoch"]
-            assert abs(a["accuracy"] - b["accuracy"]) <= 0.05 + 1e-9                                    # one image of 20 on the edge
+            # one image of 20 on the edge
+            assert abs(a["accuracy"] - b["accuracy"]) <= 0.05 + 1e-9
     a, b = _state(tmp_path / "one"), _state(tmp_path / "two")
     assert set(a) == set(b)
     for key, value in a.items():
@@ -99,7 +106,8 @@ def test_two_processes_equal_one_up_to_rounding(data, tmp_path):
 def test_killed_in_the_middle_of_an_epoch_it_goes_on_to_the_same_bytes(data, tmp_path):
     whole = train(data, tmp_path / "whole", batchnorm=True)
     assert whole.returncode == 0, whole.stderr
-    killed = train(data, tmp_path / "killed", batchnorm=True, kill=7 * 4 + 3)                           # 7 steps an epoch: in the fifth, of 6
+    # 7 steps an epoch: in the fifth, of 6
+    killed = train(data, tmp_path / "killed", batchnorm=True, kill=7 * 4 + 3)
     assert killed.returncode != 0 and not (tmp_path / "killed" / "model.pt").exists() and (tmp_path / "killed" / "tune.pt").exists()
     alone = train(data, tmp_path / "killed", "--resume", batchnorm=True, processes=1)
     assert alone.returncode == 1 and "was written by 2 processes, not 1" in alone.stderr

@@ -112,14 +112,16 @@ def test_float_forward_trains_float_weights_and_ends_projected(monkeypatch):
     monkeypatch.setattr(type(net.weighted[0]), "forward", spy)
     tune(net, samples(), Phase(epochs=2, batch=20, lr=0.01), penalty=Penalty("qr", 0.01, forward="float"))
     calls = 2 * len(net.weighted)
-    assert sum(seen) == 2 * 5 * len(net.weighted) and len(seen) - sum(seen) >= calls        # calibration sees what the hardware computes
+    # calibration sees what the hardware computes
+    assert sum(seen) == 2 * 5 * len(net.weighted) and len(seen) - sum(seen) >= calls
     assert distance(net) == 0 and not net.float_weights
     for stage in net.weighted:
         assert torch.equal(stage.weight, stage.quantizer.levels(stage.weight))
 
 
 def test_recipe_and_run(tmp_path):
-    text = 'validation = 20\ncalibration = 40\nweights = "po2:b=3"\n[float]\nepochs = 1\n[tune]\nepochs = 2\nbatch = 20\n[penalty]\nkind = "wqr"\nstrength = 1\nnorm = 2\nschedule = "cosine"'
+    text = ('validation = 20\ncalibration = 40\nweights = "po2:b=3"\n[float]\nepochs = 1\n[tune]\nepochs = 2\nbatch = 20\n'
+            '[penalty]\nkind = "wqr"\nstrength = 1\nnorm = 2\nschedule = "cosine"')
     assert read_recipe(text).penalty == Penalty("wqr", 1.0, 2, schedule="cosine")
     factory = "tests.quant.test_train:network"
     train_run(factory, toy(), text, tmp_path / "a", seed=1)
@@ -137,7 +139,9 @@ def test_refusals_and_arguments_of_factories():
         LevelPenalty(Penalty("qr"))(nn.Linear(2, 2))
     assert make_penalty(Penalty()) is None
     assert make_network("hwq.models.fashion:network(classes=7, batchnorm=False)").fc.out_features == 7
-    for text, message in (("hwq.models.fashion:network(7)", "name=number"), ("hwq.models.fashion:network(classes=open('x'))", "literals only"),
-                          ("hwq.models.fashion:network(classes=7", "literals only"), ("hwq.models.fashion:network(depth=3)", "unexpected keyword argument")):
+    for text, message in (("hwq.models.fashion:network(7)", "name=number"),
+                          ("hwq.models.fashion:network(classes=open('x'))", "literals only"),
+                          ("hwq.models.fashion:network(classes=7", "literals only"),
+                          ("hwq.models.fashion:network(depth=3)", "unexpected keyword argument")):
         with pytest.raises(ModelError, match=message):
             make_network(text)

@@ -47,10 +47,12 @@ def test_convolutions_that_are_refused(conv, text):
 
 @pytest.mark.parametrize("body, text", [
     (nn.AvgPool2d(2, divisor_override=3), "'body': divisor_override = 3"),
-    (nn.AvgPool2d(3, ceil_mode=True), r"'body': ceil_mode = True .*windows leave an image of \(8, 8\)"), (nn.LPPool2d(2, 2), "'body': layer LPPool2d is not supported"),
-    (nn.Upsample(scale_factor=2, mode="bilinear"), "'body': mode = 'bilinear'"), (nn.Upsample(size=(12, 8)), r"'body': size = \(12, 8\)"),
-    (nn.ConstantPad2d(1, 0.5), "'body': value = 0.5"), (nn.ZeroPad2d(-1), "'body': pad = .*not negative"), (nn.ReflectionPad2d(1), "'body': layer Reflection"),
-    (nn.MaxPool2d(2, dilation=2), "'body': dilation = 2"),
+    (nn.AvgPool2d(3, ceil_mode=True), r"'body': ceil_mode = True .*windows leave an image of \(8, 8\)"),
+    (nn.LPPool2d(2, 2), "'body': layer LPPool2d is not supported"),
+    (nn.Upsample(scale_factor=2, mode="bilinear"), "'body': mode = 'bilinear'"),
+    (nn.Upsample(size=(12, 8)), r"'body': size = \(12, 8\)"),
+    (nn.ConstantPad2d(1, 0.5), "'body': value = 0.5"), (nn.ZeroPad2d(-1), "'body': pad = .*not negative"),
+    (nn.ReflectionPad2d(1), "'body': layer Reflection"), (nn.MaxPool2d(2, dilation=2), "'body': dilation = 2"),
     (nn.AdaptiveAvgPool2d(2), "'body': output_size = 2"),
     (nn.Sigmoid(), "'body': layer Sigmoid.*supported: Conv1d/2d"), (nn.Hardtanh(0.5, 1), r"'body': range = \(0.5, 1\)"),
     (nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4)), "'body.1': a batch norm must stand directly behind.*before its ReLU"),
@@ -63,11 +65,13 @@ def test_layers_that_are_refused(body, text):
 
 
 @pytest.mark.parametrize("function, text", [
-    (lambda x: x + 0.5, "'add' adds 0.5"), (lambda x: x.clamp(-2, -1), r"'clamp': range = \(-2, -1\)"), (lambda x: torch.clamp(x, x, x), "range = "),
+    (lambda x: x + 0.5, "'add' adds 0.5"),
+    (lambda x: x.clamp(-2, -1), r"'clamp': range = \(-2, -1\)"), (lambda x: torch.clamp(x, x, x), "range = "),
     (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), "'pad': mode = 'reflect'"), (torch.sigmoid, "'sigmoid' is not supported"),
     (lambda x: x[:, :, 1:], "'getitem' takes .* supported: a slice of the channels"), (lambda x: x * 2, "'mul' is not supported"),
     (lambda x: x.mean(1, keepdim=True).expand(-1, 4, -1, -1), "dim = 1.*whole image"),
-    (lambda x: F.avg_pool2d(x, 3, ceil_mode=True), "'avg_pool2d': ceil_mode = True"), (lambda x: x.view(-1, 4, 4, 4), "changes the batch|shape behind view"),
+    (lambda x: F.avg_pool2d(x, 3, ceil_mode=True), "'avg_pool2d': ceil_mode = True"),
+    (lambda x: x.view(-1, 4, 4, 4), "changes the batch|shape behind view"),
     (lambda x: x if x.sum() > 0 else -x, "torch.fx cannot trace"),
 ])
 def test_functions_that_are_refused(function, text):
@@ -100,17 +104,20 @@ def test_networks_that_are_refused():
     ({"first": "dfp:b=4"}, ModelError, "No format for the weights of layer 'last'"),
     ({"*": "dfp:b=4", "conv9": "dfp:b=4"}, ModelError, "matches the pattern 'conv9'.*layers: first, last"),
     ({"*": "dfp:b=1"}, FormatError, r"weights of '\*': Width.*2..16"), ({"*": "dfp:b=17"}, FormatError, r"2..16"),
-    ({"*": "po2:b=1"}, FormatError, r"weights of '\*': Width of po2.*2..5"), ({"*": "bipolar:b=1"}, FormatError, "malformed key 'b=1'"),
-    ({"*": "udfp:b=4"}, FormatError, "'first': 'udfp' is no format of weights; accepted: dfp, po2, bipolar"), ({"*": "float"}, FormatError, "unknown kind"),
+    ({"*": "po2:b=1"}, FormatError, r"weights of '\*': Width of po2.*2..5"),
+    ({"*": "bipolar:b=1"}, FormatError, "malformed key 'b=1'"),
+    ({"*": "udfp:b=4"}, FormatError, "'first': 'udfp' is no format of weights; accepted: dfp, po2, bipolar"),
+    ({"*": "float"}, FormatError, "unknown kind"),
 ])
 def test_formats_that_are_refused(specs, error, text):
     with pytest.raises(error, match=text):
         prepare(Wrap(nn.ReLU()), X, specs)
 
 
-@pytest.mark.parametrize("specs, text", [("dfp:b=1", "2..16"), ("dfp:b=9", "'first' must be dfp:b=2..8"), ("po2:b=3", "not kind 'po2'"),
-                                         ("dfp:b=4,narrow", "narrow"), ("dfp:b=4,channel", "are for weights"),
-                                         ("dfp:b=4,rule=range", "are for weights"), ({"none": "dfp:b=4"}, "matches the pattern 'none'")])
+@pytest.mark.parametrize("specs, text",
+                         [("dfp:b=1", "2..16"), ("dfp:b=9", "'first' must be dfp:b=2..8"), ("po2:b=3", "not kind 'po2'"),
+                          ("dfp:b=4,narrow", "narrow"), ("dfp:b=4,channel", "are for weights"),
+                          ("dfp:b=4,rule=range", "are for weights"), ({"none": "dfp:b=4"}, "matches the pattern 'none'")])
 def test_activations_that_are_refused(specs, text):
     with pytest.raises(HwqError, match=text):
         prepare(Wrap(nn.ReLU()), X, "dfp:b=4", activations=specs)
@@ -138,7 +145,8 @@ def test_options_are_checked():
 
 
 def test_exact_names_win_over_patterns_and_first_pattern_over_later():
-    model = prepare(Wrap(nn.ReLU()), X, {"*": "dfp:b=3", "l*": "dfp:b=5", "last": "dfp:b=7,fl=2,narrow"}, activations="dfp:b=6,fl=1")
+    model = prepare(Wrap(nn.ReLU()), X, {"*": "dfp:b=3", "l*": "dfp:b=5", "last": "dfp:b=7,fl=2,narrow"},
+                    activations="dfp:b=6,fl=1")
     first, last = model.weighted
     assert first.quantizer.format().width == 3 and last.quantizer.format().text == "dfp:b=7,fl=2,narrow"
     assert first.activation.grid.frac_bits == 1 and first.activation.grid.hi == 63 and last.activation is None
@@ -188,7 +196,8 @@ def test_calibration_minimizes_the_error_and_freezing_ends_it():
     seen = F.relu(F.conv2d(x, model.weighted[0].quantizer(model.weighted[0].weight),
                            torch.floor(model.weighted[0].bias * 2.0 ** (8 + int(model.weighted[0].quantizer.scale)) + 0.5)
                            * 2.0 ** -(8 + int(model.weighted[0].quantizer.scale)), padding=1)).detach().double()
-    errors = {fl: float((seen - torch.floor(seen * 2.0 ** fl + 0.5).clamp(0, 15) * 2.0 ** -fl).square().sum()) for fl in range(-8, 12)}
+    errors = {fl: float((seen - torch.floor(seen * 2.0 ** fl + 0.5).clamp(0, 15) * 2.0 ** -fl).square().sum())
+              for fl in range(-8, 12)}
     assert min(errors, key=errors.get) == int(quantizer.frac_bits)
     with pytest.raises(ModelError, match="at least one batch"):
         calibrate(model, [])
@@ -200,7 +209,8 @@ def test_calibration_minimizes_the_error_and_freezing_ends_it():
 
 
 def test_frozen_batchnorms_keep_their_statistics():
-    model, x = prepare(Wrap(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU())), X, "dfp:b=4", batchnorm="keep"), torch.randint(0, 16, (8, 2, 8, 8)) / 16
+    model, x = prepare(Wrap(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU())), X, "dfp:b=4",
+                       batchnorm="keep"), torch.randint(0, 16, (8, 2, 8, 8)) / 16
     norm = model.weighted[0].batchnorm
     before = norm.running_mean.clone()
     calibrate(model, [x])

@@ -39,7 +39,8 @@ def toy(count=120):
 
 def network():
     torch.manual_seed(3)
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 2))
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.MaxPool2d(2),
+                         nn.Flatten(), nn.Linear(36, 2))
 
 
 def samples():
@@ -85,7 +86,8 @@ def test_penalty_and_teacher_enter_the_loss():
 
 def test_divergence_is_said():
     with pytest.raises(ModelError, match="diverged; lower lr"):
-        fit(network(), samples(), Phase(epochs=9, batch=4, lr=900.0), penalty=lambda m: sum(p.square().sum() for p in m.parameters()) ** 4)
+        fit(network(), samples(), Phase(epochs=9, batch=4, lr=900.0),
+            penalty=lambda m: sum(p.square().sum() for p in m.parameters()) ** 4)
 
 
 def test_augmentation_moves_and_mirrors():
@@ -114,10 +116,12 @@ def test_split_is_disjoint():
 
 
 @pytest.mark.parametrize("text, message", [
-    ("a = ", "no sound TOML"), ("epochs = 3", "unknown key epochs; known: input_bits"), ("[tune]\nlearning = 1", r"unknown key learning in \[tune\]"),
+    ("a = ", "no sound TOML"), ("epochs = 3", "unknown key epochs; known: input_bits"),
+    ("[tune]\nlearning = 1", r"unknown key learning in \[tune\]"),
     ("input_bits = 'x'", "input_bits must be of the type int"), ("[float]\nepochs = true", "float.epochs must be of the type int"),
-    ("[float]\nlr = -1.0", "lr > 0"), ("[tune]\noptimizer = 'lion'", "'sgd' or 'adamw'"), ("batchnorm = 'drop'", "'fold' or 'keep'"),
-    ("weights = 4", "weights must be a format"), ("tune = 3", "must be a table"), ("[tune]\nteacher_weight = 2", "teacher_weight in 0..1"),
+    ("[float]\nlr = -1.0", "lr > 0"), ("[tune]\noptimizer = 'lion'", "'sgd' or 'adamw'"),
+    ("batchnorm = 'drop'", "'fold' or 'keep'"), ("weights = 4", "weights must be a format"), ("tune = 3", "must be a table"),
+    ("[tune]\nteacher_weight = 2", "teacher_weight in 0..1"),
 ])
 def test_bad_recipes_are_refused(text, message):
     with pytest.raises(ModelError, match=message):
@@ -125,7 +129,8 @@ def test_bad_recipes_are_refused(text, message):
 
 
 def test_recipe_reads_everything():
-    recipe = read_recipe('input_bits = 4\nweights = "dfp:b=3"\n[activations]\n"*" = "dfp:b=5"\n[float]\nepochs = 2\nlr = 1\n[tune]\nflip = true')
+    recipe = read_recipe('input_bits = 4\nweights = "dfp:b=3"\n[activations]\n"*" = "dfp:b=5"\n[float]\nepochs = 2\n'
+                         'lr = 1\n[tune]\nflip = true')
     assert recipe.input_bits == 4 and recipe.weights == {"*": "dfp:b=3"} and recipe.activations == {"*": "dfp:b=5"}
     assert recipe.float_phase.epochs == 2 and recipe.float_phase.lr == 1.0 and recipe.tune.flip and recipe.tune.lr == 0.02
 
@@ -182,7 +187,8 @@ def test_unsound_files_are_refused_and_nothing_is_unpickled(tmp_path):
 
 
 @pytest.mark.parametrize("name, text", [("network", "package.module:function"), ("nowhere.at.all:f", "Cannot import"),
-                                        ("hwq.models.fashion:nothing", "has no 'nothing'"), ("hwq.models.fashion:CLASSES", "no function")])
+                                        ("hwq.models.fashion:nothing", "has no 'nothing'"),
+                                        ("hwq.models.fashion:CLASSES", "no function")])
 def test_bad_factories_are_refused(name, text):
     with pytest.raises(ModelError, match=text):
         load_factory(name)
@@ -242,7 +248,8 @@ def boom():
 
 
 def test_a_factory_that_raises_is_named():
-    with pytest.raises(ModelError, match=r"Factory 'tests.quant.test_train:boom' raised RuntimeError: no luck \(line \d+ of .*test_train.py\)"):
+    with pytest.raises(ModelError,
+                       match=r"Factory 'tests.quant.test_train:boom' raised RuntimeError: no luck \(line \d+ of .*test_train.py\)"):
         make_network("tests.quant.test_train:boom")
 
 
@@ -263,7 +270,8 @@ def test_nothing_is_written_for_what_is_refused(tmp_path):
     (tmp_path / "mine" / "config.toml").write_text("mine")
     with pytest.raises(FormatError, match="holds something that is no training run"):
         train_run(factory, toy(), RECIPE, tmp_path / "mine")
-    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["config.toml"] and (tmp_path / "mine" / "config.toml").read_text() == "mine"
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["config.toml"] \
+        and (tmp_path / "mine" / "config.toml").read_text() == "mine"
     with pytest.raises(FormatError, match="is a file; give a folder"):
         train_run(factory, toy(), RECIPE, tmp_path / "text.pt")
 

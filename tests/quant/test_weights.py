@@ -67,8 +67,9 @@ def test_mse_rule_finds_the_best_scale(seed, text, channel):
 
 
 @pytest.mark.parametrize("text, largest, scale", [
-    ("dfp:b=3,rule=range", 0.99, 2), ("dfp:b=3,rule=range", 1.0, 2), ("dfp:b=3,rule=range", 1.01, 1), ("dfp:b=8,rule=range", 0.2, 9),
-    ("po2:b=3,rule=range", 0.74, -1), ("po2:b=3,rule=range", 0.76, 0), ("po2:b=4,rule=range", 3.0, 2), ("bipolar:rule=range", 0.3, 1),
+    ("dfp:b=3,rule=range", 0.99, 2), ("dfp:b=3,rule=range", 1.0, 2), ("dfp:b=3,rule=range", 1.01, 1),
+    ("dfp:b=8,rule=range", 0.2, 9), ("po2:b=3,rule=range", 0.74, -1), ("po2:b=3,rule=range", 0.76, 0),
+    ("po2:b=4,rule=range", 3.0, 2), ("bipolar:rule=range", 0.3, 1),
 ])
 def test_range_rule(text, largest, scale):
     quantizer = weight_quantizer(parse_spec(text), "x")
@@ -107,7 +108,8 @@ def test_dead_channels_stay_near_the_others():
         assert not quantizer.scale.any()
 
 
-@pytest.mark.parametrize("text, wrong", [("dfp:b=3,rule=learned", 3), ("po2:b=3,rule=learned,channel", -3), ("bipolar:rule=learned", 2)])
+@pytest.mark.parametrize("text, wrong",
+                         [("dfp:b=3,rule=learned", 3), ("po2:b=3,rule=learned,channel", -3), ("bipolar:rule=learned", 2)])
 def test_a_learned_scale_finds_its_way_back(text, wrong):
     """Put far off, it returns to a scale whose error is near the best one's, and stays there once fixed."""
     w = weights(4)

@@ -141,7 +141,8 @@ def test_cropper(stall):
     check_block(dut, x, dut.model(x).reshape(-1, 1), in_shape=U4, out_shape=U4, stall=stall)
 
 
-@pytest.mark.parametrize("keep, lanes", [([1, 0], 2), ([0, 0, 1, 1, 1, 0], 1), ([0, 1] * 4, 3), ([1, 1, 0, 1, 0, 0, 0, 1], 1), ([0] * 9 + [1], 1)])
+@pytest.mark.parametrize("keep, lanes",
+                         [([1, 0], 2), ([0, 0, 1, 1, 1, 0], 1), ([0, 1] * 4, 3), ([1, 1, 0, 1, 0, 0, 0, 1], 1), ([0] * 9 + [1], 1)])
 @pytest.mark.parametrize("stall", STALLS)
 def test_select(keep, lanes, stall):
     dut = Select(U4, lanes, keep)
@@ -333,7 +334,8 @@ def test_flag_queue(depth):
     assert held == set(range(depth + 1))
 
 
-@pytest.mark.parametrize("fmt, style, bits", [(FixedPoint(4, 0), "lut", 17), (FixedPoint(8, 0), "dsp", 16), (FixedPoint(3, 0), "lut", 35)])
+@pytest.mark.parametrize("fmt, style, bits",
+                         [(FixedPoint(4, 0), "lut", 17), (FixedPoint(8, 0), "dsp", 16), (FixedPoint(3, 0), "lut", 35)])
 def test_rom_in_blocks_and_in_logic(fmt, style, bits):
     rng = np.random.default_rng(4)
     weight = words_of(fmt, rng, (6, 4, 4))
@@ -345,7 +347,8 @@ def test_rom_in_blocks_and_in_logic(fmt, style, bits):
     np.testing.assert_array_equal(np.array([unpack(dut.acc_shape, 3, w) for w in got]), whole.model(x))
 
 
-@pytest.mark.parametrize("fmt, style", [*((fmt, "lut") for fmt in FORMATS[3:7:3]), (FixedPoint(4, 0), "dsp")], ids=lambda v: getattr(v, "text", v))
+@pytest.mark.parametrize("fmt, style", [*((fmt, "lut") for fmt in FORMATS[3:7:3]), (FixedPoint(4, 0), "dsp")],
+                         ids=lambda v: getattr(v, "text", v))
 @pytest.mark.parametrize("pe, parts, simd", [(4, 4, 1), (4, 2, 3), (6, 2, 1)])
 def test_matvec_of_groups_side_by_side(fmt, style, pe, parts, simd):
     """Each output against a product of its own part alone."""
@@ -354,8 +357,8 @@ def test_matvec_of_groups_side_by_side(fmt, style, pe, parts, simd):
     weight = words_of(fmt, rng, (outputs, words, simd))
     dut = MatVec(weight, fmt, (-7, 6), pe=pe, parts=parts, style=style, technology=ICE40)
     x = rng.integers(-7, 7, (2 * dut.groups, words, parts, simd))
-    want = np.array([[(weight[o] * x[k, :, o % pe * parts // pe]).sum() + dut.too_much[o] for o in range(k % dut.groups * pe, (k % dut.groups + 1) * pe)]
-                     for k in range(len(x))])
+    want = np.array([[(weight[o] * x[k, :, o % pe * parts // pe]).sum() + dut.too_much[o]
+                      for o in range(k % dut.groups * pe, (k % dut.groups + 1) * pe)] for k in range(len(x))])
     beats = [pack(dut.x_shape, word) | int(i % words == words - 1) << dut.x_shape.width * simd * parts
              for i, word in enumerate(x.reshape(-1, parts * simd))]
     got, _ = run_stream(dut, beats, len(want), stall=(0.3, 0.3))
@@ -436,11 +439,11 @@ def limits(n, rows, reach=320, seed=0):
 
 THRESHOLDS = {
     "one": (limits(1, 1), -1, None), "three": (limits(3, 1), 0, True), "three, per channel": (limits(3, 6), -2, True),
-    "seven, per channel": (limits(7, 6), 0, None), "fifteen": (limits(15, 1), 0, None), "twelve, per channel": (limits(12, 6), 5, None),
-    "forty": (limits(40, 1), 0, False),
-    "255": (limits(255, 1), -128, False), "255, per channel": (limits(255, 6), 0, False), "twice the same": (np.array([[0, 0]]), -1, None),
-    "some never, some always": (np.array([[-900, -300, 0, 3, 411, 412, 2000]] * 3 + [[-2000, -299, 1, 1, 1, 411, 9999]] * 3), -4, None),
-    "all or none": (np.array([[-400, -300, 500]]), 3, None),
+    "seven, per channel": (limits(7, 6), 0, None), "fifteen": (limits(15, 1), 0, None),
+    "twelve, per channel": (limits(12, 6), 5, None), "forty": (limits(40, 1), 0, False), "255": (limits(255, 1), -128, False),
+    "255, per channel": (limits(255, 6), 0, False), "twice the same": (np.array([[0, 0]]), -1, None),
+    "some never, some always": (np.array([[-900, -300, 0, 3, 411, 412, 2000]] * 3 + [[-2000, -299, 1, 1, 1, 411, 9999]] * 3), -4,
+                                None), "all or none": (np.array([[-400, -300, 500]]), 3, None),
 }
 
 
@@ -487,7 +490,8 @@ def test_reduce(op, in_range, lanes, counts, over, stall):
     check_block(dut, x, want, in_shape=dut.in_shape, out_shape=dut.out_shape, stall=stall)
 
 
-@pytest.mark.parametrize("op, in_range, lanes, words", [("max", (-9, -2), 2, 6), ("sum", (-8, 7), 1, 9), ("sum", (3, 15), 3, 4), ("max", (0, 15), 1, 1)])
+@pytest.mark.parametrize("op, in_range, lanes, words",
+                         [("max", (-9, -2), 2, 6), ("sum", (-8, 7), 1, 9), ("sum", (3, 15), 3, 4), ("max", (0, 15), 1, 1)])
 @pytest.mark.parametrize("stall", STALLS)
 def test_window_reduce(op, in_range, lanes, words, stall):
     dut = WindowReduce(op, in_range, lanes=lanes, words=words)
@@ -502,7 +506,8 @@ def test_window_reduce(op, in_range, lanes, words, stall):
         assert cycles == [words * (k + 1) - 1 + dut.latency for k in range(5)]
 
 
-@pytest.mark.parametrize("shape, lanes, factor", [((3, 4, 2), 2, (2, 3)), ((2, 5, 1), 1, (1, 2)), ((3, 1, 3), 1, (4, 1)), ((2, 3, 2), 1, (1, 3))])
+@pytest.mark.parametrize("shape, lanes, factor",
+                         [((3, 4, 2), 2, (2, 3)), ((2, 5, 1), 1, (1, 2)), ((3, 1, 3), 1, (4, 1)), ((2, 3, 2), 1, (1, 3))])
 @pytest.mark.parametrize("stall", STALLS)
 @pytest.mark.parametrize("full", [False, True])
 def test_repeat(shape, lanes, factor, stall, full):
@@ -527,7 +532,8 @@ def test_argmax_ties_go_to_the_lowest_index(stall):
     check_block(dut, x.reshape(-1, 1), dut.model(x), in_shape=Shape(4, True), out_shape=dut.out_shape, stall=stall)
 
 
-@pytest.mark.parametrize("in_range, count, k", [((-8, 7), 5, 3), ((0, 1), 6, 6), ((0, 200), 9, 2), ((-3, -3), 4, 2), ((0, 15), 2, 2)])
+@pytest.mark.parametrize("in_range, count, k",
+                         [((-8, 7), 5, 3), ((0, 1), 6, 6), ((0, 200), 9, 2), ((-3, -3), 4, 2), ((0, 15), 2, 2)])
 @pytest.mark.parametrize("stall", STALLS)
 def test_top_k(in_range, count, k, stall):
     from hwq.rtl.common import shape_of
@@ -544,18 +550,20 @@ def test_top_k(in_range, count, k, stall):
 @pytest.mark.parametrize("make, text", [
     (lambda: StreamBuffer(U4, 0), r"^Lanes must be an integer of at least 1, not 0$"),
     (lambda: WidthConverter(U4, 2, 3), r"^One of the lanes must divide the other, not 2 and 3$"),
-    (lambda: Padder(U4, 1, height=2, width=2, words=1, pads=(1, 1, 1, 1), value=16), r"^Padding value must lie in 0\.\.15, not 16$"),
+    (lambda: Padder(U4, 1, height=2, width=2, words=1, pads=(1, 1, 1, 1), value=16),
+     r"^Padding value must lie in 0\.\.15, not 16$"),
     (lambda: Select(U4, 1, [True, True]), r"^Some of a pixel's beats must go on, and some not$"),
-    (lambda: SelectStage((0, 15), lanes=2, pixels=4, channels=6, chosen=np.array([1, 2])), r"^Lanes must divide the channels into beats that are chosen whole, not 2$"),
+    (lambda: SelectStage((0, 15), lanes=2, pixels=4, channels=6, chosen=np.array([1, 2])),
+     r"^Lanes must divide the channels into beats that are chosen whole, not 2$"),
     (lambda: Cropper(U4, 1, height=2, width=2, words=1, keep=(3, 1)), r"^Kept part must lie inside 2x2, not \(3, 1\)$"),
     (lambda: MemoryWindow(U4, 3, height=4, width=4, channels=4, kernel=(3, 3), stride=(1, 1), groups=1, technology=GENERIC),
      r"^Simd must divide the 4 channels, not 3$"),
     (lambda: MemoryWindow(U4, 1, height=2, width=4, channels=4, kernel=(3, 3), stride=(1, 1), groups=1, technology=GENERIC),
      r"^Kernel \(3, 3\) must fit the image of 2x4$"),
-    (lambda: MemoryWindow(U4, 1, height=4, width=4, channels=1, kernel=(3, 3), stride=(1, 1), groups=1, depth=24, technology=GENERIC),
-     r"^Depth must be a power of two, not 24$"),
-    (lambda: MemoryWindow(U4, 1, height=4, width=4, channels=1, kernel=(3, 3), stride=(1, 1), groups=1, depth=8, technology=GENERIC),
-     r"^Depth must be an integer of at least 16, not 8$"),
+    (lambda: MemoryWindow(U4, 1, height=4, width=4, channels=1, kernel=(3, 3), stride=(1, 1), groups=1, depth=24,
+                          technology=GENERIC), r"^Depth must be a power of two, not 24$"),
+    (lambda: MemoryWindow(U4, 1, height=4, width=4, channels=1, kernel=(3, 3), stride=(1, 1), groups=1, depth=8,
+                          technology=GENERIC), r"^Depth must be an integer of at least 16, not 8$"),
     (lambda: ShiftWindow(U4, height=4, width=1, channels=1, kernel=(2, 1), stride=(1, 1), groups=1, technology=GENERIC),
      r"^Width must be an integer of at least 2, not 1$"),
     (lambda: MatVec(np.zeros((4, 1, 1), np.int64), FixedPoint(4, 0), (0, 1), pe=3, technology=GENERIC),
@@ -567,7 +575,8 @@ def test_top_k(in_range, count, k, stall):
     (lambda: Requantizer((0, 9), mult=[1], offset=[0], shift=63, lo=0, hi=1, channels=3, technology=GENERIC),
      r"^Shift must lie in -32\.\.62, not 63$"),
     (lambda: Thresholder((0, 9), thresholds=np.array([[3, 2]]), lo=0, channels=2, technology=GENERIC), r"^Thresholds must ascend$"),
-    (lambda: Thresholder((0, 9), thresholds=np.zeros((3, 1), int), lo=0, channels=2, technology=GENERIC), r"^Thresholds must have 1 or 2 rows, not the shape \(3, 1\)$"),
+    (lambda: Thresholder((0, 9), thresholds=np.zeros((3, 1), int), lo=0, channels=2, technology=GENERIC),
+     r"^Thresholds must have 1 or 2 rows, not the shape \(3, 1\)$"),
     (lambda: Reduce("min", (0, 1), counts=[2], over=[True], technology=GENERIC), r"^Op must be 'max' or 'sum', not 'min'$"),
     (lambda: TopK((0, 1), 3, 4), r"^K must be at most the 3 values, not 4$"),
     (lambda: TopK((0, 1), 1), r"^Count must be an integer of at least 2, not 1$"),

@@ -70,12 +70,14 @@ def test_fork_gives_every_reader_every_beat(stalls):
     dut = StreamFork(S5, 2, 3)
     x = codes(S5, (60, 2))
     words = [pack(S5, beat) for beat in x]
-    found = run_ports(dut, {"i": words}, {f"o{k}": 60 for k in range(3)}, stalls=dict(zip(("i", "o0", "o1", "o2"), stalls, strict=True)))
+    found = run_ports(dut, {"i": words}, {f"o{k}": 60 for k in range(3)},
+                      stalls=dict(zip(("i", "o0", "o1", "o2"), stalls, strict=True)))
     assert all(found[f"o{k}"] == [pack(S5, beat) for beat in want] for k, want in enumerate(dut.model(x)))
 
 
 @pytest.mark.parametrize("stall", STALLS)
-@pytest.mark.parametrize("depth, lanes, technology", [(1, 1, GENERIC), (2, 3, GENERIC), (3, 1, ICE40), (3, 4, GENERIC), (7, 4, ICE40), (8, 4, ECP5), (30, 5, GENERIC)])
+@pytest.mark.parametrize("depth, lanes, technology", [(1, 1, GENERIC), (2, 3, GENERIC), (3, 1, ICE40), (3, 4, GENERIC),
+                                                      (7, 4, ICE40), (8, 4, ECP5), (30, 5, GENERIC)])
 def test_fifo_keeps_order_and_rate(depth, lanes, technology, stall):
     dut = StreamFifo(S5, lanes, depth, technology=technology)
     x = codes(S5, (100, lanes))
@@ -103,8 +105,9 @@ def test_fifo_holds_its_depth_and_no_more(depth, lanes):
 
 
 @pytest.mark.parametrize("stalls", [(0, 0, 0), (0.6, 0, 0.3), (0, 0.8, 0), (0.4, 0.4, 0.4)])
-@pytest.mark.parametrize("ranges, mult, lanes", [(((0, 15), (-8, 7)), (1, 1), 1), (((-128, 127), (-128, 127)), (1621615, 4289131), 1),
-                                                 (((0, 15), (0, 15)), (3, -5), 2), (((-8, -1), (2, 9)), (-7, 0), 3), (((0, 0), (0, 1)), (9, 8), 1)])
+@pytest.mark.parametrize("ranges, mult, lanes",
+                         [(((0, 15), (-8, 7)), (1, 1), 1), (((-128, 127), (-128, 127)), (1621615, 4289131), 1),
+                          (((0, 15), (0, 15)), (3, -5), 2), (((-8, -1), (2, 9)), (-7, 0), 3), (((0, 0), (0, 1)), (9, 8), 1)])
 def test_add_is_exact(ranges, mult, lanes, stalls):
     dut = StreamAdd(ranges, mult, lanes)
     rng = np.random.default_rng(lanes)
@@ -114,8 +117,8 @@ def test_add_is_exact(ranges, mult, lanes, stalls):
         x[2:4] = high
     xs[1][:4, 0] = [ranges[1][0], ranges[1][1]] * 2
     shapes = [shape_of(*r) for r in ranges]
-    found = run_ports(dut, {f"i{k}": [pack(s, beat) for beat in x] for k, (s, x) in enumerate(zip(shapes, xs, strict=True))}, {"o": 40},
-                      stalls=dict(zip(("i0", "i1", "o"), stalls, strict=True)))
+    found = run_ports(dut, {f"i{k}": [pack(s, beat) for beat in x] for k, (s, x) in enumerate(zip(shapes, xs, strict=True))},
+                      {"o": 40}, stalls=dict(zip(("i0", "i1", "o"), stalls, strict=True)))
     want = dut.model(*xs)
     assert want.min() >= dut.out_range[0] and want.max() <= dut.out_range[1]
     assert [unpack(dut.out_shape, lanes, word) for word in found["o"]] == want.tolist()
@@ -133,7 +136,8 @@ def test_concat_takes_turns(channels, lanes, stalls):
     assert [unpack(dut.out_shape, lanes, word) for word in found["o"]] == want.tolist()
 
 
-@pytest.mark.parametrize("in_lanes, join", [((1, 1), Joining(1, (1, 1))), ((2, 6), Joining(3, (1, 5))), ((6, 1), Joining(6, (3, 40))), ((3, 2), Joining(1, (9, 2)))])
+@pytest.mark.parametrize("in_lanes, join", [((1, 1), Joining(1, (1, 1))), ((2, 6), Joining(3, (1, 5))),
+                                            ((6, 1), Joining(6, (3, 40))), ((3, 2), Joining(1, (9, 2)))])
 @pytest.mark.parametrize("stalls", [(0, 0, 0), (0.5, 0.2, 0.5)])
 def test_add_stage_requantizes(in_lanes, join, stalls):
     ranges = ((-128, 127), (0, 15))
@@ -142,7 +146,8 @@ def test_add_stage_requantizes(in_lanes, join, stalls):
     rng = np.random.default_rng(0)
     a, b = (rng.integers(low, high + 1, (15, 6)) for low, high in ranges)
     want = dut._behind.blocks[0].block.model(a * 3 - b * 40)
-    feeds = {f"i{k}": [pack(shape_of(*r), beat) for beat in x.reshape(-1, lanes)] for k, (x, r, lanes) in enumerate(zip((a, b), ranges, in_lanes, strict=True))}
+    feeds = {f"i{k}": [pack(shape_of(*r), beat) for beat in x.reshape(-1, lanes)]
+             for k, (x, r, lanes) in enumerate(zip((a, b), ranges, in_lanes, strict=True))}
     found = run_ports(dut, feeds, {"o": want.size // join.lanes}, stalls=dict(zip(("i0", "i1", "o"), stalls, strict=True)))
     assert sum((unpack(dut.out_shape, join.lanes, word) for word in found["o"]), []) == want.ravel().tolist()
 
@@ -159,8 +164,8 @@ def test_one_operand_alone_waits():
     (lambda: StreamAdd([(0, 1)], (1,)), "An addition has 2 operands, not 1"),
     (lambda: StreamAdd([(0, 1), (2, 1)], (1, 1)), r"Range must not be empty, not \(2, 1\)"),
     (lambda: StreamConcat([U4], U4, 1, [1]), "A concatenation has 2 or more operands, not 1"),
-    (lambda: AddStage([(0, 1)] * 2, mult=(1, 1), requant=None, pixels=1, channels=3, in_lanes=(1, 1), join=Joining(2), technology=GENERIC),
-     "Lanes must divide the 3 channels, not 2"),
+    (lambda: AddStage([(0, 1)] * 2, mult=(1, 1), requant=None, pixels=1, channels=3, in_lanes=(1, 1), join=Joining(2),
+                      technology=GENERIC), "Lanes must divide the 3 channels, not 2"),
     (lambda: ConcatStage([(0, 1)] * 2, pixels=1, channels=(4, 3), in_lanes=(1, 1), join=Joining(2), technology=GENERIC),
      r"Lanes must divide the channels \(4, 3\), not 2"),
 ])

@@ -37,7 +37,8 @@ write_aiger -I -B -zinit -no-startoffset top.aig
 class Standstill(Component):
     """A fork whose branches join: one gathers ``window`` beats before it gives the first, the other holds ``depth``.
 
-    Source, sink and both branches stall, and a reset comes, whenever they like. Asserted is that something moves in `_PATIENCE` cycles without any.
+    Source, sink and both branches stall, and a reset comes, whenever they like. Asserted is that something moves in `_PATIENCE`
+    cycles without any.
     """
 
     def __init__(self, window: int, depth: int):
@@ -48,11 +49,12 @@ class Standstill(Component):
         m = Module()
         bit = Shape(1)
         m.submodules.fork = fork = StreamFork(bit, 1, 2)
-        m.submodules.gather, m.submodules.scatter = gather, scatter = WidthConverter(bit, 1, self.window), WidthConverter(bit, self.window, 1)
+        m.submodules.gather, m.submodules.scatter = gather, scatter = WidthConverter(bit, 1, self.window), \
+            WidthConverter(bit, self.window, 1)
         m.submodules.fifo = fifo = StreamFifo(bit, 1, self.depth, technology=GENERIC)
         m.submodules.add, m.submodules.buffer = add, buffer = StreamAdd([(0, 1)] * 2, (1, 1)), StreamBuffer(Shape(2))
-        joints = [(fork.o0, gather.i, self.free[0]), (gather.o, scatter.i, 1), (scatter.o, add.i0, 1), (fork.o1, fifo.i, self.free[1]),
-                  (fifo.o, add.i1, 1), (add.o, buffer.i, 1)]
+        joints = [(fork.o0, gather.i, self.free[0]), (gather.o, scatter.i, 1), (scatter.o, add.i0, 1),
+                  (fork.o1, fifo.i, self.free[1]), (fifo.o, add.i1, 1), (add.o, buffer.i, 1)]
         for source, sink, free in joints:
             m.d.comb += [sink.payload.eq(source.payload), sink.valid.eq(source.valid & free), source.ready.eq(sink.ready & free)]
         m.d.comb += [fork.i.valid.eq(self.comes), buffer.o.ready.eq(self.goes)]
@@ -71,7 +73,8 @@ def proved(window, depth, folder):
     (folder / "top.il").write_text(rtlil.convert(top, name="top"))
     run_yosys(_AIGER, folder / "yosys.log", folder)
     abc = Path(find_spec("pyosys").origin).parent / "yosys-abc"
-    text = subprocess.run([abc, "-c", "read_aiger top.aig; strash; pdr"], cwd=folder, capture_output=True, text=True, timeout=300, check=True).stdout
+    text = subprocess.run([abc, "-c", "read_aiger top.aig; strash; pdr"], cwd=folder, capture_output=True, text=True,
+                          timeout=300, check=True).stdout
     assert ("Property proved" in text) != ("was asserted in frame" in text), text
     return "Property proved" in text
 

@@ -50,14 +50,16 @@ def program(seed):
             case 1:
                 lines.append(f"{name} += {drawn(rng)}\n{name} = {name} % 512 - 100")
             case 2:
-                lines.append(f"if {drawn(rng)}: {name} = {drawn(rng)}\nelif {drawn(rng)}:\n {other} -= 3\n {name} = {name} % 99\nelse: {other} = {drawn(rng)}")
+                lines.append(f"if {drawn(rng)}: {name} = {drawn(rng)}\nelif {drawn(rng)}:\n {other} -= 3\n {name} = {name} % 99\n"
+                             f"else: {other} = {drawn(rng)}")
             case _:
                 lines.append(f"b{int(rng.integers(0, 6))} = not ({drawn(rng)}) and b{int(rng.integers(0, 6))} or B[k]")
     lines += [f"a{k} = a{k} % 4096 - 1000" for k in range(6) if k % 2]
     lines += [f"a{k} = a{k} % 4096" for k in range(6) if not k % 2]
     lines.append("j = (j + 1) % 13\nended = j == 0 and a1 % 3 > 0")
     state = {"k": 0, "j": 0} | {f"{kind}{k}": k % 2 for kind in "ab" for k in range(6)}
-    return Program("\n".join(lines), state, {"N": 5, "B": bytes(rng.integers(0, 2, 7).tolist()), "M": tuple(rng.integers(-99, 99, 7).tolist())})
+    return Program("\n".join(lines), state,
+                   {"N": 5, "B": bytes(rng.integers(0, 2, 7).tolist()), "M": tuple(rng.integers(-99, 99, 7).tolist())})
 
 
 @needs_compiler
@@ -92,16 +94,19 @@ def test_where_nothing_moves_it_ends():
     assert make is not None and make(still)(0, 1 << 60, (0,)) == interpreted(still)(0, 1 << 60, (0,)) == (False, 193, (70,))
 
 
-@pytest.mark.parametrize("line", ["n = n / 2", "n = n // 2", "n = n * 2", "n = n % m", "n = n % 0", "n = n << m", "n = n << 62", "n = n >> -1", "n = -1 << n", "n = ~n",
-                                  "n = f(n)", "n = 1 < n < 3", "n = n is m", "n = 'x'", "n = 1.0", f"n = {1 << 62}", "n = T", "n = N[n]", "n = u", "n, m = 1, 2",
-                                  "T[n] = 1", "while n: n -= 1", "n **= 2", "n = (m := 3)", "n = [n, m][0]", "n = None", "n: int = 3", "N = 3", "ended = T[0:1]"])
+@pytest.mark.parametrize("line", ["n = n / 2", "n = n // 2", "n = n * 2", "n = n % m", "n = n % 0", "n = n << m", "n = n << 62",
+                                  "n = n >> -1", "n = -1 << n", "n = ~n", "n = f(n)", "n = 1 < n < 3", "n = n is m", "n = 'x'",
+                                  "n = 1.0", f"n = {1 << 62}", "n = T", "n = N[n]", "n = u", "n, m = 1, 2",
+                                  "T[n] = 1", "while n: n -= 1", "n **= 2", "n = (m := 3)", "n = [n, m][0]", "n = None",
+                                  "n: int = 3", "N = 3", "ended = T[0:1]"])
 def test_nothing_else_is_translated(line):
     with pytest.raises(NotImplementedError):
         translate(Program(f"{line}\nended = 0", {"n": 0, "m": 1}, {"T": (1, 2), "N": 3}))
     assert compiled([Program(f"{line}\nended = 0", {"n": 0, "m": 1}, {"T": (1, 2), "N": 3})]) is None
 
 
-@pytest.mark.parametrize("content", ["#!/bin/sh\nexit 3\n", "#!/bin/sh\nexit 0\n", "#!/bin/sh\nfor last; do :; done\ncase $last in *.so) echo no library > $last;; esac\n", "no program"],
+@pytest.mark.parametrize("content", ["#!/bin/sh\nexit 3\n", "#!/bin/sh\nexit 0\n", "#!/bin/sh\nfor last; do :; done\ncase $last in "
+                                     "*.so) echo no library > $last;; esac\n", "no program"],
                          ids=["fails", "makes nothing", "makes something else", "is none"])
 def test_a_compiler_that_does_not_work_is_as_good_as_none(content, tmp_path, monkeypatch):
     (tmp_path / "cc").write_text(content)

@@ -27,7 +27,8 @@ from ..plan.test_joins import NETWORKS
 LAYERS = [(FixedPoint(4, 0), 2, 2), (FixedPoint(2, 0, narrow=True), 2, 4), (FixedPoint(3, 0), 4, 2), (PowerOfTwo(3, 0), 2, 2),
           (PowerOfTwo(4, 0), 1, 4), (Bipolar(), 4, 4), (FixedPoint(5, 0), 2, 2), (FixedPoint(8, 0), 1, 2)]
 # Target, part that is planned for, and a cell that every netlist of its has.
-SYNTHESIS = {"ice40": ("ice40", "hx8k", "SB_CARRY"), "ice40up": ("ice40", "up5k", "SB_MAC16"), "ecp5": ("ecp5", "ecp5-85f", "CCU2C")}
+SYNTHESIS = {"ice40": ("ice40", "hx8k", "SB_CARRY"), "ice40up": ("ice40", "up5k", "SB_MAC16"),
+             "ecp5": ("ecp5", "ecp5-85f", "CCU2C")}
 
 
 def network():
@@ -45,9 +46,9 @@ def network():
         nodes += [Conv2d(f"c{k}", (nodes[-1].name,), weight=weight, bias=-low, weight_format=fmt),
                   Requantize(f"q{k}", (f"c{k}",), mult=np.ones(1), offset=np.zeros(1), shift=shift, lo=0, hi=15)]
         x = np.clip((sums - low) >> shift, 0, 15)
-    nodes += [Conv2d("w", (nodes[-1].name,), weight=rng.integers(-4, 4, (4, 3, 3, 4)), bias=np.zeros(4), weight_format=FixedPoint(3, 0), pads=(1,) * 4),
-              Requantize("wq", ("w",), offset=np.array([60]), shift=4, lo=0, hi=15),
-              Flatten("flat", ("wq",)),
+    nodes += [Conv2d("w", (nodes[-1].name,), weight=rng.integers(-4, 4, (4, 3, 3, 4)), bias=np.zeros(4),
+                     weight_format=FixedPoint(3, 0), pads=(1,) * 4),
+              Requantize("wq", ("w",), offset=np.array([60]), shift=4, lo=0, hi=15), Flatten("flat", ("wq",)),
               Linear("fc", ("flat",), weight=rng.integers(-2, 2, (3, 64)), bias=np.zeros(3), weight_format=FixedPoint(2, 0)),
               Output("out", ("fc",))]
     return Graph(tuple(nodes))
@@ -77,7 +78,8 @@ def mixed():
 
     add(Requantize, mult=np.array([3, 5, -3, 2]), offset=np.array([4]), shift=2, lo=-8, hi=7)
     add(Pad, pads=(1, 0, 0, 1), value=3)
-    add(Conv2d, weight=rng.integers(-8, 8, (4, 3, 3, 1)), bias=rng.integers(-9, 9, 4), weight_format=FixedPoint(4, 0), groups=4, pads=(1, 1, 1, 1))
+    add(Conv2d, weight=rng.integers(-8, 8, (4, 3, 3, 1)), bias=rng.integers(-9, 9, 4), weight_format=FixedPoint(4, 0),
+        groups=4, pads=(1, 1, 1, 1))
     thresholds(15, 4, -8)
     add(MaxPool2d, kernel=(3, 3), stride=(2, 2), pads=(1, 1, 1, 1))
     add(Conv2d, weight=rng.integers(-4, 4, (8, 1, 1, 2)), bias=np.zeros(8), weight_format=FixedPoint(3, 0), groups=2)
@@ -99,7 +101,8 @@ def check_netlist(graph, x, folder, target="ice40", **wishes):
     plan = make_plan(ready, device(part), **wishes)
     manifest = emit_core(graph, plan, lower(ready, plan), folder, target=target)
     family = find_device(part).family
-    lines = [*synthesis_lines(find_device(part), "accel", family.dsp if device(part).dsp else family.no_dsp), "write_verilog -noattr netlist.v"]
+    lines = [*synthesis_lines(find_device(part), "accel", family.dsp if device(part).dsp else family.no_dsp),
+             "write_verilog -noattr netlist.v"]
     run_yosys(SYNTH_PRELUDE + "\n".join(lines) + "\n", folder / "synth.log", folder)
     (folder / "manifest.json").write_text(json.dumps(manifest | {"files": {}}))
     assert len(np.unique(run_batches(graph, x).reshape(len(x), -1), axis=0)) > len(x) // 2    # results that tell frames apart
@@ -122,10 +125,11 @@ def test_lanes_are_exact_after_synthesis(tmp_path):
 
 @pytest.mark.skipif(not have("verilator", "c++"), reason="Verilator or a C++ compiler is missing")
 def test_product_pairs_are_exact_after_synthesis(tmp_path):
-    """Products of eight bits and of four, unsigned and signed codes, an odd number of them, for eight outputs of which three stand side by side."""
+    """Products of eight bits and of four, codes unsigned and signed, an odd number, for eight outputs, three side by side."""
     rng = np.random.default_rng(3)
     graph = Graph((Input("in", (), shape=(4, 4, 1), lo=0, hi=255),
-                   Conv2d("a", ("in",), weight=rng.integers(-128, 128, (4, 3, 3, 1)), bias=np.zeros(4), weight_format=FixedPoint(8, 0), pads=(1,) * 4),
+                   Conv2d("a", ("in",), weight=rng.integers(-128, 128, (4, 3, 3, 1)), bias=np.zeros(4),
+                          weight_format=FixedPoint(8, 0), pads=(1,) * 4),
                    Requantize("qa", ("a",), offset=np.array([9000]), shift=13, lo=-8, hi=7),
                    Conv2d("b", ("qa",), weight=rng.integers(-8, 8, (8, 3, 3, 4)), bias=np.zeros(8), weight_format=FixedPoint(4, 0)),
                    Output("out", ("b",))))
@@ -141,13 +145,15 @@ def test_rings_in_large_ram_are_exact_after_synthesis(tmp_path, monkeypatch):
     monkeypatch.setitem(DEVICES, "up5k", replace(DEVICES["up5k"], ebr=0))
     rng = np.random.default_rng(5)
     graph = Graph((Input("in", (), shape=(10, 8, 1), lo=0, hi=255),
-                   Conv2d("a", ("in",), weight=rng.integers(-128, 128, (4, 3, 3, 1)), bias=np.zeros(4), weight_format=FixedPoint(8, 0), pads=(1,) * 4),
+                   Conv2d("a", ("in",), weight=rng.integers(-128, 128, (4, 3, 3, 1)), bias=np.zeros(4),
+                          weight_format=FixedPoint(8, 0), pads=(1,) * 4),
                    Requantize("qa", ("a",), offset=np.array([3000]), shift=11, lo=-8, hi=7), MaxPool2d("p", ("qa",)),
                    Conv2d("b", ("p",), weight=rng.integers(-8, 8, (6, 2, 2, 4)), bias=np.zeros(6), weight_format=FixedPoint(4, 0)),
                    Requantize("qb", ("b",), shift=2, lo=0, hi=31), Flatten("flat", ("qb",)),
                    Linear("fc", ("flat",), weight=rng.integers(-8, 8, (5, 72)), bias=np.zeros(5), weight_format=FixedPoint(4, 0)),
                    Output("out", ("fc",))))
-    plan, report = check_netlist(graph, rng.integers(0, 256, (20, 10, 8, 1)), tmp_path, "ice40up", folds={"a": (1, 1), "b": (2, 4), "fc": (1, 4)})
+    plan, report = check_netlist(graph, rng.integers(0, 256, (20, 10, 8, 1)), tmp_path, "ice40up",
+                                 folds={"a": (1, 1), "b": (2, 4), "fc": (1, 4)})
     assert all(p.fold.spram for p in plan.layers) and plan.cost.spram == 4 and plan.cost.ebr == 0
     assert (tmp_path / "netlist.v").read_text().count("SB_SPRAM256KA ") == 4 and report.cycles_per_frame == plan.cycles
 
@@ -169,7 +175,8 @@ def test_operators_are_exact_after_synthesis(tmp_path):
     x[0], x[1] = 7, -8
     plan, _ = check_netlist(mixed(), x, tmp_path, max_cycles=2500)
     stages = [p.stage(plan.device.technology) for p in plan.layers]
-    assert [type(stage).__name__ for stage in stages] == ["RequantStage", "PadStage", "ConvStage", "PoolStage", "ConvStage", "UpsampleStage", "SelectStage", "PoolStage", "ConvStage"]
+    assert [type(stage).__name__ for stage in stages] == ["RequantStage", "PadStage", "ConvStage", "PoolStage", "ConvStage",
+                                                          "UpsampleStage", "SelectStage", "PoolStage", "ConvStage"]
     searches = [stage.requantizer.parallel for stage in stages if hasattr(getattr(stage, "requantizer", None), "parallel")]
     assert set(searches) == {True, False}                                 # both forms of thresholds
 

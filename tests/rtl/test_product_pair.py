@@ -16,7 +16,8 @@ from hwq.toolchain import ice40_cells, run_yosys
 
 from ..sim.test_ecp5_cells import simulate
 
-SHAPES = [(Shape(8), Shape(8, True)), (Shape(8, True), Shape(8, True)), (Shape(4), Shape(4, True)), (Shape(5, True), Shape(2)), (Shape(7), Shape(8))]
+SHAPES = [(Shape(8), Shape(8, True)), (Shape(8, True), Shape(8, True)), (Shape(4), Shape(4, True)),
+          (Shape(5, True), Shape(2)), (Shape(7), Shape(8))]
 
 
 def factors(shape, rng, count=200):
@@ -62,7 +63,8 @@ def test_behaviour(a_shape, b_shape):
 @pytest.mark.parametrize("a_shape, b_shape", SHAPES)
 def test_cell(a_shape, b_shape, tmp_path):
     (tmp_path / "accel.il").write_text(rtlil_text(ProductPair(a_shape, b_shape), "accel"))
-    run_yosys("read_rtlil accel.il\nhierarchy -top accel\nproc\nopt_clean\nwrite_verilog -noattr accel.v\n", tmp_path / "log", tmp_path)
+    run_yosys("read_rtlil accel.il\nhierarchy -top accel\nproc\nopt_clean\nwrite_verilog -noattr accel.v\n",
+              tmp_path / "log", tmp_path)
     verilog = (tmp_path / "accel.v").read_text()
     assert verilog.count("SB_MAC16") == 1 and "*" not in verilog.replace("/*", "").replace("*/", "")
     aw, bw = 2 * a_shape.width, 2 * b_shape.width

@@ -15,5 +15,7 @@ def test_lanes_have_no_brackets():
 
 
 def test_slices_and_other_names_stay():
-    text = "wire width 3 \\a[6]\nwire width 2 \\m[0][12]\n  connect \\a[6] \\b [20:18]\n  connect \\a [6] $c [1]\n  cell \\$add $1\n"
-    assert without_brackets(text) == "wire width 3 \\a.6\nwire width 2 \\m.0.12\n  connect \\a.6 \\b [20:18]\n  connect \\a [6] $c [1]\n  cell \\$add $1\n"
+    text = ("wire width 3 \\a[6]\nwire width 2 \\m[0][12]\n  connect \\a[6] \\b [20:18]\n  connect \\a [6] $c [1]\n"
+            "  cell \\$add $1\n")
+    assert without_brackets(text) == \
+        "wire width 3 \\a.6\nwire width 2 \\m.0.12\n  connect \\a.6 \\b [20:18]\n  connect \\a [6] $c [1]\n  cell \\$add $1\n"

@@ -61,7 +61,8 @@ def test_graph_is_the_matrix(seed, outputs, inputs, reach, every, signed, free):
     assert (values >= graph.bounds[:, 0]).all() and (values <= graph.bounds[:, 1]).all()
     corners = np.where(graph.coefficients > 0, np.array(ranges)[:, 1], np.array(ranges)[:, 0])
     np.testing.assert_array_equal((corners * graph.coefficients).sum(axis=1), graph.bounds[:, 1])
-    assert all(node.level > (0 if item < inputs else graph.nodes[item - inputs].level) for node in graph.nodes for item in (node.a, node.b))
+    assert all(node.level > (0 if item < inputs else graph.nodes[item - inputs].level) for node in graph.nodes
+               for item in (node.a, node.b))
     assert len(graph.nodes) <= sum(max(0, sum(len(digits(int(c))) for c in row) - 1) for row in matrix)
 
 

@@ -68,7 +68,8 @@ def test_an_error_of_a_worker_is_ours(local, data, tmp_path):        # noqa: F81
 
 
 def test_refusals(local, tmp_path, monkeypatch):
-    with pytest.raises(EnvironmentError_, match="No Dask scheduler answers at 'tcp://127.0.0.1:9'"), workers(1, "tcp://127.0.0.1:9", tmp_path):
+    with pytest.raises(EnvironmentError_,
+                       match="No Dask scheduler answers at 'tcp://127.0.0.1:9'"), workers(1, "tcp://127.0.0.1:9", tmp_path):
         pass
     with pytest.raises(ModelError, match="as many workers as were started"), workers(2, local.scheduler_address, tmp_path):
         pass
@@ -77,7 +78,8 @@ def test_refusals(local, tmp_path, monkeypatch):
         with pytest.raises(EnvironmentError_, match="results would differ"), cluster(local.scheduler_address, tmp_path / "new"):
             pass
     assert not list(tmp_path.iterdir())
-    with (distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0", scheduler_port=0) as threads,
+    with (distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0",
+                                   scheduler_port=0) as threads,
           pytest.raises(EnvironmentError_, match="--nthreads 1"), cluster(threads.scheduler_address, tmp_path)):
         pass
     with (distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0", scheduler_port=0) as empty,

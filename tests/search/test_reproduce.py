@@ -73,7 +73,8 @@ def test_given_widths_are_judged_by_every_seed(done):
     words = ("reproduce", "wess2018", "--seeds", 2, "-o", folder, "--resume", "--json", "--parts")
     again = json.loads(hwq(*words, "given", "--bits", "4,2,4,2,4"))
     assert again == json.loads(hwq(*words, "table,scaling,given", "--bits", "4,2,4,2,4"))     # earlier parts stay in the table
-    assert again["cells"] == table["cells"] and again["scaled"][:-1] == table["scaled"] and again["scaling"][:-2] == table["scaling"]
+    assert again["cells"] == table["cells"] and again["scaled"][:-1] == table["scaled"] \
+        and again["scaling"][:-2] == table["scaling"]
     row = again["scaled"][-1]
     assert row["rule"] == "given" and row["seeds"] == 2 and [list(bits.values()) for bits in row["bits"]] == [[4, 2, 4, 2, 4]] * 2
     for one in again["scaling"][-2:]:
@@ -95,7 +96,8 @@ def test_it_resumes_without_training_again(done, tmp_path):
     with pytest.raises(ModelError, match="go on with --resume"):
         hwq("reproduce", "wess2018", "--seeds", 2, "-o", folder)
     again = json.loads(hwq("reproduce", "wess2018", "--seeds", 2, "-o", folder, "--resume", "--json"))
-    assert again["cells"] == table["cells"] and again["scaled"][0] == table["scaled"][0] and {path: path.stat().st_mtime_ns for path in (folder / "jobs").glob("*/state.pt")} == stamps
+    assert again["cells"] == table["cells"] and again["scaled"][0] == table["scaled"][0] \
+        and {path: path.stat().st_mtime_ns for path in (folder / "jobs").glob("*/state.pt")} == stamps
     for damaged in ("{", "[]", '{"cells": [1], "scaling": []}'):
         (tmp_path / "table.json").write_text(damaged)
         with pytest.raises(FormatError, match="table.json is damaged"):
@@ -107,10 +109,12 @@ def test_it_resumes_without_training_again(done, tmp_path):
 
 
 def test_refusals(tmp_path):
-    for words, text in ((["wess2019"], "known: wess2018"), (["wess2018", "--seeds", 0], "at least one seed"), (["wess2018", "--parts", "all"], "table, scaling"),
+    for words, text in ((["wess2019"], "known: wess2018"), (["wess2018", "--seeds", 0], "at least one seed"),
+                        (["wess2018", "--parts", "all"], "table, scaling"),
                         (["wess2018", "--dataset", "imagenet"], "no plan of the scale 'tiny' for 'imagenet'"),
                         (["wess2018", "--width", 0.5], "has no width; the All-CNN of cifar-10, cifar-100, svhn does"),
-                        (["wess2018", "--scale", "small", "--dataset", "svhn", "--width", 2], "factor of 1/16 to 1 on All-CNN's channels, not 2")):
+                        (["wess2018", "--scale", "small", "--dataset", "svhn", "--width", 2],
+                         "factor of 1/16 to 1 on All-CNN's channels, not 2")):
         with pytest.raises(ModelError, match=text):
             hwq("reproduce", *words, "-o", tmp_path / "x")
     assert not (tmp_path / "x").exists()
@@ -128,5 +132,6 @@ def test_plans_are_fair():
     for (scale, name), plan in PLANS.items():
         assert plan_of(scale, name) is plan and len(plan.rates) == len(plan.qr) == len(plan.wqr)
         assert set(plan.trained) <= set(plan.bits)
-    assert plan_of("small", "cifar-10", 0.25) == replace(plan_of("small", "cifar-10"), factory=plan_of("small", "cifar-100").factory.replace("100", "10"))
+    assert plan_of("small", "cifar-10", 0.25) == replace(plan_of("small", "cifar-10"),
+                                                         factory=plan_of("small", "cifar-100").factory.replace("100", "10"))
     assert plan_of("full", "svhn", 1) == plan_of("full", "svhn")

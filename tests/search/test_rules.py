@@ -73,7 +73,8 @@ def test_path_asks_with_few_whole_trainings():
 def test_path_believes_few_bits_only_when_trained():
     def evaluate(parent, candidates, how):
         scores = [made_up(bits) for bits in candidates]
-        return [replace(score, cross_entropy=score.cross_entropy + 5 * (score.bits["b"] <= 3)) if how == "none" else score for score in scores]
+        return [replace(score, cross_entropy=score.cross_entropy + 5 * (score.bits["b"] <= 3)) if how == "none" else score
+                for score in scores]
     found = path(START, evaluate, reference=0.9, allowed=0.01, least=2)
     assert found == path(START, Counter(), reference=0.9, allowed=0.01, least=2) and found.accepted[-1].bits["b"] == 2
 
@@ -89,7 +90,8 @@ def test_path_steps_over_widths_that_noise_makes_look_bad():
 
 def test_slack_accepts_what_may_be_admissible():
     strict = path(START, Counter(), reference=0.9, allowed=0.003, least=2).accepted[-1]
-    loose = path(START, Counter(lambda bits: replace(made_up(bits), slack=0.002)), reference=0.9, allowed=0.003, least=2).accepted[-1]
+    loose = path(START, Counter(lambda bits: replace(made_up(bits), slack=0.002)), reference=0.9,
+                 allowed=0.003, least=2).accepted[-1]
     assert 0.897 <= strict.accuracy and 0.895 <= loose.accuracy < 0.897 and loose.cost < strict.cost
     assert loose.accuracy == path(START, Counter(), reference=0.9, allowed=0.005, least=2).accepted[-1].accuracy
 

@@ -58,7 +58,8 @@ def branched():
 
 def shuffled():
     from torch import nn
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 1, groups=2), nn.ChannelShuffle(2), nn.Conv2d(4, 4, 1, groups=2), nn.Flatten(), nn.Linear(144, 3))
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 1, groups=2), nn.ChannelShuffle(2), nn.Conv2d(4, 4, 1, groups=2),
+                         nn.Flatten(), nn.Linear(144, 3))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,8 @@ def whole(data, tmp_path_factory):
 
 def test_a_search_ends_in_a_network_that_lowers(whole, data):
     folder, result = whole
-    assert result["met"] and set(result["bits"]) == {"0", "5"} and max(result["bits"].values()) <= 4 and min(result["bits"].values()) >= 2
+    assert result["met"] and set(result["bits"]) == {"0", "5"} and max(result["bits"].values()) <= 4 \
+        and min(result["bits"].values()) >= 2
     assert result["ratio"] == pytest.approx(32 / result["mean_bits"]) and result["ratio"] > 4 and result["block_rams"] >= 1
     assert result["weight_bits"] == 36 * result["bits"]["0"] + 108 * result["bits"]["5"]
     assert result["path"][0]["bits"] == {"0": 4, "5": 4} and result["search_drop"] <= 5.0
@@ -104,7 +106,8 @@ def test_a_search_ends_in_a_network_that_lowers(whole, data):
 
 
 def test_a_network_without_hardware_is_refused_before_it_is_trained(data, tmp_path):
-    asked = setting_of(RECIPE, "tests.search.test_search:shuffled", str(data), search=120, confirm=80, test=str(data.with_name("test.npz")))
+    asked = setting_of(RECIPE, "tests.search.test_search:shuffled", str(data), search=120, confirm=80,
+                       test=str(data.with_name("test.npz")))
     with pytest.raises(ModelError, match="Permute '2' puts channels into another order"):
         search(asked, RECIPE, Options(), tmp_path / "s")
     assert not (tmp_path / "s").exists()
@@ -174,7 +177,8 @@ def test_an_interrupted_search_loses_nothing(whole, data, tmp_path):
         search(setting(data, block_ram_device="up5k"), RECIPE, Options(allowed=5.0, start=4), tmp_path / "s")
     with pytest.raises(ModelError, match="holds another search: options differ"):
         search(setting(data, block_ram_device="up5k"), RECIPE, Options(allowed=4.0, start=4), tmp_path / "s", resume=True)
-    again = search(setting(data, block_ram_device="up5k"), RECIPE, Options(allowed=5.0, start=4), tmp_path / "s", resume=True, processes=2)
+    again = search(setting(data, block_ram_device="up5k"), RECIPE, Options(allowed=5.0, start=4), tmp_path / "s",
+                   resume=True, processes=2)
     assert again == result                                                              # also whatever the number of processes
     assert (tmp_path / "s" / "log.jsonl").read_bytes().startswith(half)
     assert (tmp_path / "s" / "result" / "model.pt").read_bytes() == (folder / "result" / "model.pt").read_bytes()
@@ -184,21 +188,25 @@ def test_an_interrupted_search_loses_nothing(whole, data, tmp_path):
 
 
 def test_two_searches_give_the_same_bytes_though_one_is_killed(data, tmp_path):
-    """From the command line: search, SIGKILL in the middle of an epoch of a candidate, --resume, lower; against one that ran through."""
+    """From the command line: search, SIGKILL amid an epoch of a candidate, --resume, lower; against one that ran through."""
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text('weights = "dfp:b=8"\ncalibration = 40\n[float]\nepochs = 2\nbatch = 20\nlr = 0.05\n[tune]\nepochs = 2\nbatch = 20\n')
+    recipe.write_text('weights = "dfp:b=8"\ncalibration = 40\n[float]\nepochs = 2\nbatch = 20\nlr = 0.05\n[tune]\n'
+                      'epochs = 2\nbatch = 20\n')
 
     def run(*words, kill=None):
         environment = dict(os.environ) | ({"HWQ_TEST_KILL_AT": str(kill)} if kill else {})
-        return subprocess.run([sys.executable, "-m", "hwq", *map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True)
+        return subprocess.run([sys.executable, "-m", "hwq", *map(str, words)], cwd=ROOT, env=environment,
+                              capture_output=True, text=True)
 
     def hunt(folder, *more, kill=None):
-        return run("search", FACTORY, "-o", folder, "--data", data, "--test", data.with_name("test.npz"), "--config", recipe, "--rule", "fast",
+        return run("search", FACTORY, "-o", folder, "--data", data, "--test",
+                   data.with_name("test.npz"), "--config", recipe, "--rule", "fast",
                    "--drop", 5, "--start", 4, "--search-images", 120, "--confirm-images", 80, "--epochs", 2, *more, kill=kill)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = hunt(whole)
     assert done.returncode == 0, done.stderr
-    dead = hunt(killed, kill=82)                                      # in the second epoch of a candidate: float, reference and start are done
+    # in the second epoch of a candidate: float, reference and start are done
+    dead = hunt(killed, kill=82)
     assert dead.returncode == -signal.SIGKILL and list(killed.glob("jobs/*/epoch.pt")) and not (killed / "result.json").exists()
     before = {path: path.stat().st_mtime_ns for path in killed.glob("jobs/*/state.pt")}
     again = hunt(killed, "--resume")
@@ -221,7 +229,8 @@ def test_what_is_not_confirmed_gives_way_to_more_bits(drops, kept, whole, data, 
         return (drops[asked.index(key)] if part == "confirm" else 1.25, 0.5)
     monkeypatch.setattr("hwq.search.scaling._drop", drop)
     monkeypatch.setattr("hwq.search.scaling._BACK", 0.3)
-    result = search(setting(data, block_ram_device="up5k"), RECIPE, Options(allowed=5.0, start=4), tmp_path / "s", jobs=folder / "jobs")
+    result = search(setting(data, block_ram_device="up5k"), RECIPE, Options(allowed=5.0, start=4),
+                    tmp_path / "s", jobs=folder / "jobs")
     sizes = [score["size"] for score in result["path"]]
     backwards, step = [sizes[-1]], 0.3
     for size in reversed(sizes[:-1]):
@@ -256,14 +265,16 @@ def test_slack_is_so_many_standard_errors(whole, data, tmp_path):
     store = Store(setting(data, block_ram_device="up5k"), folder / "jobs")
     (reference,) = (row for row in rows if row["event"] == "reference")
     for row in result["path"]:
-        assert row["slack"] == 2 * paired_drop(store.answers(reference["key"], "search"), store.answers(row["key"], "search"), store.labels("search"))[1] / 100
+        assert row["slack"] == 2 * paired_drop(store.answers(reference["key"], "search"), store.answers(row["key"], "search"),
+                                               store.labels("search"))[1] / 100
         assert 100 * (reference["accuracy"] - row["accuracy"]) <= 5.0 + 100 * row["slack"] + 1e-6
 
 
 @pytest.mark.parametrize("rule", ["fast", "product"])
 def test_the_other_rules(rule, whole, data, tmp_path):
     folder, _ = whole
-    result = search(setting(data, block_ram_device="up5k"), RECIPE, Options(rule, 5.0, start=4, least=3), tmp_path / "s", jobs=folder / "jobs")
+    result = search(setting(data, block_ram_device="up5k"), RECIPE, Options(rule, 5.0, start=4, least=3),
+                    tmp_path / "s", jobs=folder / "jobs")
     assert result["met"] and result["rule"] == rule
 
 
@@ -280,7 +291,8 @@ def test_networks_with_branches(data, tmp_path):
     model, run = load_run(tmp_path / "s" / "result")
     graph = convert(model, classes=run.classes)
     assert compare(model, graph, parts_of(found).data.images[:20])["add.act"] == 20 * 64 * 4
-    assert {fact.name: fact.weight_format for fact in layer_facts(graph) if fact.weights}["deep"].startswith(f"po2:b={result['bits']['deep']}")
+    assert {fact.name: fact.weight_format
+            for fact in layer_facts(graph) if fact.weights}["deep"].startswith(f"po2:b={result['bits']['deep']}")
 
 
 def test_a_drop_that_is_never_met_is_said(data, tmp_path, monkeypatch):
@@ -296,8 +308,8 @@ def test_a_drop_that_is_never_met_is_said(data, tmp_path, monkeypatch):
 
 
 def test_options_are_checked():
-    for options, text in ((dict(rule="magic"), "known: greedy, fast, path, product"), (dict(least=1), "2 <= least"), (dict(start=1), "2 <= least"),
-                          (dict(allowed=-1.0), "allowed drop")):
+    for options, text in ((dict(rule="magic"), "known: greedy, fast, path, product"), (dict(least=1), "2 <= least"),
+                          (dict(start=1), "2 <= least"), (dict(allowed=-1.0), "allowed drop")):
         with pytest.raises(ModelError, match=text):
             Options(**options)
 
@@ -331,7 +343,8 @@ for _name in ("search", "lower"):
 
 def test_the_command(data, tmp_path):
     (tmp_path / "recipe.toml").write_text('weights = "dfp:b=8"\n[float]\nepochs = 2\nbatch = 20\n[tune]\nepochs = 1\nbatch = 20\n')
-    words = ["search", FACTORY, "-o", tmp_path / "s", "--data", data, "--test", data.with_name("test.npz"), "--config", tmp_path / "recipe.toml", "--rule", "fast", "--drop", 10,
+    words = ["search", FACTORY, "-o", tmp_path / "s", "--data", data, "--test", data.with_name("test.npz"), "--config",
+             tmp_path / "recipe.toml", "--rule", "fast", "--drop", 10,
              "--search-images", 100, "--confirm-images", 50, "--least", 3, "--json"]
     done = CliRunner().invoke(APP, list(map(str, words)))
     assert done.exit_code == 0, done.output

@@ -74,7 +74,8 @@ def test_garbage_resynchronises(board, port):
         for answer in answers(port):
             assert answer.status != Status.OK or not noise
         result = link.infer(frame.tobytes())
-        assert unpack_results(np.frombuffer(result, np.uint8).reshape(1, want.shape[1], -1), signed=True)[0].tolist() == want[k].tolist()
+        assert unpack_results(np.frombuffer(result, np.uint8).reshape(1, want.shape[1], -1),
+                              signed=True)[0].tolist() == want[k].tolist()
 
 
 def test_damage_is_answered_by_name(board, port):
@@ -113,5 +114,6 @@ def test_what_is_no_simulated_board(board, copy, pictures, tmp_path):
 def test_wrong_images_are_refused_before_anything_is_compiled(copy, tmp_path):
     np.save(tmp_path / "wrong.npy", np.zeros((2, 5, 5), np.uint8))
     cache = tmp_path / "cache"
-    assert "must have the shape (6, 6, 2)" in hwq("run", tmp_path / "wrong.npy", "--port", f"sim:{copy}", code=1, XDG_CACHE_HOME=str(cache))
+    assert "must have the shape (6, 6, 2)" in hwq("run", tmp_path / "wrong.npy", "--port", f"sim:{copy}", code=1,
+                                                  XDG_CACHE_HOME=str(cache))
     assert not list(cache.rglob("core"))

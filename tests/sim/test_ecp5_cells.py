@@ -38,7 +38,8 @@ module tb;
   end
 endmodule
 """)
-    subprocess.run(["iverilog", "-g2005", "-o", "tb", "-s", "tb", "-DNO_ICE40_DEFAULT_ASSIGNMENTS", "tb.v", cells], cwd=folder, check=True, capture_output=True, text=True)
+    subprocess.run(["iverilog", "-g2005", "-o", "tb", "-s", "tb", "-DNO_ICE40_DEFAULT_ASSIGNMENTS", "tb.v", cells], cwd=folder,
+                   check=True, capture_output=True, text=True)
     done = subprocess.run(["vvp", "-n", "tb"], cwd=folder, check=True, capture_output=True, text=True, timeout=60)
     return [int(line, 16) for line in done.stdout.split() if not line.startswith("$")]
 
@@ -72,7 +73,8 @@ class Block:
 
 def block_verilog(widths, mode, halves, reset="SYNC"):
     """Return ``dut``: one DP16KD, its ports in one vector."""
-    inits = ", ".join(f".INITVAL_{k:02X}(320'h{sum((halves[32 * k + j] << 20 * (j // 2) + 9 * (j % 2)) for j in range(32)):x})" for k in range(64))
+    inits = ", ".join(f".INITVAL_{k:02X}(320'h{sum((halves[32 * k + j] << 20 * (j // 2) + 9 * (j % 2)) for j in range(32)):x})"
+                      for k in range(64))
     at, ports = 0, [".CLKA(clk)", ".CLKB(clk)"]
     for side in "AB":
         for name, bits in ((f"AD{side}", 14), (f"DI{side}", 18)):
@@ -82,8 +84,10 @@ def block_verilog(widths, mode, halves, reset="SYNC"):
                   *(f".CS{side}{k}(1'b0)" for k in range(3))]
         at += 3
         ports += [f".DO{side}{k}(out[{k + 18 * (side == 'B')}])" for k in range(18)]
-    return (f"module dut(input clk, input [{at - 1}:0] in, output [35:0] out);\n  DP16KD #(.DATA_WIDTH_A({widths[0]}), .DATA_WIDTH_B({widths[1]}), "
-            f'.WRITEMODE_A("{mode}"), .WRITEMODE_B("{mode}"), .RESETMODE("{reset}"), {inits}) block({", ".join(ports)});\nendmodule\n')
+    return (f"module dut(input clk, input [{at - 1}:0] in, output [35:0] out);\n  DP16KD #(.DATA_WIDTH_A({widths[0]}), "
+            f".DATA_WIDTH_B({widths[1]}), "
+            f'.WRITEMODE_A("{mode}"), .WRITEMODE_B("{mode}"), .RESETMODE("{reset}"), {inits}) '
+            f'block({", ".join(ports)});\nendmodule\n')
 
 
 @pytest.mark.parametrize("mode", ["NORMAL", "WRITETHROUGH", "READBEFOREWRITE"])
@@ -152,7 +156,8 @@ class _Memory(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         style = "ram_style" if self._writes else "rom_style"
-        m.submodules.memory = ram = memory.Memory(shape=unsigned(self._width), depth=self._depth, init=self._init, attrs={style: "block"})
+        m.submodules.memory = ram = memory.Memory(shape=unsigned(self._width), depth=self._depth,
+                                                  init=self._init, attrs={style: "block"})
         read = ram.read_port()
         m.d.comb += [read.addr.eq(self.raddr), read.en.eq(self.en), self.q.eq(read.data)]
         if self._writes:
@@ -170,15 +175,15 @@ def test_memories_that_yosys_maps_keep_their_words(width, depth, writes, tmp_pat
     rng = random.Random(width * depth)
     content = [rng.randrange(1 << width) for _ in range(depth)]
     (tmp_path / "accel.il").write_text(rtlil.convert(_Memory(width, depth, content, writes), name="accel", emit_src=False))
-    run_yosys("read_rtlil accel.il\nsetparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:COLLISION_X_MASK=1'0 %i\nsynth_ecp5 -top accel\n"
-              "write_verilog -noattr netlist.v", tmp_path / "yosys.log", tmp_path)
+    run_yosys("read_rtlil accel.il\nsetparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:COLLISION_X_MASK=1'0 %i\nsynth_ecp5 -top "
+              "accel\nwrite_verilog -noattr netlist.v", tmp_path / "yosys.log", tmp_path)
     netlist = (tmp_path / "netlist.v").read_text()
     assert 1 <= netlist.count("DP16KD #(") <= ECP5.blocks(width, depth)
     bits = (depth - 1).bit_length()
     verilog = f"""{netlist}
 module dut(input clk, input [{2 * bits + width + 1}:0] in, output [{width - 1}:0] out);
-  accel accel(.clk(clk), .rst(1'b0), .raddr(in[{bits - 1}:0]), .waddr(in[{2 * bits - 1}:{bits}]), .data(in[{2 * bits + width - 1}:{2 * bits}]),
-              .en(in[{2 * bits + width}]), .we(in[{2 * bits + width + 1}]), .q(out));
+  accel accel(.clk(clk), .rst(1'b0), .raddr(in[{bits - 1}:0]), .waddr(in[{2 * bits - 1}:{bits}]),
+              .data(in[{2 * bits + width - 1}:{2 * bits}]), .en(in[{2 * bits + width}]), .we(in[{2 * bits + width + 1}]), .q(out));
 endmodule
 """
     words, wanted, out = [], [], 0
@@ -217,15 +222,16 @@ def test_distributed_memory_reads_at_once_and_writes_at_the_edge(tmp_path):
         wanted.append(words[read])
         if enable:
             words[write] = data
-    verilog = ("module dut(input clk, input [12:0] in, output [3:0] out);\n  TRELLIS_DPR16X4 #(.INITVAL(64'h0123456789abcdef)) ram(.WCK(clk), "
-               ".DI(in[3:0]), .WAD(in[7:4]), .RAD(in[11:8]), .WRE(in[12]), .DO(out));\nendmodule\n")
+    verilog = ("module dut(input clk, input [12:0] in, output [3:0] out);\n  TRELLIS_DPR16X4 #(.INITVAL(64'h0123456789abcdef)) "
+               "ram(.WCK(clk), .DI(in[3:0]), .WAD(in[7:4]), .RAD(in[11:8]), .WRE(in[12]), .DO(out));\nendmodule\n")
     assert simulate(tmp_path, verilog, inputs, (13, 4)) == wanted
 
 
 @pytest.mark.parametrize("cell, parameters", [
     *(("LUT4", f"INIT 16'h{init:04x}") for init in (0x8000, 0xCAFE)), ("PFUMX", ""), ("L6MUX21", ""), ("INV", ""),
     *(("CCU2C", f'INIT0 16\'h{a:04x} -set INIT1 16\'h{b:04x} -set INJECT1_0 "{i}" -set INJECT1_1 "{j}"')
-      for a, b, i, j in ((0x96AA, 0x96AA, "NO", "NO"), (0x1234, 0xBEEF, "YES", "NO"), (0x5A5A, 0xC33C, "NO", "YES"), (0xF00D, 0x7E57, "YES", "YES"))),
+      for a, b, i, j in ((0x96AA, 0x96AA, "NO", "NO"), (0x1234, 0xBEEF, "YES", "NO"), (0x5A5A, 0xC33C, "NO", "YES"),
+                         (0xF00D, 0x7E57, "YES", "YES"))),
     *(("TRELLIS_FF", f'CEMUX "{ce}" -set LSRMUX "{lsr}" -set REGSET "{value}" -set SRMODE "LSR_OVER_CE"')
       for ce, lsr, value in (("1", "LSR", "SET"), ("CE", "LSR", "RESET"), ("INV", "INV", "SET"), ("0", "LSR", "RESET"))),
 ])
@@ -238,9 +244,9 @@ def test_small_cells_equal_yosys_models(cell, parameters, tmp_path):
                 f"select -module {name}\nwrite_rtlil -selected {name}.il\nselect -clear\ndesign -reset\n")
 
     run_yosys(one("read_verilog cells.v", "ours") + one("read_verilog -DNO_INCLUDES +/lattice/cells_sim_ecp5.v", "theirs")
-              + "read_rtlil ours.il\nread_rtlil theirs.il\nmiter -equiv -flatten -make_outputs ours theirs miter\nhierarchy -top miter\n"
-              "memory_map\nopt -full\nasync2sync\nsat -verify -prove trigger 0 -seq 1 -tempinduct -set-def-inputs -set-init-undef miter",
-              tmp_path / "yosys.log", tmp_path)
+              + "read_rtlil ours.il\nread_rtlil theirs.il\nmiter -equiv -flatten -make_outputs ours theirs miter\nhierarchy "
+              "-top miter\nmemory_map\nopt -full\nasync2sync\nsat -verify -prove trigger 0 -seq 1 -tempinduct -set-def-inputs "
+              "-set-init-undef miter", tmp_path / "yosys.log", tmp_path)
 
 
 def test_a_mode_without_model_is_an_error(tmp_path):
@@ -253,6 +259,7 @@ def test_a_mode_without_model_is_an_error(tmp_path):
 def test_the_equality_check_can_fail(tmp_path):
     shutil.copy(CELLS, tmp_path / "cells.v")
     with pytest.raises(ToolError):
-        run_yosys("read_verilog cells.v\nhierarchy -top LUT4\nrename LUT4 ours\nread_verilog -overwrite -DNO_INCLUDES +/lattice/cells_sim_ecp5.v\n"
+        run_yosys("read_verilog cells.v\nhierarchy -top LUT4\nrename LUT4 ours\n"
+                  "read_verilog -overwrite -DNO_INCLUDES +/lattice/cells_sim_ecp5.v\n"
                   "chparam -set INIT 16'h0001 LUT4\nproc\nflatten\nmiter -equiv -flatten ours LUT4 miter\nhierarchy -top miter\n"
                   "sat -verify -prove trigger 0 -set-def-inputs miter", tmp_path / "yosys.log", tmp_path)

@@ -92,7 +92,8 @@ def test_the_measurement_outlasts_the_flag_queue(tmp_path, monkeypatch):
     rng = np.random.default_rng(5)
     nodes = [Input("x", (), shape=(1,), lo=0, hi=15)]
     for k in range(6):
-        nodes += [Linear(f"fc{k}", (nodes[-1].name,), weight=rng.integers(1, 8, (1, 1)), bias=np.zeros(1), weight_format=FixedPoint(4, 0)),
+        nodes += [Linear(f"fc{k}", (nodes[-1].name,), weight=rng.integers(1, 8, (1, 1)), bias=np.zeros(1),
+                         weight_format=FixedPoint(4, 0)),
                   Requantize(f"q{k}", (f"fc{k}",), mult=np.array([5]), offset=np.array([16]), shift=5, lo=0, hi=15)]
     build(Graph((*nodes, Output("y", (nodes[-1].name,)))), tmp_path / "b", target="verilog")
     with pytest.raises(VerifyError, match=r"takes \d+.\d\d cycles a frame at level rtl without stalls, the plan promises \d+:"):
@@ -170,7 +171,8 @@ def test_a_few_frames_by_default_and_it_says_so(board):
 def test_wrong_hardware_is_noticed(copy, pictures):
     need("verilator", "c++")
     flip_a_weight(copy)
-    with pytest.raises(VerifyError, match=r"of 30 images differ at level rtl; first: image \d+, result \d, expected -?\d+, found -?\d+"):
+    with pytest.raises(VerifyError,
+                       match=r"of 30 images differ at level rtl; first: image \d+, result \d, expected -?\d+, found -?\d+"):
         verify(copy, data=pictures)
     assert "differ at level rtl" in hwq("verify", copy, "--data", pictures, code=6)
 

@@ -83,7 +83,8 @@ def test_failure_has_the_end_of_the_log(tmp_path):
 
 @pytest.mark.parametrize("words", ["/tmp/x.s: No space left on device", "as: Disk quota exceeded"])
 def test_a_full_disk_is_recognised(tmp_path, words):
-    with pytest.raises(EnvironmentError_, match=f"The disk that holds {tmp_path} is full: python could not write. Free some") as caught:
+    with pytest.raises(EnvironmentError_,
+                       match=f"The disk that holds {tmp_path} is full: python could not write. Free some") as caught:
         run(PYTHON, ["-c", f"import sys; print('junk {words} junk'); sys.exit(1)"], tmp_path / "x.log", tmp_path)
     assert caught.value.exit_code == 5
 
