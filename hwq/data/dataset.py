@@ -45,8 +45,10 @@ class Dataset:
                               f"not {images.dtype} {images.shape}")
         if self.signals and (images.ndim != 4 or images.shape[1] != 1):
             raise FormatError(f"{self.name}: signals must have the shape (n, 1, length, channels), not {images.shape}")
-        if labels.ndim != 1 or labels.dtype.kind not in "iu" or (labels.size and int(labels.min()) < 0):
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
             raise FormatError(f"{self.name}: labels must be one axis of integers from 0, not {labels.dtype} {labels.shape}")
+        if labels.size and int(labels.min()) < 0:
+            raise FormatError(f"{self.name}: labels must be integers from 0; the least is {int(labels.min())}")
         if len(images) != len(labels):
             raise FormatError(f"{self.name}: {len(images)} images, but {len(labels)} labels; do the files belong together?")
         object.__setattr__(self, "labels", labels.astype(np.int64))

@@ -103,7 +103,7 @@ def train_run(factory: str, data: Dataset, config: str, folder: Path, *, seed: i
     inputs, labels = spec.samples(data), torch.from_numpy(np.asarray(data.labels, np.int64))
     shape = tuple(inputs.shape[1:])
     prepared = _prepared(network, shape, recipe)                  # refuses now what it would refuse after hours
-    check_outputs(network, inputs[:1], data)
+    check_outputs(prepared, inputs[:1], data)
     check(prepared)
     samples = Samples.split(inputs, labels, recipe.validation, seed)
     if weights is not None:
@@ -149,13 +149,13 @@ def _check_device(device: str) -> None:
         raise EnvironmentError_(f"Device {device!r} is not there: torch sees no CUDA device; use --device cpu")
 
 
-def check_outputs(network: nn.Module, image: torch.Tensor, data: Dataset) -> None:
+def check_outputs(model: QuantizedModel, image: torch.Tensor, data: Dataset) -> None:
     """Refuse a network whose outputs are not the data's classes.
 
     Parameters
     ----------
-    network : Module
-        Of floats; its mode stays as it is.
+    model : QuantizedModel
+        Prepared, not calibrated.
     image : float tensor (1, channels, height, width)
     data : Dataset
 
@@ -164,10 +164,8 @@ def check_outputs(network: nn.Module, image: torch.Tensor, data: Dataset) -> Non
     ModelError
         More axes than one; another number than that of the classes, or where they have no names, too few for the labels.
     """
-    training = network.training
     with torch.no_grad():
-        shape = tuple(network.eval()(image).shape[1:])
-    network.train(training)
+        shape = tuple(model.train()(torch.cat([image, image])).shape[1:])                # two: batch norms need a variance
     if len(shape) != 1:
         raise ModelError(f"The network gives {shape} for an image, where one axis of outputs is needed: "
                          "flatten, or pool over the image")

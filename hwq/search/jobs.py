@@ -163,8 +163,14 @@ def test_images(setting: Setting) -> tuple[torch.Tensor, torch.Tensor]:
     Raises
     ------
     ModelError
-        The data are one file, whose images are trained on, and no other was named.
+        The data are one file, whose images are trained on, and no other was named; they are no more of those images.
     """
     if not setting.test and setting.data and Path(setting.data).is_file():
         raise ModelError(f"{setting.data} is one file, so it has no test images of its own; name others with --test")
-    return _test(setting.test or setting.data, setting.input_bits)
+    inputs, labels = _test(setting.test or setting.data, setting.input_bits)
+    parts = parts_of(setting)
+    shape, classes = tuple(parts.inputs.shape[1:]), max(len(parts.data.classes), int(parts.labels.max()) + 1)
+    if inputs.shape[1:] != shape or int(labels.max()) >= classes:
+        raise ModelError(f"The test images are of the shape {tuple(inputs.shape[1:])} with labels up to {int(labels.max())}, those "
+                         f"to train on of {shape} with {classes} classes: do they belong together?")
+    return inputs, labels

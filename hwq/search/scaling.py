@@ -289,8 +289,9 @@ def layer_specs(setting: Setting, recipe: Recipe) -> dict[str, Spec]:
     """
     network, parts = make_network(setting.factory), parts_of(setting)
     inputs = parts.inputs[:2]
-    check_outputs(network, inputs[:1], parts.data)
-    require_convertible(prepare(network, inputs, recipe.weights, activations=recipe.activations, batchnorm=recipe.batchnorm))
+    model = prepare(network, inputs, recipe.weights, activations=recipe.activations, batchnorm=recipe.batchnorm)
+    check_outputs(model, inputs[:1], parts.data)
+    require_convertible(model)
     return specs_of(recipe, [op.name for op in trace(network, inputs) if op.kind in ("conv", "linear")])
 
 

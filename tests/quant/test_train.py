@@ -290,9 +290,9 @@ def flat():
 
 def test_outputs_are_checked_against_labels_where_classes_have_no_names():
     data, image = replace(toy(), classes=()), torch.zeros(1, 1, 8, 8)
-    check_outputs(wide(), image, data)                   # who knows how many classes there are
+    check_outputs(prepare(wide(), image, {"*": "dfp:b=8"}), image, data)      # who knows how many classes there are
     with pytest.raises(ModelError, match="gives 1 outputs an image, but the data have labels up to 1: it needs at least 2"):
-        check_outputs(narrow(), image, data)
+        check_outputs(prepare(narrow(), image, {"*": "dfp:b=8"}), image, data)
 
 
 def test_progress_counts_every_step(tmp_path):

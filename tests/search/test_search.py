@@ -140,6 +140,36 @@ def test_a_network_with_too_few_outputs_is_refused_before_it_is_trained(data, tm
     assert not (tmp_path / "s").exists()
 
 
+def colour():
+    from torch import nn
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 3))
+
+
+def double():
+    return network().double()
+
+
+def recurrent():
+    from torch import nn
+    return nn.LSTM(8, 3)
+
+
+@pytest.mark.parametrize("name", ["colour", "double", "recurrent"])
+def test_a_network_that_does_not_take_the_images_is_refused_by_name(name, data, tmp_path):
+    with pytest.raises(ModelError):
+        search(replace(setting(data), factory=f"tests.search.test_search:{name}"), RECIPE, Options(), tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("shape, classes, text", [((10, 10), 3, r"shape \(1, 10, 10\) with labels up to 2, those to train on of"),
+                                                  ((8, 8), 4, "labels up to 3, those to train on of .* with 3 classes: do")])
+def test_test_images_of_another_set_are_refused_before_training(shape, classes, text, data, tmp_path):
+    write_npz(tmp_path / "other.npz", Dataset(np.zeros((8, *shape), np.uint8), np.arange(8) % classes))
+    with pytest.raises(ModelError, match=text):
+        search(setting(data, test=str(tmp_path / "other.npz")), RECIPE, Options(), tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
 def test_the_splits_are_disjoint_and_refused_if_missing(data):
     parts = parts_of(setting(data))
     groups = [set(part.tolist()) for part in (parts.train, parts.search, parts.confirm)]
