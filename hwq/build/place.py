@@ -1,6 +1,8 @@
 """Place, route and pack, with one seed or several."""
 
 import json
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 from hwq.boards import link_script as link
 from hwq.boards.registry import Device
 
+from ..errors import ToolError
 from ..plan import Plan
 from ..toolchain import find, require_output, run, run_many
 from .diagnose import diagnose
@@ -44,6 +47,23 @@ class Placed:
     bitstream: bool
 
 
+class _CirclingError(ToolError):
+    """The router does not end."""
+
+
+# So many lines of nextpnr's log, of a thousand steps of its router each, with as many connections left: it will not end.
+_CIRCLES = 200
+
+
+def _watch(log: Path) -> None:
+    """Raise `_CirclingError` where nextpnr's default router ("router1") takes the same connections up again and again."""
+    with log.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - 128 * _CIRCLES))
+        left = re.findall(rb"^Info: +\d+ \|[^|]*\|[^|]*\| +(\d+)\|[^|]*\|$", file.read(), re.MULTILINE)[-_CIRCLES:]
+    if len(left) == _CIRCLES and len(set(left)) == 1:
+        raise _CirclingError(f"nextpnr's router goes in circles with {int(left[0]):,} connections left")
+
+
 def _fmax(report: dict[str, Any]) -> float:
     return min((float(entry["achieved"]) for entry in report.get("fmax", {}).values()), default=0.0)
 
@@ -75,7 +95,12 @@ def place(part: Device, plan: Plan, work: Path, *, hz: int, seeds: tuple[int, ..
         asc, report, log = names(seed)
         jobs.append((link.nextpnr_arguments(part, hz, pins=pins, config=asc, report=report, seed=seed), log))
     nextpnr, pack = find(family.nextpnr), find(family.pack) if pins else None
-    errors = run_many(nextpnr, jobs, work, keep_going=True)
+    errors = run_many(nextpnr, jobs, work, keep_going=True, watch=_watch)
+    if circling := [k for k, error in enumerate(errors) if isinstance(error, _CirclingError)]:
+        say("the router goes in circles; place and route with another one")
+        again = [([*jobs[k][0], "--router", "router2"], jobs[k][1]) for k in circling]
+        for k, error in zip(circling, run_many(nextpnr, again, work, keep_going=True), strict=True):
+            errors[k] = error
     reports: dict[int, dict[str, Any]] = {}
     for seed, error in zip(seeds, errors, strict=True):
         if error is None:

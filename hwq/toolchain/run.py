@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import EnvironmentError_, ToolError
@@ -182,30 +182,41 @@ def run(tool: Tool | str, args: Sequence[str], log: Path, cwd: Path, input: byte
 
 
 def run_many(tool: Tool, jobs: Sequence[tuple[Sequence[str], Path]], cwd: Path, *, parallel: int | None = None,
-             env: dict[str, str] | None = None, keep_going: bool = False) -> list[ToolError | None]:
+             env: dict[str, str] | None = None, keep_going: bool = False,
+             watch: Callable[[Path], None] = lambda log: None) -> list[ToolError | None]:
     """Run a tool once for each (arguments, log), several at a time.
 
     The first failure ends them all, unless ``keep_going``: then every job runs to its end, and each one's error, or None,
-    is returned in the order of the jobs.
+    is returned in the order of the jobs. ``watch`` is called with the log of each that runs, every second or so; the
+    `ToolError` that it raises ends that job, as its failure.
     """
     parallel = parallel or os.cpu_count() or 1
     waiting, running = list(enumerate(jobs))[::-1], dict[int, Child]()
     errors: list[ToolError | None] = [None] * len(jobs)
+    looked = time.monotonic()
     try:
         while waiting or running:
             while waiting and len(running) < parallel:
                 number, (args, log) = waiting.pop()
                 running[number] = Child(tool, args, log, cwd, None, env)
-            ended = [number for number, child in running.items() if child.poll() is not None]
-            for number in ended:
+            before, look = len(running), time.monotonic() > looked + 1
+            for number, child in list(running.items()):
                 try:
-                    running[number].check()
+                    if child.poll() is not None:
+                        child.check()
+                    else:
+                        if look:
+                            watch(child.log)
+                        continue
                 except ToolError as error:
                     if not keep_going:
                         raise
                     errors[number] = error
+                child.kill()
                 del running[number]
-            if not ended:
+            if look:
+                looked = time.monotonic()
+            if len(running) == before:
                 time.sleep(0.02)
     finally:
         for child in running.values():
