@@ -11,10 +11,10 @@ from amaranth.lib import wiring
 from hwq.boards.families import ICE40
 from hwq.boards.link_script import synthesis_lines
 from hwq.boards.registry import find_device
+from hwq.build.place import run_nextpnr
 from hwq.emit import SYNTH_PRELUDE
-from hwq.errors import ToolError
 from hwq.rtl.rtlil import rtlil_text
-from hwq.toolchain import find, run, run_yosys
+from hwq.toolchain import find, run_yosys
 
 from .netlist import Netlist
 
@@ -62,10 +62,8 @@ def measure(block: wiring.Component | dict[str, str], part: str, *, place: bool 
         options = [*device.nextpnr, "--json", "accel.json", "--report", "report.json", "--seed", str(seed),
                    "--freq", f"{freq_mhz:g}"]
         log = folder / "nextpnr.log"
-        try:
-            run(find("nextpnr-ice40"), [*options, *([] if place else ["--pack-only"])], log, folder)
-        except ToolError:
-            pass                                         # too big, or too slow for the wish: what was packed is in the log
+        # An error is no matter: too big, or too slow for the wish; what was packed is in the log.
+        run_nextpnr(find("nextpnr-ice40"), [([*options, *([] if place else ["--pack-only"])], log)], folder, print)
         text = log.read_text(errors="replace")
         for key in _PACKED:
             if found := re.search(rf"{ICE40.used[key]}:\s+(\d+)/", text):

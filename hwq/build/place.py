@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from hwq.boards.registry import Device
 
 from ..errors import ToolError
 from ..plan import Plan
-from ..toolchain import find, require_output, run, run_many
+from ..toolchain import Tool, find, require_output, run, run_many
 from .diagnose import diagnose
 
-__all__ = ["Placed", "place"]
+__all__ = ["Placed", "place", "run_nextpnr"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,21 @@ def _fmax(report: dict[str, Any]) -> float:
     return min((float(entry["achieved"]) for entry in report.get("fmax", {}).values()), default=0.0)
 
 
+def run_nextpnr(nextpnr: Tool, jobs: Sequence[tuple[Sequence[str], Path]], work: Path,
+                say: Callable[[str], None]) -> list[ToolError | None]:
+    """Run nextpnr once for each (arguments, log); another router takes over where the default one does not end.
+
+    Each job's error, or None, is returned. The other router is no default: its clocks are an eighth lower.
+    """
+    errors = run_many(nextpnr, jobs, work, keep_going=True, watch=_watch)
+    if circling := [k for k, error in enumerate(errors) if isinstance(error, _CirclingError)]:
+        say("the router goes in circles; place and route with another one")
+        again = [([*jobs[k][0], "--router", "router2"], jobs[k][1]) for k in circling]
+        for k, error in zip(circling, run_many(nextpnr, again, work, keep_going=True), strict=True):
+            errors[k] = error
+    return errors
+
+
 def place(part: Device, plan: Plan, work: Path, *, hz: int, seeds: tuple[int, ...], pins: bool,
           say: Callable[[str], None]) -> Placed:
     """Place and route ``top.json`` in ``work`` with every seed, keep the fastest, pack it if it has ``pins``.
@@ -95,12 +110,7 @@ def place(part: Device, plan: Plan, work: Path, *, hz: int, seeds: tuple[int, ..
         asc, report, log = names(seed)
         jobs.append((link.nextpnr_arguments(part, hz, pins=pins, config=asc, report=report, seed=seed), log))
     nextpnr, pack = find(family.nextpnr), find(family.pack) if pins else None
-    errors = run_many(nextpnr, jobs, work, keep_going=True, watch=_watch)
-    if circling := [k for k, error in enumerate(errors) if isinstance(error, _CirclingError)]:
-        say("the router goes in circles; place and route with another one")
-        again = [([*jobs[k][0], "--router", "router2"], jobs[k][1]) for k in circling]
-        for k, error in zip(circling, run_many(nextpnr, again, work, keep_going=True), strict=True):
-            errors[k] = error
+    errors = run_nextpnr(nextpnr, jobs, work, say)
     reports: dict[int, dict[str, Any]] = {}
     for seed, error in zip(seeds, errors, strict=True):
         if error is None:
