@@ -127,9 +127,8 @@ class MatVec(Block):
             kept = self._ranges(weight - self._recoded.x_sum, codes, self._recoded.too_much.sum(axis=(1, 2)))
             self.share_most = self._recoded.x_sum * self.words * self.simd * codes[1]
         self.sum_shape = shape_of(min(0, int(kept.min())), max(0, int(kept.max())))
-        payload = (
-            shared_layout(self.sum_shape, pe, self.share_most.bit_length()) if self.shares else lanes_layout(self.sum_shape, pe)
-        )
+        payload = (shared_layout(self.sum_shape, pe, self.share_most.bit_length()) if self.shares
+                   else lanes_layout(self.sum_shape, pe))
         super().__init__({"i": In(stream.Signature(window_layout(self.x_shape, parts * self.simd))),
                           "o": Out(stream.Signature(payload))})
 

@@ -300,11 +300,8 @@ def _least(layers: list[Layer], options: dict[str, list[Option]], device: Device
     """Return the smallest plan, for the tools to judge, or say what is certain: that it cannot fit."""
     # Certain is only what no sharing of the blocks can do without: all weights in blocks, or those that fit and the rest in logic.
     every = list(options.values())
-    chosen = (
-        choose(every, device.ebr - reserve.ebr, device.dsp, device.spram)
-        if device.lc
-        else [min(each, key=lambda o: o.cost.lc) for each in every]
-    )
+    chosen = (choose(every, device.ebr - reserve.ebr, device.dsp, device.spram) if device.lc
+              else [min(each, key=lambda o: o.cost.lc) for each in every])
     folds = {name: o.fold for name, o in zip(options, chosen, strict=True)} if chosen else {}
     lean = _assemble(layers, folds, device, reserve, 1 << 60) if chosen else None
     bits = {layer.name: layer.weight.size * layer.main.weight_format.width for layer in layers if layer.folds}   # type: ignore[attr-defined]
