@@ -201,19 +201,19 @@ def run_many(tool: Tool, jobs: Sequence[tuple[Sequence[str], Path]], cwd: Path, 
                 running[number] = Child(tool, args, log, cwd, None, env)
             before, look = len(running), time.monotonic() > looked + 1
             for number, child in list(running.items()):
+                ended = child.poll() is not None
                 try:
-                    if child.poll() is not None:
+                    if ended:
                         child.check()
-                    else:
-                        if look:
-                            watch(child.log)
-                        continue
+                    elif look:
+                        watch(child.log)
                 except ToolError as error:
                     if not keep_going:
                         raise
-                    errors[number] = error
-                child.kill()
-                del running[number]
+                    errors[number], ended = error, True
+                if ended:
+                    child.kill()
+                    del running[number]
             if look:
                 looked = time.monotonic()
             if len(running) == before:
