@@ -167,7 +167,7 @@ class _Builder:
                        ir.Unflatten(name, (f"{name}.order",), shape=(h, w, c))]
 
     def shuffle(self, stage: Shuffle, name: str, sources: tuple[str, ...], grid: Grid) -> None:
-        here, order = self.orders[stage.sources[0]], np.array(stage.order)
+        here, order = self.orders[stage.sources[0]], np.array(stage.channels)
         self.nodes.append(ir.Permute(name, sources, order=order if here is None else np.argsort(here)[order[here]]))
 
     def select(self, stage: Select, name: str, sources: tuple[str, ...], grid: Grid) -> None:

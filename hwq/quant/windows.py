@@ -105,28 +105,24 @@ class Unflatten(Move):
         yield "", image, grid
 
 
-class Shuffle(Move):
-    """Channels, or features, in another order: ``out[i] = in[order[i]]``."""
-
-    def __init__(self, name: str, sources: tuple[str, ...], order: tuple[int, ...]) -> None:
-        super().__init__(name, sources)
-        self.order = list(order)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Shuffle."""
-        return x[:, self.order]
-
-
-class Select(Move):
-    """Some of the channels, or features: ``out[i] = in[channels[i]]``, ascending."""
+class _Taken(Move):
+    """Channels, or features, by number: ``out[i] = in[channels[i]]``."""
 
     def __init__(self, name: str, sources: tuple[str, ...], channels: tuple[int, ...]) -> None:
         super().__init__(name, sources)
         self.channels = list(channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Select."""
+        """Take them."""
         return x[:, self.channels]
+
+
+class Shuffle(_Taken):
+    """All channels, or features, in another order."""
+
+
+class Select(_Taken):
+    """Some of the channels, or features, ascending."""
 
 
 class Average(Stage):

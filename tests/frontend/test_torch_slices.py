@@ -12,7 +12,7 @@ from hwq.frontend import convert  # noqa: E402
 from hwq.quant import calibrate, prepare  # noqa: E402
 from tests.plan.test_corners import exact  # noqa: E402
 
-from .test_torch_moved import equal, prepared  # noqa: E402
+from .test_torch_moved import Moves, equal, prepared  # noqa: E402
 
 
 def unit(*layers):
@@ -115,15 +115,6 @@ def test_networks_are_exact_in_hardware(name):
     _, model, x, _ = prepared(*NETWORKS[name])
     calibrate(model, [x])
     exact(convert(model.eval()), count=2)
-
-
-class Moves(nn.Module):
-    def __init__(self, move):
-        super().__init__()
-        self.a, self.move = nn.Conv2d(1, 4, 1), move
-
-    def forward(self, x):
-        return self.move(self.a(x))
 
 
 @pytest.mark.parametrize("move, text", [
