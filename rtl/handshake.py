@@ -92,6 +92,9 @@ class Queue(Part):
         self.state = {"h": 0} if latency == 1 else {"h": 0, "s": 0, "q": 0}
         self.tables = {"D": depth}                       # no part of the text: cores with other depths share the function
 
+    def lean(self):
+        return Queue(self.depth)
+
     def valid(self, n, i, o):
         return f"v{o[0]} = h{n} > 0" if self.latency == 1 else f"v{o[0]} = q{n}"
 
@@ -112,6 +115,9 @@ class AnyQueue(Part):
 
     def __init__(self, depth: int, latency: int):
         self.tables = {"D": depth, "L": latency}
+
+    def lean(self):
+        return AnyQueue(self.tables["D"], min(self.tables["L"], 1))
 
     def valid(self, n, i, o):
         return f"v{o[0]} = v{i[0]} if L{n} == 0 else h{n} > 0 if L{n} == 1 else q{n}"

@@ -1,7 +1,7 @@
 """The handshakes of a whole core as one Python function: what it does, cycle by cycle, until it repeats itself."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -97,11 +97,13 @@ class Netlist:
     def __init__(self, beats_in: int, beats_out: int, under_way: int, gated: bool):
         self._ends, self._count = (beats_in, beats_out, under_way, gated), 1
         self._parts: list[tuple[Part, Sequence[int], Sequence[int]]] = []
+        self._numbers: dict[Hashable, int] = {}
 
-    def add(self, part: Part, streams: Sequence[int]) -> list[int]:
-        """Put a part behind streams, the core's input being 0; return the streams that it gives."""
+    def add(self, part: Part, streams: Sequence[int], name: Hashable = None) -> list[int]:
+        """Put a part behind streams, the core's input being 0; return the streams that it gives. `least` knows it by its name."""
         given = list(range(self._count, self._count + part.outputs))
         self._count += part.outputs
+        self._numbers[name] = len(self._parts)
         self._parts.append((part, list(streams), tuple(given)))
         return given
 
@@ -164,3 +166,39 @@ if ended: held -= 1"""]
             last = {after - before for before, after in pairwise(ends[-1 - _SAME:])}
             if pace is not None and len(ends) > _SAME and len(last) == 1 and last.pop() > pace:
                 return Rhythm(ends, 0, 0)
+
+    def least(self, name: Hashable, most: int, make: Callable[[Program], Step] = interpreted) -> int:
+        """Return the beats that a queue must hold for what is lean never to stand still, all others being as they are.
+
+        Where it stands still, more room lets it go on as if that had been there from the start: neither what moves nor in which
+        order depends on when (Parks, Bounded Scheduling of Process Networks, 1995, section 4).
+
+        Parameters
+        ----------
+        name
+            Of a `Queue` or `AnyQueue`.
+        most : int
+            Beats that are enough.
+        make : callable
+            See `run`.
+        """
+        program, room = self.program(lean=True), f"D{self._numbers[name]}"
+
+        def end(depth: int, state: tuple[int, ...], sure: bool) -> tuple[int, ...] | None:
+            """Return the state in which it stands still, from another one; None where it never does, or ends a frame before."""
+            step, seen, ended, now = make(replace(program, tables={**program.tables, room: depth})), set[tuple[int, ...]](), sure, 0
+            while state not in seen:
+                if ended:
+                    seen.add(state)
+                ended, now, state = step(now, 1 << 60, state)
+                if not ended:
+                    return state
+                if not sure:
+                    break
+            return None
+
+        few, at = 0, tuple(program.state.values())       # with so few beats it stands still, there
+        for more, sure in ((max(1, most // 32), False), (1, True)):         # where it never does is long in showing
+            while few + more < most and (stuck := end(few + more, at, sure)):
+                few, at = few + more, stuck
+        return few + 1

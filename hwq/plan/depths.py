@@ -7,8 +7,9 @@ too large to be tried so often keep bounds that are certainly enough.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from math import ceil, inf
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +31,8 @@ Depths = Mapping[str, tuple[int, ...]]
 
 # Cycles a frame times layers times buffers, up to which depths are tried: about a second; with a C++ compiler some seconds.
 _TRIED, _TRIED_COMPILED = 250_000, 40_000_000
+# Beats of the buffers that mostly need but one.
+_SHALLOW = 4
 
 
 def least_depths(plan: Plan) -> dict[str, tuple[int, ...]]:
@@ -53,49 +56,67 @@ def tighten(plan: Plan, always: bool = False) -> Plan:
     large = work > _TRIED
     if not joined(plan) or (large and not always and (work > _TRIED_COMPILED or not compiles())):
         return plan
-    core, bounds = Core(plan, fast=large), _bounds(plan)
-    if large and not always and not core.fast:
+    core = Core(plan, fast=large)
+    if (large and not always and not core.fast) or core.lost(depths):
         return plan
-    if not core.keeps(depths) or not core.moves(bounds):
+    held = {p.layer.name: depths[p.layer.name] for p in plan.layers if p.layer.joins}
+    one = {name: tuple(depth if depth > _SHALLOW else 1 for depth in each) for name, each in held.items()}
+    if not core.moves(least := one) and not core.moves(least := held) and not core.moves(least := _bounds(plan)):
         return plan
-    least = _lowest(bounds, {name: (1,) * len(each) for name, each in bounds.items()}, core.moves)
-    found = _lowest(depths, {name: least.get(name, (0,)) for name in depths}, core.keeps, core.latencies)
+    for name, k in _places(least):
+        least[name] = (*least[name][:k], core.least(least, name, k), *least[name][k + 1:])
+    found = _lowest(depths, {name: least.get(name, (0,)) for name in depths}, core)
     return replace(with_depths(plan, found), least=least)
 
 
-def _lowest(depths: Depths, floor: Depths, enough: Callable[[Depths], bool],
-            latencies: Callable[[Depths], Hashable] = lambda depths: None) -> dict[str, tuple[int, ...]]:
-    """Return depths that are enough, of which none can be less by one, the others as they are; deep ones are lowered first.
+def _places(depths: Depths) -> list[tuple[str, int]]:
+    """Return the buffers, shallow ones first."""
+    return sorted(((name, k) for name, each in depths.items() for k in range(len(each))),
+                  key=lambda place: depths[place[0]][place[1]])
 
-    As long as the buffers' ``latencies`` stay the same, what is not enough is not enough with fewer beats elsewhere either.
+
+def _lowest(depths: Depths, floor: Depths, core: Core) -> dict[str, tuple[int, ...]]:
+    """Return depths that keep the plan's cycles, of which none can be less by one, the others as they are.
+
+    As long as the buffers' latencies stay the same, what is not enough is not enough with fewer beats elsewhere either. Those of
+    shallow ones change, so these are lowered first: for a beat or two more in a deep one they are often spared.
     """
-    if enough(floor):
-        return dict(floor)
-
     def at(name: str, k: int, depth: int) -> dict[str, tuple[int, ...]]:
         return found | {name: (*found[name][:k], depth, *found[name][k + 1:])}
 
     found, before = dict(depths), None
     shown: dict[tuple[str, int], Hashable] = {}          # with which latencies a beat less was too few
-    places = sorted(((name, k) for name, each in depths.items() for k in range(len(each))),
-                    key=lambda place: -depths[place[0]][place[1]])
     # a buffer of fewer beats may have less latency, and let another one hold fewer
     while found != before:
         first, before = before is None, dict(found)
-        for name, k in places:
+        for name, k in _places(depths):
             lo, hi = floor[name][k], found[name][k]
-            if shown.get((name, k), "never") == latencies(found):
+            if shown.get((name, k)) == core.latencies(found):
                 continue
-            step = hi - lo if first else 1               # most need no more than their floor; later, most stay what they are
+            # At first, shallow ones mostly need no more than their floor; later, most stay what they are.
+            step = 1 if not first else hi - lo if lo <= 1 else 0
+            few: list[tuple[int, float]] = []            # what was not enough, and the cycles that it lost
             while lo < hi:
-                depth = max(lo, hi - step) if step else (lo + hi) // 2
-                if enough(at(name, k, depth)):
-                    hi, step = depth, 2 * step
+                depth = max(lo, hi - step) if step else _guess(few, lo, hi)
+                if lost := core.lost(at(name, k, depth)):
+                    lo, step, few = depth + 1, 0, [*few[-1:], (depth, lost)]
                 else:
-                    lo, step = depth + 1, 0
+                    hi, step = depth, 2 * step
             found = at(name, k, hi)
-            shown[name, k] = latencies(found)
+            shown[name, k] = core.latencies(found)
     return found
+
+
+def _guess(few: Sequence[tuple[int, float]], lo: int, hi: int) -> int:
+    """Return the depth to try next: where two that lost cycles point, or in the middle.
+
+    Cycles lost are convex, those of several circuits of a marked graph of which the slowest counts; so it is not too deep.
+    """
+    if len(few) == 2:
+        (a, more), (b, less) = few
+        if less < more < inf and (depth := b + ceil(less * (b - a) / (more - less))) < hi:
+            return max(lo, depth)
+    return (lo + hi) // 2
 
 
 def _bounds(plan: Plan) -> dict[str, tuple[int, ...]]:

@@ -76,6 +76,8 @@ class Plan:
         Estimate, shell included.
     least : mapping of str to tuple of int
         Least depths of each join's buffers, where they were looked for; see `hwq.plan.least_depths`.
+    under_way : int
+        Frames that must have room in the core at once for it to keep its cycles; 0: not looked for, see `frames_under_way`.
     """
 
     layers: tuple[PlannedLayer, ...]
@@ -84,6 +86,7 @@ class Plan:
     cycles: int
     cost: Cost
     least: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    under_way: int = 0
 
     @property
     def tight(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from math import prod
+from math import inf, prod
 from typing import TYPE_CHECKING
 
 from hwq.rtl.branches import StreamFifo
@@ -59,10 +59,10 @@ class Core:
             make = compiled([net.program(), net.program(lean=True)])
             self.fast, self.make = make is not None, make or interpreted
 
-    def keeps(self, depths: Mapping[str, Sequence[int]]) -> bool:
-        """Return whether the core takes no more cycles a frame than planned, source and sink never waiting.
+    def lost(self, depths: Mapping[str, Sequence[int]]) -> float:
+        """Return by how many cycles a frame the core is slower than planned, source and sink never waiting; infinite: it stands still.
 
-        False, too, where that would be long in showing.
+        Never 0 where it does not keep the plan's cycles; where that would be long in showing, neither, though it may.
 
         Parameters
         ----------
@@ -73,7 +73,9 @@ class Core:
         rhythm = self.netlist(depths, self.fast).run(_FRAMES * plan.cycles + 4 * sum(planned.cycles for planned in plan.layers)
                                                      + 1000,
                                                      pace=plan.cycles, make=self.make)
-        return 0 < rhythm.cycles <= rhythm.frames * plan.cycles
+        if rhythm.frames:
+            return max(0.0, rhythm.cycles / rhythm.frames - plan.cycles)
+        return max(1.0, rhythm.ends[-1] - rhythm.ends[-2] - plan.cycles) if len(rhythm.ends) > 1 else inf
 
     def moves(self, depths: Mapping[str, Sequence[int]]) -> bool:
         """Return whether the core never stands still, whatever stalls: it moves with no more room than its blocks are sure to have.
@@ -81,6 +83,10 @@ class Core:
         Blocks take and give beats in a fixed order, and more room never hinders, so that it does not matter when they come.
         """
         return self.netlist(depths, self.fast).run(lean=True, make=self.make).frames > 0
+
+    def least(self, depths: Mapping[str, Sequence[int]], name: str, k: int) -> int:
+        """Return the least depth of a layer's buffer ``k``, the others as they are, with which `moves` still holds."""
+        return self.netlist(depths, self.fast).least((name, k), depths[name][k], self.make)
 
     def latencies(self, depths: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
         """Return the cycles that each buffer takes; 0: none."""
@@ -106,10 +112,12 @@ class Core:
         gives("", behind([Queue(2)] if self._gated else [], 0))
         for planned, (ways, rest) in zip(plan.layers, self._ways, strict=True):
             name, streams = planned.layer.name, []
-            for way, source, fifo in zip(ways, planned.layer.sources, fifos[name], strict=True):
+            for k, (way, source, fifo) in enumerate(zip(ways, planned.layer.sources, fifos[name], strict=True)):
                 held = (fifo.depth, fifo.latency) if fifo else (0, 0)
-                queue = [AnyQueue(*held)] if general else fifo.handshake if fifo else ()
-                streams += behind([*way, *queue], ends[source].pop(0))
+                given = behind(way, ends[source].pop(0))
+                for queue in [AnyQueue(*held)] if general else fifo.handshake if fifo else ():
+                    given = net.add(queue, given, (name, k))
+                streams += given
             gives(name, behind(rest, *streams))
         behind(self._end, *ends[plan.layers[-1].layer.name])
         return net

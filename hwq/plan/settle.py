@@ -91,7 +91,7 @@ def _evenly(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Pl
         name, source = planned.layer.name, planned.layer.sources[0]
         if not planned.layer.joins and depths[name][0] <= 1 + bool(source and reads[source] == 1):
             del depths[name]
-    return with_depths(assemble(folds), depths)
+    return replace(with_depths(assemble(folds), depths), under_way=model.under_way)
 
 
 def relax(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Plan:

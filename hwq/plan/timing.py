@@ -8,7 +8,7 @@ so with buffers that hold as much as they held in it, it is no slower.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -25,11 +25,15 @@ __all__ = ["Model", "joined", "simulated_cycles", "frames_under_way", "schedule"
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """Actors of a plan, the first one first, the sink last; its rings and the buffers in front of its layers."""
+    """Actors of a plan, the first one first, the sink last; its rings and the buffers in front of its layers.
+
+    ``under_way``: once played, the frames that must have room in the core at once for it to keep its cycles.
+    """
 
     actors: list[Actor]
     rings: dict[str, RingActor]
     buffers: dict[str, list[Buffer]]
+    under_way: int = 0
 
 
 def joined(plan: Plan) -> bool:
@@ -92,7 +96,7 @@ def feed(plan: Plan, start: str = "") -> int:
     return prod(planned.layer.y.shape) // getattr(planned.stage(plan.device.technology), "out_lanes", 1)
 
 
-def _simulate(plan: Plan) -> tuple[int, int, Model]:
+def _simulate(plan: Plan) -> tuple[int, Model]:
     pace = plan.cycles if joined(plan) else 0
     made: list[Model] = []
 
@@ -100,7 +104,8 @@ def _simulate(plan: Plan) -> tuple[int, int, Model]:
         made[:] = [wire(plan, endless=pace > 0)]
         return made[0].actors
 
-    return (*steady_state(make, feed(plan), pace=pace), made[0])
+    cycles, under_way = steady_state(make, feed(plan), pace=pace)
+    return cycles, replace(made[0], under_way=under_way)
 
 
 def simulated_cycles(plan: Plan) -> int:
@@ -110,10 +115,10 @@ def simulated_cycles(plan: Plan) -> int:
 
 def frames_under_way(plan: Plan) -> int:
     """Return the frames that must have room in the core at once for it to keep its cycles."""
-    return _simulate(plan)[1]
+    return plan.under_way or _simulate(plan)[1].under_way
 
 
 def schedule(plan: Plan) -> Model | None:
     """Return the events of a schedule with the plan's cycles, or None; of joined branches with endless rings and buffers."""
-    cycles, _, model = _simulate(plan)
+    cycles, model = _simulate(plan)
     return model if cycles == plan.cycles else None
