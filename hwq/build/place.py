@@ -35,6 +35,8 @@ class Placed:
         The seed that was kept.
     seeds : dict of int to float
         Clock in MHz that each seed reached; 0: it failed.
+    router : str
+        nextpnr's router that ended with that seed.
     bitstream : bool
         Whether there is one.
     """
@@ -44,6 +46,7 @@ class Placed:
     fmax_mhz: float
     seed: int
     seeds: dict[int, float]
+    router: str
     bitstream: bool
 
 
@@ -69,18 +72,19 @@ def _fmax(report: dict[str, Any]) -> float:
 
 
 def run_nextpnr(nextpnr: Tool, jobs: Sequence[tuple[Sequence[str], Path]], work: Path,
-                say: Callable[[str], None]) -> list[ToolError | None]:
+                say: Callable[[str], None]) -> tuple[list[ToolError | None], list[str]]:
     """Run nextpnr once for each (arguments, log); another router takes over where the default one does not end.
 
-    Each job's error, or None, is returned. The other router is no default: its clocks are an eighth lower.
+    Each job's error, or None, is returned, and its router. The other router is no default: its clocks are an eighth lower.
     """
+    routers = ["router1"] * len(jobs)
     errors = run_many(nextpnr, jobs, work, keep_going=True, watch=_watch)
     if circling := [k for k, error in enumerate(errors) if isinstance(error, _CirclingError)]:
         say("the router goes in circles; place and route with another one")
         again = [([*jobs[k][0], "--router", "router2"], jobs[k][1]) for k in circling]
         for k, error in zip(circling, run_many(nextpnr, again, work, keep_going=True), strict=True):
-            errors[k] = error
-    return errors
+            errors[k], routers[k] = error, "router2"
+    return errors, routers
 
 
 def place(part: Device, plan: Plan, work: Path, *, hz: int, seeds: tuple[int, ...], pins: bool,
@@ -110,7 +114,7 @@ def place(part: Device, plan: Plan, work: Path, *, hz: int, seeds: tuple[int, ..
         asc, report, log = names(seed)
         jobs.append((link.nextpnr_arguments(part, hz, pins=pins, config=asc, report=report, seed=seed), log))
     nextpnr, pack = find(family.nextpnr), find(family.pack) if pins else None
-    errors = run_nextpnr(nextpnr, jobs, work, say)
+    errors, routers = run_nextpnr(nextpnr, jobs, work, say)
     reports: dict[int, dict[str, Any]] = {}
     for seed, error in zip(seeds, errors, strict=True):
         if error is None:
@@ -139,4 +143,4 @@ def place(part: Device, plan: Plan, work: Path, *, hz: int, seeds: tuple[int, ..
     # Paths of this machine stand in it: no part of what is the same everywhere.
     (work / "pnr.json").rename(logs / "pnr.json")
     return Placed(used, hz, _fmax(reports[kept]), kept, {seed: round(_fmax(reports[seed]), 2) if seed in reports else 0.0
-                                                         for seed in seeds}, pins)
+                                                         for seed in seeds}, routers[seeds.index(kept)], pins)

@@ -72,6 +72,7 @@ class Report(TypedDict, total=False):
     fmax_mhz: float
     seed: int
     seeds: dict[str, float]
+    router: str
     used: dict[str, list[int]]
     core_cells: dict[str, int]
     frames_per_s: float
@@ -152,7 +153,7 @@ def make_report(graph: Graph, plan: Plan, manifest: Manifest, placed: Placed | N
         "estimate": plan.cost.rounded(),
         "used": {name: list(placed.used.get(cell, (0, 0))) for name, cell in family.used.items()}, "core_cells": total,
         "clock_mhz": placed.hz / 1e6, "fmax_mhz": round(placed.fmax_mhz, 2), "seed": placed.seed,
-        "seeds": {str(seed): mhz for seed, mhz in placed.seeds.items()},
+        "seeds": {str(seed): mhz for seed, mhz in placed.seeds.items()}, "router": placed.router,
         "frames_per_s": round(placed.hz / plan.cycles, 1), "frames_per_s_at_fmax": round(placed.fmax_mhz * 1e6 / plan.cycles, 1),
         "baud": baud, "frames_per_s_link": round(link_rate(i["bytes"] * i["beats"], o["bytes"] * o["beats"], baud), 1),
         "bitstream": placed.bitstream,

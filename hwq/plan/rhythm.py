@@ -60,7 +60,7 @@ class Core:
             self.fast, self.make = make is not None, make or interpreted
 
     def lost(self, depths: Mapping[str, Sequence[int]]) -> float:
-        """Return by how many cycles a frame the core is slower than planned, source and sink never waiting; infinite: it stands still.
+        """Return by how many cycles a frame the core is slower than planned, its ends never waiting; infinite: it stands still.
 
         Never 0 where it does not keep the plan's cycles; where that would be long in showing, neither, though it may.
 

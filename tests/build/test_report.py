@@ -69,6 +69,7 @@ def test_report(built):
     assert report["frames_per_s"] == pytest.approx(1e6 * report["clock_mhz"] / report["cycles"], abs=0.1)
     assert set(report["seeds"]) == {"3", "4"} and report["fmax_mhz"] == max(report["seeds"].values())
     assert report["seed"] in (3, 4) and report["seeds"][str(report["seed"])] == report["fmax_mhz"]
+    assert report["router"] == "router1"
     # Every layer's blocks of the netlist are all of the core's, and all that was placed.
     assert sum(row["cells"].get("ebr", 0) for row in report["layers"]) == report["core_cells"]["ebr"] == report["used"]["ebr"][0]
     assert sum(row["cells"].get("lut", 0) for row in report["layers"]) <= report["core_cells"]["lut"]

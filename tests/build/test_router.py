@@ -39,7 +39,7 @@ def test_another_router_takes_over_from_one_that_goes_in_circles(tmp_path, monke
     tool(tmp_path, monkeypatch, 300, 10_000_000)
     said = []
     report = build(small_graph(), tmp_path / "b", device_name="up5k", say=said.append)
-    assert report["fmax_mhz"] > 0 and [text for text in said if "circles" in text] == [
+    assert report["router"] == "router2" and report["fmax_mhz"] > 0 and [text for text in said if "circles" in text] == [
         "the router goes in circles; place and route with another one"]
 
 
