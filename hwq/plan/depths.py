@@ -29,7 +29,7 @@ __all__ = ["least_depths", "tighten"]
 
 Depths = Mapping[str, tuple[int, ...]]
 
-# Cycles a frame times layers times buffers, up to which depths are tried: about a second; with a C++ compiler some seconds.
+# Cycles a frame times layers times buffers, up to which depths are tried: about a second; with a C++ compiler a few.
 _TRIED, _TRIED_COMPILED = 250_000, 40_000_000
 # Beats of the buffers that mostly need but one.
 _SHALLOW = 4
@@ -47,8 +47,8 @@ def least_depths(plan: Plan) -> dict[str, tuple[int, ...]]:
 def tighten(plan: Plan, always: bool = False) -> Plan:
     """Return the plan with buffers of which none can be smaller by one beat without costing cycles.
 
-    A large one is returned as it is unless ``always``: the search takes some 200 frames of every cycle, for ResNet-8 seconds, or
-    without a C++ compiler minutes.
+    A large one is returned as it is unless ``always``: the search takes some 150 frames of every cycle, for ResNet-8 about a
+    second, or without a C++ compiler a minute or more.
     """
     depths = {p.layer.name: p.fold.depths if isinstance(p.fold, Joining) else (p.fifo,) for p in plan.layers if p.fifo
               or p.layer.joins}
@@ -65,6 +65,7 @@ def tighten(plan: Plan, always: bool = False) -> Plan:
         return plan
     for name, k in _places(least):
         least[name] = (*least[name][:k], core.least(least, name, k), *least[name][k + 1:])
+    depths |= {name: tuple(map(max, each, depths[name])) for name, each in least.items()}     # bounds may be more than was held
     found = _lowest(depths, {name: least.get(name, (0,)) for name in depths}, core)
     return replace(with_depths(plan, found), least=least)
 

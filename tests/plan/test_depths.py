@@ -1,6 +1,7 @@
 # amaranth: UnusedElaboratable=no
 """Every buffer of a join is as shallow as can be, in RTL: one beat less stands still, or costs cycles."""
 
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hwq.interp import run
 from hwq.ir import Add, Concat, Graph, Input, MaxPool2d, Output, Requantize
 from hwq.lower import lower
 from hwq.passes import apply_passes
-from hwq.plan import Planner, device, least_depths, make_plan
+from hwq.plan import Planner, device, frames_under_way, least_depths, make_plan
 from hwq.plan import depths as depths_module
 from hwq.plan.rhythm import Core
 from hwq.plan.settle import with_depths
@@ -151,6 +152,12 @@ def test_one_beat_less_than_planned_costs_cycles(seed):
 def test_one_beat_less_than_the_least_stands_still(seed):
     loose, tight = check_least(*planned(seed))
     assert not loose and tight
+
+
+@pytest.mark.parametrize("seed", [2, 8, 19, 24])
+def test_a_plan_keeps_its_frames_under_way(seed):
+    plan = planned(seed)[1]
+    assert plan.under_way == frames_under_way(replace(plan, under_way=0)) > 0
 
 
 @pytest.mark.slow
