@@ -194,7 +194,7 @@ class Unflatten(Node):
 
 @dataclass(frozen=True, eq=False)
 class Permute(Node):
-    """Channels (or features) in another order: ``out[..., i] = in[..., order[i]]``. No hardware: see `hwq.passes.FoldPermute`."""
+    """Channels (or features) in another order: ``out[..., i] = in[..., order[i]]``. See `hwq.passes.FoldPermute`."""
 
     order: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 

@@ -1,6 +1,5 @@
-"""Let weights take up an order of channels: hardware moves no channel."""
+"""Let weights take up an order of channels, or take the channels apart and join them again in it."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +27,8 @@ from .base import Pass
 
 __all__ = ["FoldPermute"]
 
+# Into so many a tensor is taken apart at most: each takes a counter, a buffer and its part of a fork.
+_PARTS = 16
 _CHANNELWISE = (MaxPool2d, AvgPool2d, GlobalAvgPool2d, Pad, Upsample)
 Orders = list[np.ndarray]
 
@@ -168,18 +169,58 @@ def _downwards(graph: Graph, permute: Permute) -> dict[str, Node]:
     return made
 
 
+def _apart(graph: Graph, permute: Permute) -> Graph | None:
+    """Return the graph with the tensor taken apart and joined again, each part's channels ascending; None if no few parts do.
+
+    What reads it in groups takes up the order within each: a shuffle between convolutions of g groups has g parts. Else the parts
+    are those in which the order ascends.
+    """
+    order = permute.order
+    groups = {node.groups for node in graph if isinstance(node, Conv2d)}
+    cuts = [np.flatnonzero(np.diff(order) < 0) + 1,
+            *(np.arange(each, len(order), each) for each in (len(order) // g for g in groups if len(order) % g == 0))]
+    for cut in sorted((cut for cut in cuts if 0 < len(cut) < _PARTS), key=len):
+        parts = np.split(order, cut)
+        names = [_unused(graph, f"{permute.name}.part{k}") for k in range(len(parts))]
+        joined = _unused(graph, f"{permute.name}.joined")
+        within = np.concatenate([at + np.argsort(np.argsort(part)) for at, part in zip([0, *cut], parts, strict=True)])
+        new = [*(Select(name, permute.inputs, channels=np.sort(part)) for name, part in zip(names, parts, strict=True)),
+               Concat(joined, tuple(names))]
+        rest = replace(permute, inputs=(joined,), order=within)
+        apart = graph.with_nodes(made for node in graph for made in ([*new, rest] if node is permute else [node]))
+        try:
+            return _spared(apart, rest, {} if _is_plain(within) else _downwards(apart, rest))
+        except _Stop:
+            continue
+    return None
+
+
+def _unused(graph: Graph, name: str) -> str:
+    """Return the name, with underscores behind it if it is taken."""
+    while name in graph.by_name:
+        name += "_"
+    return name
+
+
+def _spared(graph: Graph, permute: Permute, made: dict[str, Node]) -> Graph:
+    """Return the graph without ``permute``, with the nodes ``made`` in the place of theirs."""
+    nodes = (made.get(node.name, node) for node in graph if node.name != permute.name)
+    return graph.with_nodes(replace(node, inputs=tuple(permute.inputs[0] if source == permute.name else source
+                                                       for source in node.inputs)) for node in nodes)
+
+
 class FoldPermute(Pass):
     """A Permute goes into the weights before it, or into those behind it: through what treats every channel alike, and through
-    the channels' parameters of a Requantize.
+    the channels' parameters of a Requantize. Where neither is possible, channels are chosen and concatenated in its order.
 
     Raises
     ------
     ModelError
-        Neither is possible; the message names what is in the way on both sides.
+        That would take too many parts, too; the message names what is in the way on both sides.
     """
 
     name = "fold_permute"
-    description = "orders of channels go into the weights before or behind"
+    description = "orders of channels go into the weights before or behind, or channels are taken apart and joined"
 
     def apply(self, graph: Graph) -> Graph:
         """See `Pass.apply`."""
@@ -191,19 +232,16 @@ class FoldPermute(Pass):
 
     @staticmethod
     def _without(graph: Graph, permute: Permute) -> Graph:
-        reasons, made = [], dict[str, Node]()
-        ways: tuple[Callable[[Graph, Permute], dict[str, Node]], ...] = () if _is_plain(permute.order) else (_upwards, _downwards)
-        for way in ways:
+        if _is_plain(permute.order):
+            return _spared(graph, permute, {})
+        reasons = []
+        for way in (_upwards, _downwards):
             try:
-                made = way(graph, permute)
-                break
+                return _spared(graph, permute, way(graph, permute))
             except _Stop as stop:
                 reasons.append(str(stop))
-        else:
-            if reasons:
-                raise ModelError(f"Permute '{permute.name}' puts channels into another order, which weights before or "
-                                 "behind it would have to take up, for hardware moves no channel; but before it "
-                                 f"{reasons[0]}, and behind it {reasons[1]}")
-        nodes = (made.get(node.name, node) for node in graph if node.name != permute.name)
-        return graph.with_nodes(replace(node, inputs=tuple(permute.inputs[0] if source == permute.name else source
-                                                           for source in node.inputs)) for node in nodes)
+        if apart := _apart(graph, permute):
+            return apart
+        raise ModelError(f"Permute '{permute.name}' puts channels into another order, which weights before or behind it would have "
+                         f"to take up, or a concatenation of up to {_PARTS} parts of ascending channels; but before it "
+                         f"{reasons[0]}, and behind it {reasons[1]}")

@@ -85,7 +85,7 @@ ONNX = {
     "steps": (sliced(0, 5, 1, 2), EXACT), "backwards": (sliced(-2, -5, 1, -1), EXACT),
     "channels_last": (sliced(2, 5, 3, channels_last=True), EXACT), "scales_of_channels": (scaled(), EXACT),
     "features": (features(), EXACT), "all_of_it": (end(start().add("Slice", *ends(0, 99, 2)).conv()), EXACT),
-    "backwards_at_the_end": (end(start().add("Slice", *ends(3, -9, 1, -1))), "puts channels into another order"),
+    "backwards_at_the_end": (end(start().add("Slice", *ends(3, -9, 1, -1))), EXACT),
     "rows": (end(start().add("Slice", *ends(1, 5, 2)).conv()), "a slice along axis 2 of .* is not supported; supported: of the "
              "channels"), "batch": (end(start().add("Slice", *ends(1, 5, 0)).conv()), "it takes 0 of 1 along axis 0"),
     "nothing": (sliced(3, 3, 1), "it takes 0 of 5 along axis 1"), "no_step": (sliced(0, 3, 1, 0), r"steps \[0\] do not go with"),

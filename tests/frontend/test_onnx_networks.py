@@ -330,7 +330,7 @@ NETWORKS = {
     "concat_of_odd_scales": (concat_and_average((0.7, 0.41), False), "as behind a Concat of several quantizers"),
     "qkeras": (qkeras(), EXACT), "brevitas_1d": (brevitas_1d(), EXACT), "old_file": (old_file(squeezenet()), EXACT),
     "constant_nodes": (constant_nodes(mobilenet_v2()), EXACT),
-    "channel_shuffle": (channel_shuffle(), "puts channels into another order"),
+    "channel_shuffle": (channel_shuffle(), EXACT),
     "hard_swish": (hard_swish(), "HardSigmoid .* is not supported"),
 }
 

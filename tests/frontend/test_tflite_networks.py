@@ -297,7 +297,7 @@ NETWORKS = {
     "channels_first": (channels_first(), EXACT), "channels_first_in_a_row": (channels_first((1, 90)), EXACT),
     "channel_shuffle": (channel_shuffle(), EXACT), "channel_shuffle_depthwise": (channel_shuffle(True), EXACT),
     "decoder": (decoder(), EXACT), "decoder_channels_first": (decoder(True), EXACT),
-    "other_pixels": (other_pixels(), EXACT), "turned_pixels": (turned_pixels(), "puts channels into another order"),
+    "other_pixels": (other_pixels(), EXACT), "turned_pixels": (turned_pixels(), EXACT),
 }
 
 

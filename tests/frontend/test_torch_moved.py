@@ -69,6 +69,24 @@ class Shuffled(nn.Module):
         return self.d(self.mix(torch.cat([x, y], 1))).mean((2, 3))
 
 
+class Grouped(nn.Module):
+    """Units of ShuffleNet v1: channels shuffled between grouped convolutions, added to what comes in or beside its average."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 12, 3, padding=1)
+        self.a, self.b, self.c = (nn.Conv2d(12, 12, 1, groups=3), nn.Conv2d(12, 12, 3, groups=12, padding=1),
+                                  nn.Conv2d(12, 12, 1, groups=3))
+        self.d, self.e, self.f = (nn.Conv2d(12, 12, 1, groups=2), nn.Conv2d(12, 12, 3, groups=12, padding=1, stride=2),
+                                  nn.Conv2d(12, 4, 1, groups=2))
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        x = F.relu(x + self.c(self.b(torch.channel_shuffle(F.relu(self.a(x)), 3))))
+        y = self.f(self.e(torch.channel_shuffle(F.relu(self.d(x)), 2)))
+        return F.relu(torch.cat([F.avg_pool2d(x, 2), y], 1)).mean((2, 3))
+
+
 class Line(nn.Module):
     """A line of a linear layer, its channels shuffled."""
 
@@ -85,7 +103,8 @@ NETWORKS = {"view": (Autoencoder, (1, 8, 8)), "unflatten": (lambda: Autoencoder(
             "layer": (lambda: Autoencoder("layer"), (1, 8, 8)), "refolded": (Refolded, (1, 8, 8)),
             "shuffled": (Shuffled, (1, 8, 8)), "shuffled by a layer": (lambda: Shuffled("layer"), (1, 8, 8)),
             "shuffled by a function": (lambda: Shuffled("function"), (1, 8, 8)),
-            "shuffled by permute": (lambda: Shuffled("permute"), (1, 8, 8)), "line": (Line, (1, 8))}
+            "shuffled by permute": (lambda: Shuffled("permute"), (1, 8, 8)), "line": (Line, (1, 8)),
+            "between groups": (Grouped, (1, 8, 8))}
 
 
 def prepared(make, shape):
@@ -120,7 +139,7 @@ def test_networks_equal_torch(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["view", "refolded", "shuffled", "line"])
+@pytest.mark.parametrize("name", ["view", "refolded", "shuffled", "line", "between groups"])
 def test_networks_are_exact_in_hardware(name):
     _, model, x, _ = prepared(*NETWORKS[name])
     calibrate(model, [x])
@@ -128,9 +147,9 @@ def test_networks_are_exact_in_hardware(name):
 
 
 def test_what_no_weights_take_up_is_refused_before_training():
-    model = prepare(nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1, groups=2), nn.ChannelShuffle(2),
-                                  nn.Conv2d(4, 4, 1, groups=2)), torch.zeros(2, 1, 4, 4), "dfp:b=4")
-    with pytest.raises(ModelError, match="Permute '2' puts channels into another order.*'1' has 2 groups.*'3' has 2 groups"):
+    model = prepare(nn.Sequential(nn.Conv2d(1, 40, 1), nn.Conv2d(40, 40, 1, groups=20), nn.ChannelShuffle(2),
+                                  nn.Conv2d(40, 40, 1, groups=20)), torch.zeros(2, 1, 4, 4), "dfp:b=4")
+    with pytest.raises(ModelError, match="Permute '2' puts channels into another order.*'1' has 20 groups.*'3' has 20 groups"):
         require_convertible(model)
     assert not any(bool(stage.activation.calibrated) for stage in model if stage.activation is not None)
 

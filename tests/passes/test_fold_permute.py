@@ -1,5 +1,7 @@
 # amaranth: UnusedElaboratable=no
-"""Orders of channels: into weights before or behind, through all that stands between; else refused by name."""
+"""Orders of channels: into weights before or behind, through all that stands between; else taken apart, or refused by name."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -151,19 +153,57 @@ def test_orders_in_hardware(name):
     exact(CASES[name].graph(), count=2)
 
 
-GROUPED = Net(4, 4, 4).conv(8, 2).shuffle(2).conv(8, 2)
-TWICE = Net(4, 4, 3).conv(4)
-TWICE = TWICE.shuffle().add(n.Add, TWICE.nodes[-2].name, TWICE.last)
+def twice():
+    """An order in front of one operand of a sum, of a tensor that is the other one."""
+    net = Net(4, 4, 3).conv(4)
+    skip = net.last
+    return net.shuffle().add(n.Add, skip, net.last)
+
+
+# With the parts that they are taken into: as many as there are groups behind, or as there are ascents.
+APART = {
+    "between groups": (Net(4, 4, 4).conv(8, 2).shuffle(2).conv(8, 2), 2),
+    "between groups, and a depthwise convolution": (
+        Net(4, 4, 3).conv(24, kernel=1).conv(24, 3, 1).shuffle(3).conv(24, 24).conv(6, 3, 1), 3),
+    "between groups of other sizes": (Net(4, 4, 3).conv(12, kernel=1).conv(12, 3).shuffle().conv(12, 4), 4),
+    "in front of a requantization": (Net(4, 4, 4).add(n.Conv2d, weight=np.arange(16).reshape(8, 1, 1, 2) - 8, bias=np.arange(8),
+                                                      weight_format=FMT, groups=2).shuffle(2).act().conv(8, 2), 2),
+    "of all there is": (Net(4, 4, 4).shuffle(2), 2),
+    "in front of an image": (Net(8).add(n.Permute, order=np.array([0, 4, 6, 1, 2, 3, 5, 7])).add(n.Unflatten, shape=(2, 2, 2)), 2),
+    "of one operand": (twice(), 2),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_orders_that_nothing_takes_up_are_joined_of_parts(name):
+    net, parts = APART[name]
+    graph = net.graph()
+    after = FoldPermute().apply(graph)
+    assert [node.op for node in after].count("Select") == parts and not any(isinstance(node, n.Permute) for node in after)
+    x = np.random.default_rng(1).integers(-8, 8, (20, *graph.input.shape))
+    np.testing.assert_array_equal(run(after, x)["output"], run(graph, x)["output"])
+
+
+@pytest.mark.parametrize("name", ["between groups, and a depthwise convolution", "in front of a requantization", "of one operand"])
+def test_parts_are_exact_in_hardware(name):
+    exact(APART[name][0].graph(), count=2)
+
+
+def test_parts_have_names_of_their_own():
+    net = Net(4, 4, 4).conv(8, 2).shuffle(2)
+    net.nodes.insert(1, n.MaxPool2d(f"{net.last}.part1", ("input",), kernel=(1, 1), stride=(1, 1)))
+    net.nodes[2] = replace(net.nodes[2], inputs=(net.nodes[1].name,))
+    after = FoldPermute().apply(net.conv(8, 2).graph())
+    assert {"permute3.part0", "permute3.part1", "permute3.part1_", "permute3.joined"} <= set(after.by_name)
 
 
 @pytest.mark.parametrize("net, before, behind", [
-    (GROUPED, "Conv2d 'conv2d1' has 2 groups, across which its outputs would move",
-     "Conv2d 'conv2d4' has 2 groups, between which its inputs would move"),
-    (Net(4, 4, 4).shuffle(2), "Input 'input' has channels in the order", "Output 'output' needs its channels in the order"),
-    (TWICE, "'requantize2' has a second reader", "Add 'add4' adds what is in another order"),
-    (Net(2, 2, 2).add(n.Flatten).shuffle().add(n.TopK), "Flatten 'flatten1' is of an image whose pixels would move",
+    (Net(4, 4, 40).shuffle(), "Input 'input' has channels in the order", "Output 'output' needs its channels in the order"),
+    (Net(4, 4, 4).conv(40, 2).shuffle().conv(40, 20), "Conv2d 'conv2d1' has 2 groups, across which its outputs would move",
+     "Conv2d 'conv2d4' has 20 groups, between which its inputs would move"),
+    (Net(5, 4, 2).add(n.Flatten).shuffle().add(n.TopK), "Flatten 'flatten1' is of an image whose pixels would move",
      "TopK 'topk3' needs its channels"),
-    (Net(8).shuffle().add(n.Unflatten, shape=(2, 2, 2)), "Input", "Unflatten 'unflatten2' makes an image whose pixels would move"),
+    (Net(40).shuffle().add(n.Unflatten, shape=(5, 4, 2)), "Input", "Unflatten 'unflatten2' makes an image whose pixels would move"),
 ])
 def test_orders_that_are_refused(net, before, behind):
     with pytest.raises(ModelError,

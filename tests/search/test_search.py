@@ -58,8 +58,8 @@ def branched():
 
 def shuffled():
     from torch import nn
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 1, groups=2), nn.ChannelShuffle(2), nn.Conv2d(4, 4, 1, groups=2),
-                         nn.Flatten(), nn.Linear(144, 3))
+    return nn.Sequential(nn.Conv2d(1, 40, 3), nn.Conv2d(40, 40, 1, groups=20), nn.ChannelShuffle(2),
+                         nn.Conv2d(40, 40, 1, groups=20), nn.Flatten(), nn.Linear(1440, 3))
 
 
 @pytest.fixture(scope="module")
