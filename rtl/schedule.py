@@ -17,6 +17,8 @@ __all__ = ["Actor", "Sink", "Gear", "Filter", "Bordered", "PadActor", "RingActor
 
 # Cycles that a beat may wait inside a block beyond its latency, by the one-cycle-stale flags of rings and buffers.
 _SLACK = 2
+# Frames in a row that come later and later, each by as much, behind an evenly spread source: it is too fast.
+_LATE = 5
 
 
 class Actor:
@@ -310,7 +312,7 @@ def steady_state(make: Callable[[], Sequence[Actor]], in_beats: int, frames: int
     frames : int
         Limit of the frames tried; beyond it the mean of the second half is given, rounded up.
     pace : int
-        See `play`.
+        See `play`. Ends that come later and later, by the same number of cycles, are final.
     """
     count = 4 if pace else 6                             # evenly spread, nothing fills up first
     while True:
@@ -321,6 +323,8 @@ def steady_state(make: Callable[[], Sequence[Actor]], in_beats: int, frames: int
         cycles = 0
         if len(shifts) == 1:
             cycles = int(shifts.pop())
+        elif pace and count > _LATE and len(set(late := np.diff(ends)[-_LATE:].tolist())) == 1 and late[0] > pace:
+            cycles = late[0]                             # never to catch up, while what is in front of it runs ahead for good
         elif count >= frames:
             cycles = int(-(-(ends[-1] - ends[count // 2]) // (count - 1 - count // 2)))
         if cycles:

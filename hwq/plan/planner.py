@@ -29,7 +29,7 @@ __all__ = ["Plan", "PlannedLayer", "Planner", "make_plan", "least_block_rams"]
 
 # Steps times signed digits of the search for a wired layer's adders: some seconds.
 _WIRED_STEPS = 333_000
-# Targets below a wish that are asked one by one, before the fastest plan is looked for.
+# Targets that are asked one by one: below a wish, before the fastest plan is looked for, and above what that plan was made for.
 _FEWER = 12
 
 
@@ -215,19 +215,24 @@ class Planner:
         one.
         """
         first = lo = bisect_left(self.targets, True, key=self._may_fit)
-        hi, found, asked = len(self.targets) - 1, None, set[int]()
+        hi, found, asked = len(self.targets) - 1, None, dict[int, Plan | None]()
         while lo <= hi:
             at = (lo + hi) // 2 if found else min(lo + max(1, lo - first) - 1, hi)
-            candidate = self.best(self.targets[at])
-            asked.add(at)
+            candidate = asked[at] = self.best(self.targets[at])
             if candidate is None:
                 lo = at + 1
             else:
                 found, hi = candidate, at - 1
         if found is None:                                # what it galloped over
-            plans = (self.best(self.targets[at]) for at in range(first, len(self.targets)) if at not in asked)
+            plans = (asked.setdefault(at, self.best(self.targets[at])) for at in range(first, len(self.targets)) if at not in asked)
             found = next((plan for plan in plans if plan is not None), None)
-        return found
+        if found is None:
+            return None
+        # What has no folding may take longer than was asked for: one result a cycle, or channels chosen off whole lanes.
+        at = next(at for at, plan in asked.items() if plan is found)
+        slower = [target for target in self.targets[at + 1:] if target <= found.cycles][-_FEWER:]
+        plans = (self.best(target) for target in reversed(slower))
+        return next((plan for plan in plans if plan and plan.cycles <= found.cycles), found)
 
     def _slowest(self, max_cycles: int) -> Plan | None:
         """Return the plan for the most cycles up to ``max_cycles`` that some rings keep; None where none of a few do, or fit."""

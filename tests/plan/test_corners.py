@@ -8,10 +8,24 @@ from amaranth.sim import Simulator
 from bench.networks import networks
 from hwq.formats import FixedPoint
 from hwq.interp import run
-from hwq.ir import ArgMax, AvgPool2d, Conv2d, Flatten, GlobalAvgPool2d, Graph, Input, Linear, MaxPool2d, Output, Pad, Requantize
+from hwq.ir import (
+    ArgMax,
+    AvgPool2d,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool2d,
+    Graph,
+    Input,
+    Linear,
+    MaxPool2d,
+    Output,
+    Pad,
+    Requantize,
+    Select,
+)
 from hwq.lower import lower
 from hwq.passes import apply_passes
-from hwq.plan import device, make_plan
+from hwq.plan import Planner, device, make_plan
 from hwq.rtl.common import Cost
 from hwq.rtl.schedule import Filter, Sink
 
@@ -204,3 +218,13 @@ def test_frames_shorter_than_the_pipeline_keep_their_pace(name):
 def test_a_network_that_fits_with_its_least_rings_alone_gets_them():
     plan = make_plan(apply_passes(networks()["N3"]), device("up5k"), reserve=Cost())
     assert plan.cost.ebr <= 30 and plan.cost.lc <= 5280
+
+
+def test_layers_are_no_faster_than_what_has_no_folding():
+    """Channels chosen one by one are the bottleneck: the convolution takes its time."""
+    graph = Graph((Input("in", (), (12, 12, 3), 0, 15), conv("conv", "in", 8, 3, 3, 3, pads=(1, 1, 1, 1)),
+                   Requantize("act", ("conv",), shift=6, lo=0, hi=15), Select("some", ("act",), channels=np.array([0, 2, 7])),
+                   MaxPool2d("pool", ("some",)), Output("out", ("pool",))))
+    planner = Planner(apply_passes(graph), device("up5k"))
+    plan = planner.plan()
+    assert plan.cycles == 12 * 12 * 8 > planner.targets[0] and plan.cost.lc <= planner.plan(plan.cycles).cost.lc
