@@ -217,22 +217,21 @@ class Planner:
         first = lo = bisect_left(self.targets, True, key=self._may_fit)
         hi, found, asked = len(self.targets) - 1, None, dict[int, Plan | None]()
         while lo <= hi:
-            at = (lo + hi) // 2 if found else min(lo + max(1, lo - first) - 1, hi)
-            candidate = asked[at] = self.best(self.targets[at])
-            if candidate is None:
+            at = (lo + hi) // 2 if found is not None else min(lo + max(1, lo - first) - 1, hi)
+            asked[at] = self.best(self.targets[at])
+            if asked[at] is None:
                 lo = at + 1
             else:
-                found, hi = candidate, at - 1
-        if found is None:                                # what it galloped over
-            plans = (asked.setdefault(at, self.best(self.targets[at])) for at in range(first, len(self.targets)) if at not in asked)
-            found = next((plan for plan in plans if plan is not None), None)
-        if found is None:
+                found, hi = at, at - 1
+        for at in range(first, len(self.targets)) if found is None else ():      # what it galloped over
+            if at not in asked and (plan := self.best(self.targets[at])):
+                asked[at], found = plan, at
+                break
+        if found is None or (plan := asked[found]) is None:
             return None
         # What has no folding may take longer than was asked for: one result a cycle, or channels chosen off whole lanes.
-        at = next(at for at, plan in asked.items() if plan is found)
-        slower = [target for target in self.targets[at + 1:] if target <= found.cycles][-_FEWER:]
-        plans = (self.best(target) for target in reversed(slower))
-        return next((plan for plan in plans if plan and plan.cycles <= found.cycles), found)
+        slower = [target for target in self.targets[found + 1:] if target <= plan.cycles][-_FEWER:]
+        return next((lean for lean in map(self.best, reversed(slower)) if lean and lean.cycles <= plan.cycles), plan)
 
     def _slowest(self, max_cycles: int) -> Plan | None:
         """Return the plan for the most cycles up to ``max_cycles`` that some rings keep; None where none of a few do, or fit."""

@@ -51,6 +51,23 @@ def test_targets_that_galloping_skips_are_asked_at_last(monkeypatch):
     for good in range(40, 80):
         asked = []
         monkeypatch.setattr(planner, "_may_fit", lambda target: target >= 43)
-        monkeypatch.setattr(planner, "best",
-                            lambda target, good=good, asked=asked: asked.append(target) or (target if target == good else None))
-        assert planner.fastest() == (good if good >= 43 else None) and len(asked) == len(set(asked))
+        plan = SimpleNamespace(cycles=good)
+
+        def best(target, plan=plan, asked=asked):
+            asked.append(target)
+            return plan if target == plan.cycles else None
+
+        monkeypatch.setattr(planner, "best", best)
+        assert planner.fastest() is (plan if good >= 43 else None) and len(asked) == len(set(asked))
+
+
+@pytest.mark.parametrize("none", [(), (60,), (60, 59, 58), (43, 60, 57)])
+def test_a_plan_is_for_the_cycles_that_it_takes(none, monkeypatch):
+    """What has no folding takes 60 cycles: of the plans that keep to them, the one for the most is the smallest."""
+    from hwq.plan.planner import Planner
+    planner = object.__new__(Planner)
+    planner.targets = list(range(40, 80))
+    monkeypatch.setattr(planner, "_may_fit", lambda target: target >= 43)
+    monkeypatch.setattr(planner, "best",
+                        lambda target: None if target in none else SimpleNamespace(cycles=max(60, target), of=target))
+    assert planner.fastest().of == max(set(range(43, 61)) - set(none))
