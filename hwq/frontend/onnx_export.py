@@ -10,6 +10,7 @@ import numpy as np
 from .. import ir
 from ..errors import EnvironmentError_, ModelError
 from ..formats import Bipolar, FixedPoint
+from ..passes.base import free_name
 from .export_requant import Line, Steps, bit_range_of, line_of, steps_of
 
 __all__ = ["Exported", "export_onnx", "EXACT"]
@@ -60,9 +61,7 @@ class _Exporter:
 
     def fresh(self, base: str) -> str:
         """Return a name that nothing has."""
-        name = base
-        while name in self.taken:
-            name += "_"
+        name = free_name(base, self.taken)
         self.taken.add(name)
         return name
 

@@ -1,8 +1,17 @@
 """What a pass is: a rewrite of the IR that keeps every result."""
 
+from collections.abc import Container
+
 from ..ir.graph import Graph
 
-__all__ = ["Pass"]
+__all__ = ["Pass", "free_name"]
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """Return the name, with underscores behind it if it is taken."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 class Pass:

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..ir.graph import Graph
 from ..ir.nodes import Conv2d, GlobalAvgPool2d, Linear, Node, Requantize
-from .base import Pass
+from .base import Pass, free_name
 
 __all__ = ["EnsureRequantize"]
 
@@ -34,9 +34,7 @@ class EnsureRequantize(Pass):
                 nodes.append(node)
                 continue
             edge = graph.edges[node.name]
-            name = f"{node.name}.identity"
-            while name in taken:
-                name += "_"
+            name = free_name(f"{node.name}.identity", taken)
             taken.add(name)
             renamed[node.name] = name
             offset = np.zeros(1, np.int64)

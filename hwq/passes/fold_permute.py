@@ -23,7 +23,7 @@ from ..ir.nodes import (
     Unflatten,
     Upsample,
 )
-from .base import Pass
+from .base import Pass, free_name
 
 __all__ = ["FoldPermute"]
 
@@ -159,7 +159,7 @@ def _upwards(graph: Graph, permute: Permute) -> dict[str, Node]:
 
 def _downwards(graph: Graph, permute: Permute) -> dict[str, Node]:
     """Return the nodes to replace so that what reads ``permute`` does without."""
-    lacking, made = {permute.name: permute.order}, dict[str, Node]()
+    lacking, made = {} if _is_plain(permute.order) else {permute.name: permute.order}, dict[str, Node]()
     for node in graph:
         if any(source in lacking for source in node.inputs):
             orders = [lacking.get(source, np.arange(graph.edges[source].shape[-1])) for source in node.inputs]
@@ -181,25 +181,18 @@ def _apart(graph: Graph, permute: Permute) -> Graph | None:
             *(np.arange(each, len(order), each) for each in (len(order) // g for g in groups if len(order) % g == 0))]
     for cut in sorted((cut for cut in cuts if 0 < len(cut) < _PARTS), key=len):
         parts = np.split(order, cut)
-        names = [_unused(graph, f"{permute.name}.part{k}") for k in range(len(parts))]
-        joined = _unused(graph, f"{permute.name}.joined")
+        names = [free_name(f"{permute.name}.part{k}", graph.by_name) for k in range(len(parts))]
+        joined = free_name(f"{permute.name}.joined", graph.by_name)
         within = np.concatenate([at + np.argsort(np.argsort(part)) for at, part in zip([0, *cut], parts, strict=True)])
         new = [*(Select(name, permute.inputs, channels=np.sort(part)) for name, part in zip(names, parts, strict=True)),
                Concat(joined, tuple(names))]
         rest = replace(permute, inputs=(joined,), order=within)
         apart = graph.with_nodes(made for node in graph for made in ([*new, rest] if node is permute else [node]))
         try:
-            return _spared(apart, rest, {} if _is_plain(within) else _downwards(apart, rest))
+            return _spared(apart, rest, _downwards(apart, rest))
         except _Stop:
             continue
     return None
-
-
-def _unused(graph: Graph, name: str) -> str:
-    """Return the name, with underscores behind it if it is taken."""
-    while name in graph.by_name:
-        name += "_"
-    return name
 
 
 def _spared(graph: Graph, permute: Permute, made: dict[str, Node]) -> Graph:
