@@ -1,12 +1,12 @@
 """Take each output's constant off its sums, where what follows must see the true sign."""
 
 import numpy as np
-from amaranth.hdl import Array, Module, Signal
+from amaranth.hdl import Module, Signal
 from amaranth.lib.wiring import In, Out
 
-from .common import Block, Cost, check, check_int, lanes_stream, shape_of
+from .common import Block, Cost, Technology, check, check_int, lanes_stream, shape_of
+from .constants import Constants
 from .handshake import Part, Pipe
-from .loops import Sweep
 
 __all__ = ["Deduct"]
 
@@ -23,6 +23,9 @@ class Deduct(Block):
         Outputs a beat; divides the outputs.
     repeat : int
         Beats one after another for each group of outputs.
+    block_rom : bool
+        The constants lie in block RAM.
+    technology : Technology
 
     Members
     -------
@@ -33,11 +36,13 @@ class Deduct(Block):
 
     latency = 1
 
-    def __init__(self, ranges: np.ndarray, constants: np.ndarray, *, pe: int = 1, repeat: int = 1):
+    def __init__(self, ranges: np.ndarray, constants: np.ndarray, *, pe: int = 1, repeat: int = 1, block_rom: bool = False,
+                 technology: Technology):
         check_int("Pe", pe)
         check_int("Repeat", repeat)
         check(len(constants) % pe == 0, f"Pe must divide the {len(constants)} outputs, not {pe!r}")
         self.constants, self.pe, self.repeat, self.groups = constants, pe, repeat, len(constants) // pe
+        self.technology, self._table = technology, Constants([constants], pe, (self.groups, repeat, 1), block_rom)
         self.ranges = ranges - constants[:, None]
         self.out_range = min(0, int(self.ranges.min())), max(0, int(self.ranges.max()))
         self.out_shape = shape_of(*self.out_range)
@@ -51,9 +56,8 @@ class Deduct(Block):
 
     @property
     def cost(self) -> Cost:
-        """Logic cells."""
-        bits = max(1, int(np.abs(self.constants).max()).bit_length())
-        return Cost(lc=10 + self.pe * (self.out_shape.width + bits * max(1, self.groups / 16)))
+        """Logic cells, blocks of constants."""
+        return Cost(lc=10 + self.pe * self.out_shape.width) + self._table.cost(self.technology)
 
     def model(self, x: np.ndarray) -> np.ndarray:
         """Return beats (n, pe) less their constants."""
@@ -62,12 +66,10 @@ class Deduct(Block):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.loops = loops = Sweep([self.groups, self.repeat], [1, 0], addr_width=max(1, (self.groups - 1).bit_length()))
-        en = Signal()
-        m.d.comb += [en.eq(~self.o.valid | self.o.ready), self.i.ready.eq(en), loops.en.eq(self.i.valid & en)]
+        en, goes = Signal(), Signal()
+        constants, there = self._table.read(m, goes)
+        m.d.comb += [en.eq(~self.o.valid | self.o.ready), self.i.ready.eq(en & there), goes.eq(self.i.valid & self.i.ready)]
         with m.If(en):
-            m.d.sync += self.o.valid.eq(self.i.valid)
-            for p in range(self.pe):
-                constant = Array(int(c) for c in self.constants[p::self.pe])[loops.addr]
-                m.d.sync += self.o.payload[p].eq(self.i.payload[p] - constant)
+            m.d.sync += [self.o.valid.eq(goes), *(out.eq(value - constant) for out, value, (constant,) in zip(
+                self.o.payload, self.i.payload, constants, strict=True))]
         return m

@@ -12,7 +12,7 @@ from .common import Block, Cost, Technology, check, check_int, lanes_layout, pac
 from .handshake import Part, Pipe
 from .lanes import Term, recode, register_sum, sum_cells
 from .loops import Sweep
-from .memory import make_rom, rom_cells
+from .memory import make_rom
 from .product_pair import ProductPair
 from .ring import window_layout
 
@@ -195,7 +195,7 @@ class MatVec(Block):
         """Logic cells of lanes, tree and accumulators; blocks of the ROM; multipliers."""
         depth, lanes = self.rom[0], self.pe * self.simd
         x, w, acc = self.x_shape.width, self.weight_format.width, self.sum_shape.width
-        rom_lc = self.logic_bits * rom_cells(depth)
+        rom_lc = self.logic_bits * self.technology.rom_cells(depth)
         if self.style == "dsp":
             product = 0 if self.uses_dsp else (x + 2) * w * 1.35
             adders = self.pe * (self.simd - 1) * (x + w + _levels(self.simd) / 2)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from amaranth.hdl import Assert, Module, Mux, Signal, unsigned
 from amaranth.lib import memory
 
-__all__ = ["SPRAM", "make_rom", "make_ram", "make_spram", "rom_cells"]
+__all__ = ["SPRAM", "make_rom", "make_ram", "make_spram"]
 
 # Name of every memory in large RAM, by which emission takes away the zeros that Amaranth gives all memories at the start.
 SPRAM = "spram"
@@ -21,11 +21,6 @@ def make_rom(m: Module, name: str, words: list[int], width: int, *, block: bool)
     rom = memory.Memory(shape=unsigned(width), depth=max(len(words), 2), init=words, attrs={"rom_style": style})
     m.submodules[name] = rom
     return rom.read_port()
-
-
-def rom_cells(depth: int) -> float:
-    """Return the logic cells a bit of a ROM in logic: a look-up table holds 16 words, and what chooses among them."""
-    return 1.0 if depth <= 16 else 2.05 * depth / 16
 
 
 def make_ram(m: Module, name: str, depth: int, width: int):

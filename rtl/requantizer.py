@@ -1,17 +1,14 @@
 """From accumulators to codes: ``clamp((acc * mult + offset) >> shift, lo, hi)``, per tensor or per channel."""
 
-from typing import Any
-
 import numpy as np
 from amaranth.hdl import Const, Module, Mux, Shape, Signal
 from amaranth.lib.wiring import In, Out
 
 from hwq.arith import scale_shift, width_of
 
-from .common import Block, Cost, Technology, check, check_int, lanes_stream, pack_lanes, shape_of
+from .common import Block, Cost, Technology, check, check_int, lanes_stream, shape_of
+from .constants import Constants
 from .handshake import Part, Pipe
-from .loops import Sweep
-from .memory import make_rom, rom_cells
 
 __all__ = ["Requantizer"]
 
@@ -38,7 +35,9 @@ class Requantizer(Block):
     channels, lanes : int
         Channels, and values a beat; lanes divides channels.
     order : (int, int, int)
-        Order of the beats: (groups, repeat, beats a group), for each group ``repeat`` times its beats.
+        Order of the beats, see `Constants`.
+    block_rom : bool
+        Parameters per channel lie in block RAM.
     technology : Technology
 
     Members
@@ -52,7 +51,7 @@ class Requantizer(Block):
     def __init__(self, in_range: tuple[int, int], *, mult: np.ndarray, offset: np.ndarray,
                  offset_neg: np.ndarray | None = None, shift: int, lo: int, hi: int, half_even: bool = False,
                  channels: int, ranges: np.ndarray | None = None, lanes: int = 1, order: tuple[int, int, int] | None = None,
-                 technology: Technology):
+                 block_rom: bool = False, technology: Technology):
         check_int("Channels", channels)
         check_int("Lanes", lanes)
         check(channels % lanes == 0, f"Lanes must divide the {channels} channels, not {lanes!r}")
@@ -70,6 +69,8 @@ class Requantizer(Block):
               f"Order must cover the {channels} channels with {lanes} lanes, not {order!r}")
         self.in_range, self.shift, self.lo, self.hi, self.half_even = in_range, shift, lo, hi, half_even
         self.channels, self.lanes, self.technology = channels, lanes, technology
+        self._constants = Constants([self.mult, self.offset, self.offset_neg if self.offset_neg.size else self.offset[:1]], lanes,
+                                    self.order, block_rom)
         low, high = (in_range[0], in_range[1]) if ranges is None else (ranges[:, 0], ranges[:, 1])
         offsets = [self.offset, self.offset_neg] if self.offset_neg.size else [self.offset]
         corners = [int(v) for o in offsets for a in (low, high, np.clip(0, low, high)) for v in np.ravel(a * self.mult + o)]
@@ -88,10 +89,6 @@ class Requantizer(Block):
         return 4 if self.scaled else 2
 
     @property
-    def _rom_bits(self) -> int:
-        return sum(width_of(int(v.min()), int(v.max()))[0] for v in (self.mult, self.offset, self.offset_neg) if v.size > 1)
-
-    @property
     def uses_dsp(self) -> bool:
         """Whether synthesis maps the multiplier onto multiplier blocks (where they are enabled)."""
         return self.scaled and bool(self.technology.dsp_min_width)
@@ -103,16 +100,15 @@ class Requantizer(Block):
 
     @property
     def cost(self) -> Cost:
-        """Logic cells, multipliers."""
+        """Logic cells, multipliers, blocks of parameters."""
         width = width_of(*self.sum_range)[0]
-        rom = self._rom_bits * self.lanes * rom_cells(self.channels // self.lanes)
         # Factors are cut into 16 bits; synthesis multiplies in logic what is left and too narrow for a block.
         parts = [[min(16, w - k) for k in range(0, w, 16)] for w in (
             width_of(*self.in_range)[0], width_of(int(self.mult.min()), int(self.mult.max()))[0])]
         blocks = sum(a + b >= self.technology.dsp_min_width for a in parts[0] for b in parts[1])
         product = 0 if not self.scaled or self.uses_dsp else width * 10
-        return Cost(lc=12 + rom + self.lanes * (2 * width + product + self.out_shape.width),
-                    dsp=self.lanes * blocks if self.uses_dsp else 0)
+        return self._constants.cost(self.technology) + Cost(
+            lc=12 + self.lanes * (2 * width + product + self.out_shape.width), dsp=self.lanes * blocks if self.uses_dsp else 0)
 
     def model(self, x: np.ndarray) -> np.ndarray:
         """Return accumulators (n, channels) as codes (n, channels); ``n`` counts pixels, whatever `order`."""
@@ -128,7 +124,8 @@ class Requantizer(Block):
         with m.If(en):
             m.d.sync += valid.eq((valid << 1) | (self.i.valid & self.i.ready))
 
-        constants = self._constants(m, en)
+        constants, there = self._constants.read(m, self.i.valid & self.i.ready)
+        m.d.comb += self.i.ready.eq(en & there)
         sum_shape = Shape(*width_of(*self.sum_range))
         for lane in range(self.lanes):
             mult, offset, offset_neg = constants[lane]
@@ -160,44 +157,6 @@ class Requantizer(Block):
                 m.d.sync += later.eq(value)
             value = later
         return value
-
-    def _constants(self, m: Module, en: Signal) -> list[list]:
-        """Return (mult, offset, offset_neg) of each lane's beat: constants or outputs of a ROM that reads one beat ahead."""
-        fields = [self.mult, self.offset, self.offset_neg if self.offset_neg.size else self.offset]
-        shapes = [shape_of(int(v.min()), int(v.max())) for v in fields]
-        varying = [v.size > 1 for v in fields]
-        if not any(varying):
-            m.d.comb += self.i.ready.eq(en)
-            return [[Const(int(v[0]), s) for v, s in zip(fields, shapes, strict=True)]] * self.lanes
-        bits = sum(s.width for s, v in zip(shapes, varying, strict=True) if v)
-        words = []
-        for beat in range(self.channels // self.lanes):
-            word = 0
-            for lane in reversed(range(self.lanes)):
-                for v, s in reversed(list(zip(fields, shapes, strict=True))):
-                    if v.size > 1:
-                        word = word << s.width | pack_lanes([v[beat * self.lanes + lane]], s.width)
-            words.append(word)
-        groups, repeat, beats = self.order
-        read = make_rom(m, "rom", words, bits * self.lanes, block=False)
-        m.submodules.loops = loops = Sweep([groups, repeat, beats], [beats, 0, 1], addr_width=max(1, (len(words) - 1).bit_length()))
-        ahead = Signal()
-        m.d.sync += ahead.eq(1)
-        m.d.comb += [self.i.ready.eq(en & ahead), loops.en.eq((self.i.valid & self.i.ready) | ~ahead),
-                     read.addr.eq(loops.addr), read.en.eq(loops.en)]
-        result = []
-        position = 0
-        for _ in range(self.lanes):
-            values: list[Any] = []
-            for v, s in zip(fields, shapes, strict=True):
-                if v.size == 1:
-                    values.append(Const(int(v[0]), s))
-                else:
-                    slice_ = read.data[position:position + s.width]
-                    values.append(slice_.as_signed() if s.signed else slice_)
-                    position += s.width
-            result.append(values)
-        return result
 
     def _round_and_clamp(self, m: Module, en: Signal, total: Signal, out) -> None:
         value = total

@@ -58,6 +58,8 @@ class Folding:
         Words of the ring (`Ring`), a power of two; 0: as many as the least blocks hold. All that layers without weights have.
     spram : bool
         The ring in large RAM.
+    block_scales : bool
+        What the requantizer, and a bias in front of it, take per output lies in block RAM.
     steps : int
         Of the search for a wired layer's adder graph.
     """
@@ -72,6 +74,7 @@ class Folding:
     steps: int = 0
     logic_bits: int = 0
     spram: bool = False
+    block_scales: bool = False
 
     @property
     def window(self) -> str:
@@ -104,7 +107,7 @@ class Requant:
         return gcd(channels, *changes)
 
     def block(self, in_range: tuple[int, int], channels: int, lanes: int, order: tuple[int, int, int],
-              technology: Technology, too_much: np.ndarray | None = None, ranges: np.ndarray | None = None,
+              technology: Technology, too_much: np.ndarray | None = None, ranges: np.ndarray | None = None, block_rom: bool = False,
               ) -> Requantizer | Thresholder:
         """Return the block for accumulators of ``in_range``, each too large by its channel's ``too_much``."""
         if self.thresholds.size:
@@ -116,7 +119,7 @@ class Requant:
             offset = offset - too_much * self.mult
         return Requantizer(in_range, mult=self.mult, offset=offset, offset_neg=self.offset_neg, shift=self.shift,
                            lo=self.lo, hi=self.hi, half_even=self.half_even, channels=channels, lanes=lanes, order=order,
-                           ranges=ranges, technology=technology)
+                           ranges=ranges, block_rom=block_rom, technology=technology)
 
 
 def gears(shape, lanes_in: int, lanes_out: int) -> list[tuple[str, wiring.Component]]:
@@ -244,10 +247,10 @@ class ConvStage(Chain):
         blocks += [("window", self.window), ("matvec", self.matvec)]
         constants = too_much if bias is None else too_much - bias
         if (bias is not None and bias.any()) or (requant.offset_neg.size and constants.any()):   # it must see the true sign
-            deduct = Deduct(ranges, constants, pe=fold.pe, repeat=repeat)
+            deduct = Deduct(ranges, constants, pe=fold.pe, repeat=repeat, block_rom=fold.block_scales, technology=technology)
             in_range, ranges, too_much = deduct.out_range, deduct.ranges, np.zeros_like(too_much)
             blocks.append(("deduct", deduct))
-        self.requantizer = requant.block(in_range, outputs, fold.lanes, order, technology, too_much, ranges)
+        self.requantizer = requant.block(in_range, outputs, fold.lanes, order, technology, too_much, ranges, fold.block_scales)
         # Sums that come more slowly than they leave need no path of ready through the serializer.
         self._relaxed = self.window.words > fold.pe // fold.lanes
         if isinstance(self.matvec, MatVec) and self.matvec.shares:

@@ -11,7 +11,7 @@ from hwq.arith import width_of
 from .common import Block, Cost, Technology, check, check_int, lanes_stream, pack_lanes, shape_of
 from .handshake import Part, Pipe
 from .loops import Sweep
-from .memory import make_rom, rom_cells
+from .memory import make_rom
 
 __all__ = ["Thresholder"]
 
@@ -35,14 +35,14 @@ class _Table:
         return self.words.shape[2] * self.width
 
     def in_block(self, technology: Technology) -> bool:
-        return self.bits * rom_cells(self.depth) > _BLOCK_WORTH * max(1, technology.blocks(self.bits, self.depth))
+        return self.bits * technology.rom_cells(self.depth) > _BLOCK_WORTH * max(1, technology.blocks(self.bits, self.depth))
 
     def cost(self, technology: Technology) -> Cost:
         if self.depth == 1:
             return Cost()
         if self.in_block(technology):
             return Cost(lc=0, ebr=technology.blocks(self.bits, self.depth))
-        return Cost(lc=self.bits * rom_cells(self.depth))
+        return Cost(lc=self.bits * technology.rom_cells(self.depth))
 
 
 class Thresholder(Block):

@@ -26,6 +26,7 @@ def _row(planned: Any, technology: Any) -> dict[str, Any]:
                 "rom": [depth, width],
                 "rom_in": ("both" if fold.logic_bits else "blocks") if fold.block_rom else "logic" if depth else "adders",
                 "rom_bits": depth * (width - fold.logic_bits), "rom_block_bits": technology.block_bits * stage.matvec.rom_blocks,
+                "scales_in": "blocks" if fold.block_scales else "logic",
                 "ring": getattr(stage.window, "depth", None), "macs": planned.layer.macs}
     if isinstance(fold, Joining):
         row |= {"lanes": fold.lanes, "fifos": list(fold.depths)}

@@ -25,6 +25,8 @@ _GENERIC_LANES = 16
 _SHALLOW = 64
 # In how many parts, at most: of every folding that is tried, and of one that is given.
 _SPLITS_TRIED, _SPLITS = 8, 64
+# Logic cells that a block RAM must spare at least where it holds what a requantizer takes per output.
+_SPARED = 40
 # Share of the outputs that may be computed in vain, where the outputs side by side do not divide them.
 _WASTE = 8
 # Signed digits of the weights up to which a layer is offered wired unasked, and its adders are searched for.
@@ -147,9 +149,22 @@ def options_of(layer: Layer, device: Device, fixed: Wish | None) -> list[Option]
                 fold = Folding(pe, simd, source, lanes, block_rom, style, logic_bits=logic_bits)
                 stage = layer.stage(fold, (simd * max(1, pe // each) if source == "memory" else channels,), device.technology)
                 found.append(Option(fold, stage.cycles, stage.cost))                   # type: ignore[union-attr]
+        if device.ebr:
+            found += _scales_in_blocks(layer, device, found, simd * max(1, pe // each) if source == "memory" else channels)
         options += found + (_in_spram(layer, device, found, simd * max(1, pe // each)) if source == "memory" and device.spram
                             else [])
     return options
+
+
+def _scales_in_blocks(layer: Layer, device: Device, options: list[Option], lanes: int) -> list[Option]:
+    """Return options of one folding with what the requantizer takes per output in block RAM, where that spares enough logic."""
+    more: dict[str, Cost] = {}                           # the style decides what there is to hold
+    for option in options:
+        if option.fold.style not in more:
+            stage = layer.stage(replace(option.fold, block_scales=True), (lanes,), device.technology)
+            more[option.fold.style] = stage.cost - option.cost                         # type: ignore[union-attr]
+    return [Option(replace(o.fold, block_scales=True), o.cycles, o.cost + each) for o in options
+            if (each := more[o.fold.style]).ebr and -each.lc >= _SPARED * each.ebr]
 
 
 def _in_spram(layer: Layer, device: Device, options: list[Option], lanes: int) -> list[Option]:

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from math import prod
+from math import inf, prod
 
 from hwq.rtl.branches import StreamFifo, StreamFork
 from hwq.rtl.common import Cost, Technology, shape_of
@@ -21,7 +21,7 @@ from ..ir.graph import Graph
 from .depths import tighten
 from .devices import SHELL, Device
 from .layers import Layer, Stage, split
-from .options import WIRED_DIGITS, Option, Wish, divisors, offers, options_of
+from .options import WIRED_DIGITS, Wish, divisors, offers, options_of
 from .search import choose
 from .settle import relax, settle
 
@@ -164,8 +164,12 @@ class Planner:
         """Return the plan with these foldings."""
         return _assemble(self.layers, folds, self.device, self.reserve, target)
 
-    def _within(self, target: int, limited: bool, make: Callable[[Mapping[str, Folding]], Plan | None]) -> Plan | None:
-        """Return what ``make`` makes of the foldings of fewest logic cells for ``target`` cycles that fit, None where none do."""
+    def _within(self, target: int, limited: bool, make: Callable[[Mapping[str, Folding]], Plan | None],
+                share: float | None = None) -> Plan | None:
+        """Return what ``make`` makes of the foldings of fewest logic cells for ``target`` cycles that fit, None where none do.
+
+        ``share``: of the logic that may be taken, if not the device's usual one.
+        """
         device = self.device
         blocks, dsp = device.ebr - self.reserve.ebr if limited else 1000, device.dsp
         while True:
@@ -173,7 +177,7 @@ class Planner:
                             blocks if device.lc else None, dsp,
                             device.spram)
             plan = None if chosen is None else make({name: o.fold for name, o in zip(self.options, chosen, strict=True)})
-            if plan is None or not limited or _fits(plan.cost, device):
+            if plan is None or not limited or _fits(plan.cost, device, share):
                 return plan
             # Rings, joins and what else has no folding take their part.
             over = max(0, plan.cost.ebr - device.ebr), max(0, plan.cost.dsp - device.dsp)
@@ -251,7 +255,33 @@ class Planner:
         if max_cycles is not None and (found is None or found.cycles > max_cycles):
             raise FitError(f"Nothing that fits {self.device.name} takes at most {max_cycles} cycles a frame; "
                            + (f"the fastest plan takes {found.cycles}." if found else "not even the smallest plan fits."))
-        return tighten(self.tuned(found or _least(self.layers, self.options, self.device, self.reserve)), tight)
+        return tighten(self.tuned(found or self._least()), tight)
+
+    def _least(self) -> Plan:
+        """Return the smallest plan, for the tools to judge, or say what is certain: that it cannot fit."""
+        device, lean = self.device, self._within(1 << 60, True, self.assemble, inf)
+        if lean is None or (device.lc and lean.cost.lc > 1.3 * device.lc):
+            # Certain is what no sharing of the blocks can do without: all weights in blocks, or what fits and the rest in logic.
+            fewest = {name: min((o for o in each if o.fold.block_rom), key=lambda o: o.cost.ebr).fold
+                      for name, each in self.options.items()}
+            blocks = self.assemble(fewest).cost.ebr
+            logic = f", or about {lean.cost.lc:.0f} of {device.lc} logic cells with those that there are" if lean else ""
+            bits = {layer.name: layer.weight.size * layer.weight_format.width for layer in self.layers if layer.folds}
+            worst = max(bits, key=lambda name: bits[name])
+            raise FitError(
+                f"The network does not fit {device.name}: at least {blocks} of {device.ebr} block RAMs{logic} "
+                f"(shell included). Weights take {sum(bits.values())} bits, most in '{worst}' ({bits[worst]} bits). "
+                "Fewer bits for that layer, fewer channels, or a larger device (--device hx8k) help.")
+
+        def promised(folds: Mapping[str, Folding]) -> Plan:
+            def assemble(more: Mapping[str, Folding]) -> Plan:
+                return self.assemble({**folds, **more})
+
+            plan = _promise(assemble({}), assemble)
+            return plan if _fits(plan.cost, device, 1.3) else relax(assemble({}), assemble)      # rings as they are, and slower
+
+        return self._within(1 << 60, True, promised, inf) or promised({p.layer.name: p.fold for p in lean.layers
+                                                                       if isinstance(p.fold, Folding)})
 
     def next_step(self, plan: Plan) -> Plan | None:
         """Return the cheapest plan that is faster than ``plan``, whether it fits or not; None if none is."""
@@ -301,28 +331,3 @@ def least_block_rams(graph: Graph, device: Device) -> int:
 def _promise(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Plan:
     """Return the plan settled, or with the cycles that it can take at most."""
     return settle(plan, assemble) or relax(plan, assemble)
-
-
-def _least(layers: list[Layer], options: dict[str, list[Option]], device: Device, reserve: Cost) -> Plan:
-    """Return the smallest plan, for the tools to judge, or say what is certain: that it cannot fit."""
-    # Certain is only what no sharing of the blocks can do without: all weights in blocks, or those that fit and the rest in logic.
-    every = list(options.values())
-    chosen = (choose(every, device.ebr - reserve.ebr, device.dsp, device.spram) if device.lc
-              else [min(each, key=lambda o: o.cost.lc) for each in every])
-    folds = {name: o.fold for name, o in zip(options, chosen, strict=True)} if chosen else {}
-    lean = _assemble(layers, folds, device, reserve, 1 << 60) if chosen else None
-    bits = {layer.name: layer.weight.size * layer.main.weight_format.width for layer in layers if layer.folds}   # type: ignore[attr-defined]
-    if lean is None or (device.lc and lean.cost.lc > 1.3 * device.lc):
-        blocks = reserve.ebr + sum(min(o.cost.ebr for o in each if o.fold.block_rom) for each in every)
-        logic = f", or about {lean.cost.lc:.0f} of {device.lc} logic cells with those that there are" if lean else ""
-        worst = max(bits, key=lambda name: bits[name])
-        raise FitError(
-            f"The network does not fit {device.name}: at least {blocks} of {device.ebr} block RAMs{logic} "
-            f"(shell included). Weights take {sum(bits.values())} bits, most in "
-            f"'{worst}' ({bits[worst]} bits). Fewer bits for that layer, fewer channels, or a larger device (--device hx8k) help.")
-
-    def assemble(more: Mapping[str, Folding]) -> Plan:
-        return _assemble(layers, {**folds, **more}, device, reserve, 1 << 60)
-
-    plan = _promise(lean, assemble)
-    return plan if _fits(plan.cost, device, 1.3) else relax(lean, assemble)       # rings as they are, and slower

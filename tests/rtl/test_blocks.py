@@ -382,11 +382,13 @@ def test_lanes_are_exact_for_every_code_and_weight(fmt):
 
 @pytest.mark.parametrize("stall", STALLS)
 @pytest.mark.parametrize("pe, repeat", [(1, 1), (2, 3), (6, 2)])
-def test_deduct(pe, repeat, stall):
+@pytest.mark.parametrize("block", [False, True])
+def test_deduct(pe, repeat, block, stall):
     rng = np.random.default_rng(5)
     ranges = np.sort(rng.integers(-50, 300, (6, 2)), axis=1)
     constants = rng.integers(-90, 90, 6)
-    dut = Deduct(ranges, constants, pe=pe, repeat=repeat)
+    dut = Deduct(ranges, constants, pe=pe, repeat=repeat, block_rom=block, technology=ICE40)
+    assert (dut.cost.ebr > 0) == block
     order = (np.arange(3 * 6 // pe * repeat) // repeat % (6 // pe))[:, None] * pe + np.arange(pe)
     x = rng.integers(ranges[order, 0], ranges[order, 1] + 1)
     check_block(dut, x, x - constants[order], in_shape=dut.i.payload.shape().elem_shape, out_shape=dut.out_shape, stall=stall)
@@ -412,11 +414,12 @@ REQUANTS = [
 
 @pytest.mark.parametrize("parameters", REQUANTS)
 @pytest.mark.parametrize("fold", [(1, (6, 1, 1)), (2, (3, 1, 1)), (1, (3, 4, 2)), (3, (1, 2, 2))])
+@pytest.mark.parametrize("block", [False, True])
 @pytest.mark.parametrize("stall", STALLS[::3])
-def test_requantizer(parameters, fold, stall):
+def test_requantizer(parameters, fold, block, stall):
     lanes, order = fold
     in_range = (-300, 411)
-    dut = Requantizer(in_range, channels=6, lanes=lanes, order=order, technology=ICE40, **parameters)
+    dut = Requantizer(in_range, channels=6, lanes=lanes, order=order, block_rom=block, technology=ICE40, **parameters)
     pixels = 4 * order[1]
     x = np.random.default_rng(2).integers(in_range[0], in_range[1] + 1, (pixels, 6))
     x[0], x[1] = in_range
@@ -431,6 +434,12 @@ def test_requantizer(parameters, fold, stall):
     cycles = check_block(dut, ordered(x), ordered(y), in_shape=shape_of(*in_range), out_shape=dut.out_shape, stall=stall)
     if stall == (0.0, 0.0):
         assert cycles[0] - dut.latency in (0, 1)         # a ROM reads ahead, once after reset
+
+
+def test_requantizer_stores_what_differs_by_channel_alone():
+    parameters = dict(mult=np.full(32, 5), offset=np.arange(32) - 16, shift=3, lo=-8, hi=7, channels=32)
+    logic, block = (Requantizer((-99, 99), block_rom=each, technology=ICE40, **parameters).cost for each in (False, True))
+    assert block.ebr == 1 and logic.lc - block.lc == 5 * ICE40.rom_cells(32)
 
 
 def limits(n, rows, reach=320, seed=0):

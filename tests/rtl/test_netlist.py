@@ -158,6 +158,27 @@ def test_rings_in_large_ram_are_exact_after_synthesis(tmp_path, monkeypatch):
     assert (tmp_path / "netlist.v").read_text().count("SB_SPRAM256KA ") == 4 and report.cycles_per_frame == plan.cycles
 
 
+@pytest.mark.skipif(not have("verilator", "c++"), reason="Verilator or a C++ compiler is missing")
+@pytest.mark.parametrize("target", ["ice40", "ecp5"])
+def test_scales_in_block_ram_are_exact_after_synthesis(target, tmp_path):
+    """A multiplier and an offset for each output; then a bias that is taken off before the sign chooses the offset."""
+    rng = np.random.default_rng(11)
+    weight = rng.integers(-8, 8, (40, 1, 1, 4)), rng.integers(-8, 8, (128, 1, 1, 40))
+    graph = Graph((Input("in", (), shape=(2, 2, 4), lo=0, hi=15),
+                   Conv2d("a", ("in",), weight=weight[0], bias=np.zeros(40), weight_format=FixedPoint(4, 0)),
+                   Requantize("qa", ("a",), mult=rng.integers(500, 900, 40), offset=rng.integers(-9999, 9999, 40), shift=13, lo=-8,
+                              hi=7),
+                   Conv2d("b", ("qa",), weight=weight[1], bias=rng.integers(-900, 900, 128), weight_format=FixedPoint(4, 0)),
+                   Requantize("qb", ("b",), mult=np.array([77]), offset=np.array([512]), offset_neg=np.array([511]), shift=10,
+                              lo=-128, hi=127),
+                   Output("out", ("qb",))))
+    plan, report = check_netlist(graph, rng.integers(0, 16, (20, 2, 2, 4)), tmp_path, target, max_cycles=21_000)
+    assert all(p.fold.block_scales for p in plan.layers) and report.cycles_per_frame == plan.cycles
+    stages = [p.stage(plan.device.technology) for p in plan.layers]
+    blocks = sum(stage.cost.ebr for stage in stages)
+    assert (tmp_path / "netlist.v").read_text().count({"ice40": "SB_RAM40", "ecp5": "DP16KD"}[target]) >= blocks > 4
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not have("verilator", "c++"), reason="Verilator or a C++ compiler is missing")
 @pytest.mark.parametrize("name", ["projection", "concat of three"])
