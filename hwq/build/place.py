@@ -14,7 +14,7 @@ from hwq.boards.registry import Device
 from ..errors import ToolError
 from ..plan import Plan
 from ..toolchain import Tool, find, require_output, run, run_many
-from .diagnose import diagnose
+from .diagnose import ClockError, diagnose
 
 __all__ = ["Placed", "place", "run_nextpnr"]
 
@@ -122,8 +122,10 @@ def place(part: Device, plan: Plan, work: Path, *, hz: int, seeds: tuple[int, ..
             require_output(nextpnr, log, work / report, *([work / asc] if pins else []))
             reports[seed] = json.loads((work / names(seed)[1]).read_text())
     if not reports:
-        first = next(error for error in errors if error)
-        raise diagnose(names(seeds[0])[2].read_text(errors="replace"), plan, hz, len(seeds), first) from None
+        said = [diagnose(names(seed)[2].read_text(errors="replace"), plan, hz, len(seeds), error)
+                for seed, error in zip(seeds, errors, strict=True) if error]
+        # One that was placed says more than others that were not.
+        raise max(said, key=lambda error: error.reached_hz if isinstance(error, ClockError) else -1.0) from None
     kept = max(reports, key=lambda seed: (_fmax(reports[seed]), -seed))
     asc, report, _ = names(kept)
     for seed in seeds:

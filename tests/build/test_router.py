@@ -1,10 +1,11 @@
-"""A router that does not end."""
+"""Place and route that fails: a router that does not end, seeds of which none does."""
 
 import sys
 
 import pytest
 
 from hwq.build import build
+from hwq.build.diagnose import ClockError
 from hwq.errors import ToolError
 
 from .small import small_graph
@@ -49,3 +50,21 @@ def test_a_router_that_still_gets_on_is_left_alone(tmp_path, monkeypatch):
     with pytest.raises(ToolError, match="failed .exit code 1."):
         build(small_graph(), tmp_path / "b", device_name="up5k", say=said.append)
     assert not [text for text in said if "circles" in text]
+
+
+def test_of_seeds_that_all_fail_the_one_that_comes_nearest_is_told_of(tmp_path, monkeypatch):
+    path = tmp_path / "nextpnr.py"
+    path.write_text("""
+import sys
+args = sys.argv[1:]
+if "-V" in args or "--version" in args:
+    sys.exit(print("1.0"))
+seed = int(args[args.index("--seed") + 1])
+if seed == 1:
+    print("Info: \\t         ICESTORM_LC:    5200/   5280    98%")
+    sys.exit("ERROR: Unable to find legal placement for all cells")
+sys.exit(f"ERROR: Max frequency for clock 'clk': {30 + seed % 3}.50 MHz (FAIL at 48.00 MHz)")
+""")
+    monkeypatch.setenv("HWQ_NEXTPNR_ICE40", f"{sys.executable} {path}")
+    with pytest.raises(ClockError, match="48 MHz is not reached: 32.5 MHz. Type --freq 32"):
+        build(small_graph(), tmp_path / "b", device_name="up5k", freq_mhz=48, seeds=4)
