@@ -3,13 +3,14 @@
 import ast
 import ctypes
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 
 from ..errors import HwqError
 from ..toolchain.find import find
-from ..toolchain.run import run_many
+from ..toolchain.run import Child
 from .rhythm import Program, Step
 
 __all__ = ["compiled", "compiles", "translate"]
@@ -20,6 +21,8 @@ _RELATIONS = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt:
 _LARGEST = 1 << 62
 # More than that costs more time in the compiler than it saves afterwards.
 _FLAGS = ("-Og", "-w", "-fwrapv", "-fPIC", "-shared", "-nostdlib")
+# Seconds after which a compiler is taken for broken; half a second is usual.
+_PATIENCE = 60.0
 
 _CODE = """typedef long long I;
 static inline I mod(I a, I n) {{ a %= n; return a < 0 ? a + n : a; }}
@@ -55,14 +58,18 @@ def compiles() -> bool:
 def compiled(programs: Sequence[Program]) -> Callable[[Program], Step] | None:
     """Return what makes steps of these programs, with any constants in their tables; None without a compiler, or if it fails."""
     try:
-        codes = {program.text: translate(program) for program in programs}
-        with tempfile.TemporaryDirectory(prefix="hwq-rhythm-", ignore_cleanup_errors=True) as name:
-            jobs = []
-            for k, code in enumerate(codes.values()):
-                (Path(name) / f"{k}.cpp").write_text(code)
-                jobs.append(([*_FLAGS, f"{k}.cpp", "-o", f"{k}.so"], Path(name) / f"{k}.log"))
-            run_many(find("c++"), jobs, Path(name))
-            functions = {text: ctypes.CDLL(str(Path(name) / f"{k}.so")).run for k, text in enumerate(codes)}
+        with tempfile.TemporaryDirectory(prefix="hwq-rhythm-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
+            running: list[tuple[str, Path, Child]] = []
+            for k, program in enumerate(programs):       # the next one is translated while the compiler is at work
+                path = Path(name) / f"{k}.so"
+                path.with_suffix(".cpp").write_text(translate(program))
+                child = Child(find("c++"), [*_FLAGS, f"{k}.cpp", "-o", path.name], path.with_suffix(".log"), path.parent)
+                running.append((program.text, path, stack.enter_context(child)))
+            functions = {}
+            for text, path, child in running:
+                child.wait(_PATIENCE)
+                child.check()
+                functions[text] = ctypes.CDLL(str(path)).run
     except (HwqError, OSError, AttributeError, NotImplementedError):   # it only makes things faster
         return None
 
@@ -103,6 +110,13 @@ def translate(program: Program) -> str:
     return _Translation(program).code
 
 
+def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    for node in body:
+        yield node
+        if isinstance(node, ast.If):
+            yield from _statements((*node.body, *node.orelse))
+
+
 class _Translation:
     """Integers are below 2^62 in size, so that none overflows; indices are within their tables; bytes are truth values."""
 
@@ -110,7 +124,7 @@ class _Translation:
         body = ast.parse(program.text).body
         self._state, self._tables = list(program.state), program.tables
         self._values: dict[str, list[ast.expr | None]] = {}
-        for node in (node for statement in body for node in ast.walk(statement)):
+        for node in _statements(body):
             if isinstance(node, ast.Assign):
                 for target in node.targets:
                     self._values.setdefault(self._name(target), []).append(node.value)
