@@ -1,6 +1,7 @@
 """What every importer shares: makes the nodes, chooses the form of each requantization, and keeps what the user must know."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -83,6 +84,7 @@ class Builder:
         self.edges: dict[str, ir.Edge] = {}
         self.notes: list[str] = []
         self.tensors: dict[str, Any] = {}
+        self.awaited = Counter[str]()              # edges that nodes of the source will still read, and how often
 
     def unique(self, base: str) -> str:
         """Return a safe name that no node has, made from a name of the source."""
@@ -112,8 +114,9 @@ class Builder:
         self.edges[node.name] = infer(node, [self.edges[source] for source in node.inputs])
 
     def private(self, name: str, kinds: type | tuple[type, ...]) -> bool:
-        """Return whether a node is of these kinds and nothing reads it yet."""
-        return isinstance(self.nodes[name], kinds) and not any(name in node.inputs for node in self.nodes.values())
+        """Return whether a node is of these kinds, and nothing reads it or will, but what is being imported."""
+        return isinstance(self.nodes[name], kinds) and not self.awaited[name] \
+            and not any(name in node.inputs for node in self.nodes.values())
 
     def arrange(self, base: str, source: str, places: np.ndarray, shape: tuple[int, ...]) -> str:
         """Return an edge of another shape and order; nothing is added where it is the one that there is.
@@ -242,31 +245,22 @@ class Builder:
             raise ModelError(f"'{name}' would take {rows.size:,} thresholds, because no multiplier and shift gives its rounding "
                              f"exactly; the limit is {_MAX_THRESHOLDS:,}")
         if flip.any():
-            source = self._turned(source, flip)
+            source = self.turned(source, flip)
         return self.add(ir.Requantize(name, (source,), lo=lo, hi=hi, thresholds=rows, frac_bits=frac_bits))
 
-    def _turned(self, source: str, channels: np.ndarray) -> str:
-        """Return an edge with the channels' signs turned: by the layer's weights, or, of sums of branches, by a multiplier."""
+    def turned(self, source: str, channels: np.ndarray) -> str:
+        """Return an edge with the channels' signs turned: by the layer's weights, or, where others read it, by a multiplier."""
         if self.private(source, (ir.Conv2d, ir.Linear)):
-            self.negate(source, channels)
+            self._negate(source, channels)
             return source
         edge = self.edges[source]
         sign = np.where(np.broadcast_to(channels, edge.shape[-1:]), -1, 1)
         return self.add(ir.Requantize(self.unique(f"{source}.sign"), (source,), sign, lo=min(edge.lo, -edge.hi),
                                       hi=max(edge.hi, -edge.lo)))
 
-    def negate(self, source: str, channels: np.ndarray) -> None:
-        """Turn the sign of a layer's channels: of its weights and biases.
-
-        Raises
-        ------
-        ModelError
-            No layer with weights, or another node reads it.
-        """
+    def _negate(self, source: str, channels: np.ndarray) -> None:
+        """Turn the sign of a layer's channels: of its weights and biases."""
         node = self.nodes[source]
-        if not self.private(source, (ir.Conv2d, ir.Linear)):
-            raise ModelError(f"'{source}': channels whose result falls as the sum grows need the weights before them turned in "
-                             "sign, which is done for a Conv or MatMul that nothing else reads")
         sign = np.where(np.broadcast_to(channels, node.bias.shape), -1, 1)         # type: ignore[attr-defined]
         weight = node.weight * sign.reshape(-1, *[1] * (node.weight.ndim - 1))     # type: ignore[attr-defined]
         fmt = node.weight_format                                                   # type: ignore[attr-defined]

@@ -250,7 +250,8 @@ def _excused(imported: Imported, edge: str, check: QuantCheck, ours: dict[str, n
     else:
         source = check.before.edge
         assert source is not None
-        x = _reals(check.before, forced.get(source, ours[source]))
+        found = [forced.get(e, ours[e]) * m for e, m in check.terms] or [forced.get(source, ours[source])]
+        x = _reals(check.before, sum(found[1:], found[0]))
         error = np.array(check.before.error) + rounding
     low, high = _step(x - error, check), _step(x + error, check)
     step = (places[0][-1] - places[0][0]) / max(1, places.shape[1] - 1) or 1.0

@@ -50,6 +50,8 @@ class QuantCheck:
         Its result.
     integer : Fraction or None
         The tensor holds integers, the codes plus this.
+    terms : tuple of (str, int)
+        What is before is these edges times these, where the sum has got other factors since; see `Context._plane`.
     """
 
     tensor: str
@@ -59,6 +61,7 @@ class QuantCheck:
     lo: int
     after: View
     integer: Fraction | None
+    terms: tuple[tuple[str, int], ...] = ()
 
 
 def refuse(node: OnnxNode, what: str) -> None:
@@ -225,9 +228,11 @@ class Context:
                           for c in range(count)], object).reshape(count, -1)
         flip = np.array([full.scale[c] < 0 for c in range(count)])
         single = scale[0] if len(scale) == 1 and not any(shift) else None
-        edge = None
+        edge, summed, terms = None, self.b.nodes[view.edge], tuple[tuple[str, int], ...]()
         if not varied and not flip.any():
             edge = self._plane(name, view.edge, table[0], lo, hi, None if even is None else float(full.scale[0] * even[0][0]))
+        if edge is not None and isinstance(summed, ir.Add):
+            terms = tuple(zip(summed.inputs, map(int, summed.mult), strict=True))
         if edge is None:
             source = view.edge
             edge = self.b.requantize(name, source, table, lo, hi, flip=np.broadcast_to(flip, (channels,)),
@@ -239,7 +244,7 @@ class Context:
                 sign = np.where(np.broadcast_to(flip, (channels,)), -1, 1)
                 view = full.but(scale=tuple(s * int(f) for s, f in zip(full.scale, sign, strict=True)))
         after = View(edge, view.dims, scale, shift, order=view.order)
-        self.checks[edge] = QuantCheck(node.outputs[0], view, places, strict, lo, after, integer)
+        self.checks[edge] = QuantCheck(node.outputs[0], view, places, strict, lo, after, integer, terms)
         return self._coded(after, integer)
 
     def ties(self, view: View, inverse: Sequence[Fraction]) -> bool:
@@ -311,17 +316,13 @@ class Context:
         return view.but(edge=made, lo=None, hi=None)
 
     def rising(self, node: OnnxNode, view: View) -> View:
-        """Return the view with no negative scale: the signs of the layer before it are turned where they must."""
+        """Return the view with no negative scale: signs are turned where they must."""
         if all(s >= 0 for s in view.scale):
             return view
         source = self.edge(node, view)
         full = view.per_channel(self.channels(view))
         mask = np.array([s < 0 for s in full.scale])
-        try:
-            self.b.negate(source, mask)
-        except ModelError as error:
-            refuse(node, str(error))
-        return full.but(scale=tuple(abs(s) for s in full.scale))
+        return full.but(edge=self.b.turned(source, mask), scale=tuple(abs(s) for s in full.scale))
 
     def finish(self, view: View) -> ir.Graph:
         """Return the graph that ends in a view; scales of codes are stated only where every layer behind them has a binary one."""

@@ -1,12 +1,14 @@
 """From an ONNX file (QONNX, or QuantizeLinear and DequantizeLinear) to the integer network that computes the same reals."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from .. import ir
 from ..errors import FormatError, HwqError, ModelError
 from . import onnx_linear as linear
 from . import onnx_quant as quant
@@ -21,6 +23,7 @@ from .onnx_values import Const, View
 __all__ = ["import_onnx"]
 
 Value = Const | View
+V = TypeVar("V", bound=Const | View)
 Rule = Callable[[Context, OnnxNode, Sequence[Any]], Value | list[View | None]]           # several: of a Split
 
 QONNX = ("onnx.brevitas", "finn.custom_op.general", "qonnx.custom_op.general")
@@ -95,14 +98,20 @@ class _Importer:
         self.ctx.types.update(file.ranges)
         self.values: dict[str, Value] = {key: Const(value) for key, value in file.constants.items()}
         self.values[file.input] = self.ctx.input
+        self.needed = self.look_for_needed()
+        # Tensors that are still to be read, and how often; nodes that were begun.
+        self.left = Counter([file.output, *(name for node in file.nodes if id(node) in self.needed for name in node.inputs)])
+        self.begun = 0
+        if self.ctx.input.edge is not None:
+            self.ctx.b.awaited[self.ctx.input.edge] = self.left[file.input]
         self.tail: list[OnnxNode] = []
         self.left_out: set[int] = set()
         self.kinds: dict[str, tuple[tuple[int, ...], str]] = {}         # shapes and types that the values do not tell
 
     def run(self) -> Imported:
-        needed = self.needed()
         for count, node in enumerate(self.file.nodes):
-            if id(node) in needed:
+            if id(node) in self.needed:
+                self.begun += 1
                 self.say(f"{count + 1} of {len(self.file.nodes)} nodes")
                 self.node(node)
             else:
@@ -114,10 +123,11 @@ class _Importer:
             raise ModelError(f"The output '{self.file.output}' has the shape {self.file.output_shape}, but the input a batch of "
                              f"{self.ctx.batch}, which must be in front of every tensor")
         last = self.file.nodes[-1]
+        self.ctx.b.awaited.clear()                 # the output is all that is left
         out = shapes.gathered(self.ctx, last, out) if out.scattered else out
         view = out if out.dims == () else self.ctx.common(last, self.ctx.plain(last, out))
         assert view.edge is not None
-        graph = self.ctx.finish(view)
+        view, graph = self.ended(view)
         output = self.tail[0].inputs[0] if self.tail and not graph.ranks else self.file.output
         tensors = {edge: check.tensor for edge, check in self.ctx.checks.items() if edge in graph.edges}
         x = self.values_in()
@@ -130,6 +140,25 @@ class _Importer:
                              for key, value in self.values.items() if not (isinstance(value, View) and value.integer)},
                          "grid": self.ctx.grid})
 
+    def ended(self, view: View) -> tuple[View, ir.Graph]:
+        """Return the output and the graph that ends in it; a flat one in the file's order, as a class is a place."""
+        axes, shape = [axis for _, axis in view.dims if axis is not None], self.ctx.b.edges[view.edge or ""].shape
+        if len(view.dims) != 1 or view.order is None:
+            if axes != sorted(axes):
+                self.ctx.b.note(f"The output's integers come as {shape}: height, width, channels; the file's '{self.file.output}' "
+                                f"is {view.shape[1:]}")
+            return view, self.ctx.finish(view)
+        assert view.edge is not None
+        edge = self.ctx.b.arrange(f"{view.edge}.out", view.edge, view.order, shape)
+        view = view.uniform().but(edge=edge, order=None)
+        try:
+            return view, self.ctx.finish(view)
+        except ModelError as error:
+            last = next(node for node in reversed(self.file.nodes) if node.op in _MOVES)
+            raise ModelError(f"The output '{self.file.output}' is an image whose elements the file puts into another order than "
+                             f"the hardware's height, width, channels ({error}); end the network before {last.text}, and put them "
+                             "into order on the host") from None
+
     def values_in(self) -> str:
         """Return what an input integer means."""
         if self.ctx.grid is not None:
@@ -137,7 +166,7 @@ class _Importer:
         check = next(c for c in self.ctx.checks.values() if c.before is None)
         return f"'{check.tensor}' (behind the input's quantizer) = {_meaning(check.after)}"
 
-    def needed(self) -> set[int]:
+    def look_for_needed(self) -> set[int]:
         """Return the nodes that the output depends on."""
         tensors, nodes = {self.file.output}, set()
         for node in reversed(self.file.nodes):
@@ -146,6 +175,14 @@ class _Importer:
                 tensors |= set(node.inputs)
         return nodes
 
+    def put(self, name: str, value: V) -> V:
+        """Make a value known, or another one in its place; return it."""
+        for each, sign in ((self.values.get(name), -1), (value, 1)):
+            if isinstance(each, View) and each.edge is not None:
+                self.ctx.b.awaited[each.edge] += sign * self.left[name]
+        self.values[name] = value
+        return value
+
     def node(self, node: OnnxNode) -> None:
         inputs: list[Value | None] = []
         for name in node.inputs:
@@ -153,8 +190,12 @@ class _Importer:
                 refuse(node, f"its input '{name}' is made by no node before it")
             value = self.values[name] if name else None
             if isinstance(value, View) and (value.scattered and node.op not in _ANYWHERE or node.op in _IMAGES):
-                value = self.values[name] = shapes.gathered(self.ctx, node, value, node.domain in LAST)
+                value = self.put(name, shapes.gathered(self.ctx, node, value, node.domain in LAST))
             inputs.append(value)
+        for name in node.inputs:
+            self.left[name] -= 1
+            if isinstance(value := self.values.get(name), View) and value.edge is not None:
+                self.ctx.b.awaited[value.edge] -= 1
         if not node.outputs or not node.outputs[0]:
             refuse(node, "it has no output")
         made = node.outputs[0]
@@ -164,7 +205,9 @@ class _Importer:
             made = node.outputs[1]
         found = self.value(node, inputs)
         several = dict(zip(node.outputs, found, strict=True)) if isinstance(found, list) else {made: found}
-        self.values |= {name: each for name, each in several.items() if each is not None}
+        for name, each in several.items():
+            if each is not None:
+                self.put(name, each)
         if node.domain == "" and node.op in ("ArgMax", "TopK") and isinstance(found, View):
             shape = self.ctx.batch, *found.shape[1:]
             self.kinds |= {node.outputs[0]: (shape, "float32"), made: (shape, "int64")}
@@ -294,14 +337,18 @@ def import_onnx(path: str | Path, name: str | None = None, *, grid: InputGrid | 
     path = Path(path)
     file = read_onnx(path)
     failure: HwqError | None = None
+    furthest = 0                                   # the layout that is right gets further, and knows what is wrong
     for channels_last in (False, True):
+        importer = None
         try:
-            return _Importer(file, name or path.stem, channels_last, grid, output_bits, say).run()
-        except LayoutError as error:
-            failure = failure or error
+            importer = _Importer(file, name or path.stem, channels_last, grid, output_bits, say)
+            return importer.run()
         except HwqError as error:
-            failure = error if failure is None else failure
-            break
+            begun = importer.begun if importer else 0
+            if failure is None or begun > furthest:
+                failure, furthest = error, begun
+            if not isinstance(error, LayoutError):
+                break
         # of malformed values
         except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             failure = FormatError(f"it is malformed: {error!r}")

@@ -8,7 +8,6 @@ from fractions import Fraction
 import numpy as np
 
 from .. import ir
-from ..errors import ModelError
 from ..formats import Bipolar, Format
 from .builder import turn, weight_format
 from .onnx_context import Context, LayoutError, frac_bits, refuse
@@ -138,7 +137,7 @@ def _biased(ctx: Context, node: OnnxNode, view: View, bias: "Const | View | None
     assert isinstance(bias, Const)
     if bias.value.size not in (1, ctx.channels(view)) or bias.value.size != max(bias.value.shape, default=1):
         refuse(node, f"a bias of the shape {bias.value.shape} does not go with {ctx.channels(view)} outputs")
-    return _affine(ctx, view, [Fraction(1)], list(bias.reals().reshape(-1)))
+    return _affine(ctx, node, view, [Fraction(1)], list(bias.reals().reshape(-1)))
 
 
 def conv(ctx: Context, node: OnnxNode, values: Values) -> View:
@@ -209,7 +208,7 @@ def gemm(ctx: Context, node: OnnxNode, values: Values) -> View:
         weight, scale = weight.T, scale.T
     view = _product(ctx, node, x, weight, scale)
     alpha, beta = (Fraction(float(node.attributes.get(key, 1.0))) for key in ("alpha", "beta"))
-    view = _affine(ctx, view, [alpha], [Fraction(0)]) if alpha != 1 else view
+    view = _affine(ctx, node, view, [alpha], [Fraction(0)]) if alpha != 1 else view
     bias = values[2] if len(values) > 2 else None
     if isinstance(bias, Const) and bias.value.ndim == 2 and bias.value.shape[0] == 1:
         bias = bias.moved(lambda a: a.reshape(-1))
@@ -218,7 +217,7 @@ def gemm(ctx: Context, node: OnnxNode, values: Values) -> View:
     return _biased(ctx, node, view, bias)
 
 
-def _affine(ctx: Context, view: View, factor: list[Fraction], term: list[Fraction]) -> View:
+def _affine(ctx: Context, node: OnnxNode, view: View, factor: list[Fraction], term: list[Fraction]) -> View:
     """Return ``view * factor + term``, one or one for each channel."""
     channels = ctx.channels(view)
     if max(len(factor), len(term), len(view.scale), len(view.shift)) == 1:
@@ -238,7 +237,8 @@ def _affine(ctx: Context, view: View, factor: list[Fraction], term: list[Fractio
             ends = [None if v is None else v * f[0] + t[0] for v in (view.lo, view.hi)]
             made = made.but(lo=ends[f[0] < 0], hi=ends[f[0] >= 0])
         elif view.lo != 0 or view.hi is not None or any(t) or any(v <= 0 for v in f):
-            raise ModelError("arithmetic with a value for each channel behind a Relu or Clip without a quantizer is not supported")
+            refuse(node, "a value for each channel behind a Relu or Clip without a quantizer is not supported; put a quantizer "
+                   "between them, or the values before it")
     return made.uniform() if len(made.error) == 1 else made
 
 
@@ -270,7 +270,7 @@ def batch_norm(ctx: Context, node: OnnxNode, values: Values) -> View:
         a = g / sqrt_fraction(var + epsilon)
         gain.append(a)
         offset.append(b - a * mean)
-    made = _affine(ctx, x, gain, offset)
+    made = _affine(ctx, node, x, gain, offset)
     if x.edge is not None:                         # its inner steps are larger than the result
         inner = np.array([abs(float(a * m)) + abs(float(b))
                           for a, m, b in zip(gain, rows[2] * (len(gain) // len(rows[2])), rows[1] * (len(gain) // len(rows[1])),
@@ -293,14 +293,15 @@ def arithmetic(ctx: Context, node: OnnxNode, values: Values) -> View:
         refuse(node, "its constant holds NaN or infinity")
     numbers, one, zero = ctx.per_channel(node, view, constant), [Fraction(1)], [Fraction(0)]
     if node.op == "Add":
-        return _affine(ctx, view, one, numbers)
+        return _affine(ctx, node, view, one, numbers)
     if node.op == "Sub":
-        return _affine(ctx, view, one, [-v for v in numbers]) if view is a else _affine(ctx, view, [Fraction(-1)], numbers)
+        factor, term = (one, [-v for v in numbers]) if view is a else ([Fraction(-1)], numbers)
+        return _affine(ctx, node, view, factor, term)
     if node.op == "Mul":
-        return _affine(ctx, view, numbers, zero)
+        return _affine(ctx, node, view, numbers, zero)
     if view is not a or any(v == 0 for v in numbers):
         refuse(node, "of a constant by a tensor, or by zero, is not supported")
-    return _affine(ctx, view, [1 / v for v in numbers], zero)
+    return _affine(ctx, node, view, [1 / v for v in numbers], zero)
 
 
 def _join(ctx: Context, node: OnnxNode, a: View, b: View) -> View:
@@ -328,7 +329,7 @@ def _join(ctx: Context, node: OnnxNode, a: View, b: View) -> View:
 def negate(ctx: Context, node: OnnxNode, values: Values) -> View:
     """Neg."""
     assert isinstance(values[0], View)
-    return _affine(ctx, values[0], [Fraction(-1)], [Fraction(0)])
+    return _affine(ctx, node, values[0], [Fraction(-1)], [Fraction(0)])
 
 
 def _clipped(view: View, lo: Fraction | None, hi: Fraction | None) -> View:

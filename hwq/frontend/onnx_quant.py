@@ -58,24 +58,23 @@ def _flag(node: OnnxNode, name: str) -> bool:
 
 
 def _fold(node: OnnxNode, x: Const, scale: np.ndarray, zero: np.ndarray, lo: int, hi: int, mode: str, zero_first: bool) -> Const:
-    """Quantize a constant: codes are exact, as quotients of float32 lie farther from ties than float64 errs (below 2**24)."""
-    value = x.value.astype(np.float64)
+    """Quantize a constant as every executor does: it divides in the constant's own type."""
+    value = x.value if x.value.dtype.kind == "f" else x.value.astype(np.float32)
     if not np.isfinite(value).all():
         refuse(node, f"{int((~np.isfinite(value)).sum())} of {value.size} constants are NaN or infinite")
     try:
-        quotient = value / scale + (zero if zero_first else 0)
+        with np.errstate(over="ignore"):
+            quotient = value / scale.astype(value.dtype) + (zero.astype(value.dtype) if zero_first else value.dtype.type(0))
         shape = np.broadcast_shapes(quotient.shape, value.shape)
     except ValueError:
         refuse(node, f"a scale of the shape {scale.shape} does not go with a constant of the shape {value.shape}")
     if shape != value.shape:
         refuse(node, f"a scale of the shape {scale.shape} does not go with a constant of the shape {value.shape}")
-    if mode in ("ROUND", "HALF_EVEN") and np.abs(quotient).max(initial=0) < 1 << 24:
+    quotient = np.clip(quotient.astype(np.float64), -(1 << 40), 1 << 40)   # beyond, all codes are the last one
+    if mode in ("ROUND", "HALF_EVEN"):
         codes = np.rint(quotient).astype(np.int64)
     else:
-        exact = fractions_of(x.value) / np.broadcast_to(fractions_of(scale), value.shape)
-        offset = np.broadcast_to(zero, value.shape).astype(np.int64).reshape(-1).tolist() if zero_first else [0] * value.size
-        codes = np.array([round_exact(mode, q + z) for q, z in zip(exact.reshape(-1), offset, strict=True)],
-                         np.int64).reshape(value.shape)
+        codes = np.array([round_exact(mode, q) for q in fractions_of(quotient).reshape(-1)], np.int64).reshape(value.shape)
     codes = np.clip(codes + (0 if zero_first else zero.astype(np.int64)), lo, hi) - zero.astype(np.int64)
     return _on_grid(codes, scale)
 
@@ -290,6 +289,7 @@ def dequantize_linear(ctx: Context, node: OnnxNode, values: Values) -> Const | V
         return _on_grid(x.value.astype(np.int64) - z, s)
     if not x.integer:
         refuse(node, "its input must come from a QuantizeLinear")
+    x = ctx.plain(node, x) if x.clipped else x     # a Relu or Clip of codes
     scales = ctx.per_channel(node, x, Const(s))
     zeros = [int(v) for v in ctx.per_channel(node, x, Const(z))]
     count = max(len(scales), len(zeros))

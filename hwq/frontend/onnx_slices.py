@@ -81,6 +81,8 @@ def gather(ctx: Context, node: OnnxNode, values: Values) -> View:
     assert isinstance(view, View)
     axis = int(node.attributes.get("axis", 0))
     size = view.shape[axis] if -len(view.shape) <= axis < len(view.shape) else 0
+    if isinstance(indices, Const) and indices.value.ndim == 0:
+        refuse(node, f"one index, which takes the axis {axis} of {view.shape} away, is not supported; supported: a list")
     if not isinstance(indices, Const) or indices.value.ndim != 1 or ((indices.value < -size) | (indices.value >= size)).any():
         refuse(node, f"its indices along axis {axis} of {view.shape} must be a constant list of places there")
     assert isinstance(indices, Const)

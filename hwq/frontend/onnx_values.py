@@ -35,8 +35,8 @@ class Const:
         """Return the exact values as an object array of Fraction."""
         if self.ints is None or self.scale is None:
             return fractions_of(self.value)
-        scale = fractions_of(self.scale)
-        return fractions_of(self.ints) * np.broadcast_to(scale, self.ints.shape)
+        product = fractions_of(self.ints) * np.broadcast_to(fractions_of(self.scale), self.ints.shape)
+        return np.asarray(product, object).reshape(self.ints.shape)        # of no axes, the product is no array
 
     def moved(self, function) -> "Const":
         """Return the constant with its axes moved: the same function of the value, the integers and the scale."""

@@ -86,9 +86,10 @@ def _lowest(depths: Depths, floor: Depths, core: Core) -> dict[str, tuple[int, .
         return found | {name: (*found[name][:k], depth, *found[name][k + 1:])}
 
     # Those that may be left out mostly can be, all at once.
-    spare = [(name, each) for name, each in depths.items() if floor[name] == (0,) and 0 < each[0] <= _SHALLOW]
-    without = depths | {name: (0,) for name, _ in spare}
-    found, before = dict(depths if not spare or core.lost(without) else without), None
+    spare = {name: (0,) for name, each in depths.items() if floor[name] == (0,) and 0 < each[0] <= _SHALLOW}
+    found, before = {**depths, **spare}, None
+    if spare and core.lost(found):
+        found = dict(depths)
     shown: dict[tuple[str, int], Hashable] = {}          # with which latencies a beat less was too few
     # a buffer of fewer beats may have less latency, and let another one hold fewer
     while found != before:
