@@ -285,7 +285,16 @@ def channels_first(shape=(1, 3, 6, 5)):
     return net.conv(4, (3, 3), (2, 2)).mean().dense(3).file()
 
 
+def turned_beside(channels=3):
+    """The input is read turned and as it is."""
+    net = Net((1, 4, 4, channels))
+    net.layer("TRANSPOSE", (net.const(np.array([0, 2, 1, 3], np.int32)),), (1, 4, 4, channels))
+    turned, net.at = net.conv(4).at, net.x
+    return net.conv(4).layer("CONCATENATION", (turned,), (1, 4, 4, 8), "ConcatenationOptions", Axis=3).mean().file()
+
+
 NETWORKS = {
+    "turned_beside": (turned_beside(), EXACT),
     "mobilenet_v1_uint8": (mobilenet_v1(), EXACT), "mobilenet_v1_int8": (mobilenet_v1("int8", "average"), EXACT),
     "mobilenet_v1_float": (mobilenet_v1("float32", "average"), EXACT),
     "uint8_logits": (mobilenet_v1("uint8", softmax=False), EXACT),
