@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING
 
 from hwq.rtl.common import Cost
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from .planner import Plan
 
 __all__ = ["settle", "relax", "with_depths"]
+
+# Results a frame of all layers from which on no ring of a chain is tried by itself: each trial takes seconds.
+_LARGE = 150_000
 
 
 def _levels(ring: Ring, least: int = 0) -> list[int]:
@@ -36,10 +40,12 @@ def settle(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Pla
     """Return the plan with rings and buffers that let it keep its cycles, or None if no ring depth does.
 
     ``assemble`` makes a plan with some layers' foldings replaced. The result's cycles are exact: the model is never
-    faster than the hardware, and the hardware never faster than its slowest stage.
+    faster than the hardware, and the hardware never faster than its slowest stage. Of a chain, rings are tried one by one, cheapest
+    depths first; a large one takes what an evenly spread source needs, which may be deeper, in seconds instead of minutes.
     """
-    if joined(plan):
-        return _evenly(plan, assemble)
+    large = sum(prod(planned.layer.y.shape) for planned in plan.layers) > _LARGE
+    if (joined(plan) or large) and ((even := _evenly(plan, assemble)) or joined(plan)):
+        return even
     rings: dict[str, tuple[Folding, list[int], int]] = {}
     for planned in plan.layers:
         ring = getattr(planned.stage(plan.device.technology), "ring", None)
@@ -73,7 +79,7 @@ def _evenly(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Pl
 
     What a layer's maker holds in its last block needs no buffer: one beat, or two where nobody else reads it.
     """
-    model = schedule(plan)
+    model = schedule(plan, even=True)
     if model is None:
         return None
     folds = {}

@@ -96,8 +96,8 @@ def feed(plan: Plan, start: str = "") -> int:
     return prod(planned.layer.y.shape) // getattr(planned.stage(plan.device.technology), "out_lanes", 1)
 
 
-def _simulate(plan: Plan) -> tuple[int, Model]:
-    pace = plan.cycles if joined(plan) else 0
+def _simulate(plan: Plan, even: bool = False) -> tuple[int, Model]:
+    pace = plan.cycles if even or joined(plan) else 0
     made: list[Model] = []
 
     def make() -> list[Actor]:
@@ -118,7 +118,10 @@ def frames_under_way(plan: Plan) -> int:
     return plan.under_way or _simulate(plan)[1].under_way
 
 
-def schedule(plan: Plan) -> Model | None:
-    """Return the events of a schedule with the plan's cycles, or None; of joined branches with endless rings and buffers."""
-    cycles, model = _simulate(plan)
+def schedule(plan: Plan, even: bool = False) -> Model | None:
+    """Return the events of a schedule with the plan's cycles, or None.
+
+    Of joined branches, or if it shall be ``even``, with a source that is evenly spread, and endless rings and buffers.
+    """
+    cycles, model = _simulate(plan, even)
     return model if cycles == plan.cycles else None

@@ -14,6 +14,7 @@ from hwq.ir import ArgMax, Conv2d, Flatten, GlobalAvgPool2d, Graph, Input, Linea
 from hwq.lower import lower
 from hwq.passes import apply_passes
 from hwq.plan import DEVICES, Planner, device, make_plan
+from hwq.plan import settle as settle_module
 from hwq.plan.settle import relax
 from hwq.rtl.stage import Folding
 
@@ -117,6 +118,15 @@ def test_shallow_rings_take_no_more_cycles_than_promised(pe):
 @pytest.mark.parametrize("seed", range(20, 32))
 def test_cycles_of_random_networks(seed):
     check(random_graph(seed), "generic" if seed % 2 else "up5k")
+
+
+@pytest.mark.parametrize("seed", [20, 21, 22, 23, 26, 29])
+def test_cycles_of_chains_too_large_to_try_every_ring(seed, monkeypatch):
+    """Their rings and buffers are those of a schedule with an evenly spread source, as where branches meet."""
+    target = "generic" if seed % 2 else "up5k"
+    tried = check(random_graph(seed), target)
+    monkeypatch.setattr(settle_module, "_LARGE", 0)
+    assert check(random_graph(seed), target).cycles >= tried.cycles
 
 
 @pytest.mark.parametrize("seed", [20, 21, 24, 27, 31])
