@@ -91,7 +91,7 @@ ONNX = {
     "nothing": (sliced(3, 3, 1), "it takes 0 of 5 along axis 1"), "no_step": (sliced(0, 3, 1, 0), r"steps \[0\] do not go with"),
     "twice": (end(start().add("Gather", np.array([1, 1, 2], np.int64), axis=1).conv(channels=3)),
               "it takes 3 of 4 along axis 1 .* each at most once"),
-    "one": (end(start().add("Gather", np.int64(1), axis=1)), "its indices along axis 1 .* must be a constant list of places"),
+    "one": (end(start().add("Gather", np.int64(1), axis=1)), "one index, which takes the axis 1 of .* away"),
     "dynamic": (dynamic(), "its ends must be a constant|ReduceMax|Cast"),
     "parts": (end(start().add("Split", shape(1, 2), outputs=2, axis=1).conv(channels=1)),
               r"parts of \[1, 2\] do not go with axis 1"),

@@ -110,7 +110,7 @@ def test_a_network_without_an_even_schedule_gets_more_cycles_until_there_is_one(
     plan = make_plan(graph, device("generic"))
     folds = {p.layer.name: p.fold for p in plan.layers if not p.layer.joins}
     search = Planner(graph, plan.device)
-    monkeypatch.setattr(settle, "schedule", lambda plan, *exact: schedule(plan, *exact) if plan.cycles > 350 else None)
+    monkeypatch.setattr(settle, "schedule", lambda plan, even: schedule(plan, even) if plan.cycles > 350 else None)
     found = settle.relax(search.assemble(folds), lambda more: search.assemble({**folds, **more}))
     assert 350 < found.cycles < 400 and not stuck(graph, found)
 
