@@ -154,7 +154,7 @@ class _Importer:
         try:
             return view, self.ctx.finish(view)
         except ModelError as error:
-            last = next(node for node in reversed(self.file.nodes) if node.op in _MOVES)
+            last = next((node for node in reversed(self.file.nodes) if node.op in _MOVES), self.file.nodes[-1])
             raise ModelError(f"The output '{self.file.output}' is an image whose elements the file puts into another order than "
                              f"the hardware's height, width, channels ({error}); end the network before {last.text}, and put them "
                              "into order on the host") from None

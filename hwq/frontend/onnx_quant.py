@@ -58,12 +58,12 @@ def _flag(node: OnnxNode, name: str) -> bool:
 
 
 def _fold(node: OnnxNode, x: Const, scale: np.ndarray, zero: np.ndarray, lo: int, hi: int, mode: str, zero_first: bool) -> Const:
-    """Quantize a constant as every executor does: it divides in the constant's own type."""
-    value = x.value if x.value.dtype.kind == "f" else x.value.astype(np.float32)
+    """Quantize a constant as every executor does: it divides in floats of the constant's own precision."""
+    value = x.value if x.value.dtype == np.float64 else x.value.astype(np.float32)
     if not np.isfinite(value).all():
         refuse(node, f"{int((~np.isfinite(value)).sum())} of {value.size} constants are NaN or infinite")
     try:
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             quotient = value / scale.astype(value.dtype) + (zero.astype(value.dtype) if zero_first else value.dtype.type(0))
         shape = np.broadcast_shapes(quotient.shape, value.shape)
     except ValueError:
