@@ -267,7 +267,7 @@ class Planner:
         device, lean = self.device, self._within(1 << 60, True, self.assemble, inf)
         if lean is None or (device.lc and lean.cost.lc > 1.3 * device.lc):
             # Certain is what no sharing of the blocks can do without: all weights in blocks, or what fits and the rest in logic.
-            fewest = {name: min((o for o in each if o.fold.block_rom), key=lambda o: o.cost.ebr).fold
+            fewest = {name: min([o for o in each if o.fold.block_rom] or each, key=lambda o: o.cost.ebr).fold
                       for name, each in self.options.items()}
             blocks = self.assemble(fewest).cost.ebr
             logic = f", or about {lean.cost.lc:.0f} of {device.lc} logic cells with those that there are" if lean else ""
