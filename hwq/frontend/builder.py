@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -84,7 +84,27 @@ class Builder:
         self.edges: dict[str, ir.Edge] = {}
         self.notes: list[str] = []
         self.tensors: dict[str, Any] = {}
-        self.awaited = Counter[str]()              # edges that nodes of the source will still read, and how often
+        self.edge = dict[Hashable, str]()          # tensor of the source -> edge that stands for it
+        self.left = Counter[Hashable]()            # tensors that are still to be read, and how often
+        self.awaited = Counter[str]()              # the same of edges
+
+    def expect(self, tensors: Iterable[Hashable]) -> None:
+        """Say what will be read, each tensor of the source as often as it will; before any stands for an edge."""
+        self.left.update(tensors)
+
+    def stand(self, tensor: Hashable, edge: str | None) -> None:
+        """Say what edge stands for a tensor of the source, or does from now on; None: none does."""
+        if (old := self.edge.pop(tensor, None)) is not None:
+            self.awaited[old] -= self.left[tensor]
+        if edge is not None:
+            self.edge[tensor] = edge
+            self.awaited[edge] += self.left[tensor]
+
+    def read(self, tensor: Hashable) -> None:
+        """Say that a tensor of the source is being read."""
+        self.left[tensor] -= 1
+        if (edge := self.edge.get(tensor)) is not None:
+            self.awaited[edge] -= 1
 
     def unique(self, base: str) -> str:
         """Return a safe name that no node has, made from a name of the source."""

@@ -1,7 +1,6 @@
 """From an ONNX file (QONNX, or QuantizeLinear and DequantizeLinear) to the integer network that computes the same reals."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -97,13 +96,10 @@ class _Importer:
         self.ctx.output_bits = output_bits
         self.ctx.types.update(file.ranges)
         self.values: dict[str, Value] = {key: Const(value) for key, value in file.constants.items()}
-        self.values[file.input] = self.ctx.input
-        self.needed = self.look_for_needed()
-        # Tensors that are still to be read, and how often; nodes that were begun.
-        self.left = Counter([file.output, *(name for node in file.nodes if id(node) in self.needed for name in node.inputs)])
-        self.begun = 0
-        if self.ctx.input.edge is not None:
-            self.ctx.b.awaited[self.ctx.input.edge] = self.left[file.input]
+        self.needed = self.find_needed()
+        self.ctx.b.expect([file.output, *(name for node in file.nodes if id(node) in self.needed for name in node.inputs)])
+        self.put(file.input, self.ctx.input)
+        self.begun = 0                             # nodes that were
         self.tail: list[OnnxNode] = []
         self.left_out: set[int] = set()
         self.kinds: dict[str, tuple[tuple[int, ...], str]] = {}         # shapes and types that the values do not tell
@@ -166,7 +162,7 @@ class _Importer:
         check = next(c for c in self.ctx.checks.values() if c.before is None)
         return f"'{check.tensor}' (behind the input's quantizer) = {_meaning(check.after)}"
 
-    def look_for_needed(self) -> set[int]:
+    def find_needed(self) -> set[int]:
         """Return the nodes that the output depends on."""
         tensors, nodes = {self.file.output}, set()
         for node in reversed(self.file.nodes):
@@ -177,9 +173,7 @@ class _Importer:
 
     def put(self, name: str, value: V) -> V:
         """Make a value known, or another one in its place; return it."""
-        for each, sign in ((self.values.get(name), -1), (value, 1)):
-            if isinstance(each, View) and each.edge is not None:
-                self.ctx.b.awaited[each.edge] += sign * self.left[name]
+        self.ctx.b.stand(name, value.edge if isinstance(value, View) else None)
         self.values[name] = value
         return value
 
@@ -193,9 +187,7 @@ class _Importer:
                 value = self.put(name, shapes.gathered(self.ctx, node, value, node.domain in LAST))
             inputs.append(value)
         for name in node.inputs:
-            self.left[name] -= 1
-            if isinstance(value := self.values.get(name), View) and value.edge is not None:
-                self.ctx.b.awaited[value.edge] -= 1
+            self.ctx.b.read(name)
         if not node.outputs or not node.outputs[0]:
             refuse(node, "it has no output")
         made = node.outputs[0]

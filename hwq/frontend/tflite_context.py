@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -64,8 +63,8 @@ class Importer:
         self.model, self.batch = _one_image(read_tflite(path))
         self.b = Builder(name)
         self.say, self.rules = say, rules
-        self.edge: dict[int, str] = {}             # tensor -> edge
-        self.left, self.read = Counter[int](), set[int]()      # how often tensors are still to be read; those that are read at all
+        self.edge = self.b.edge                    # tensor -> edge
+        self.read: set[int] = set()                # tensors that are read at all
         # where a tensor's elements stand in its edge, if in another order, or the tensor is no image
         self.places: dict[int, np.ndarray] = {}
         self.softmax: Tensor | None = None         # what the function behind the output reads, where one is left out
@@ -119,15 +118,8 @@ class Importer:
         if len(shape) not in (1, 3):
             raise ModelError(f"Tensor '{t.name}' of the shape {t.shape} is read where an image or a flat tensor is supported")
         edge = self.b.arrange(_short(t.name) or "moved", self.edge[t.index], self.places.pop(t.index), shape)
-        self.put(t, edge)
+        self.b.stand(t.index, edge)
         self.b.tensors[edge] = t.index
-
-    def put(self, t: Tensor, edge: str) -> None:
-        """Say what edge a tensor is, or is from now on."""
-        if t.index in self.edge:
-            self.b.awaited[self.edge[t.index]] -= self.left[t.index]
-        self.edge[t.index] = edge
-        self.b.awaited[edge] += self.left[t.index]
 
     def run(self) -> Imported:
         m = self.model
@@ -135,8 +127,9 @@ class Importer:
             if len(ends) != 1:
                 raise ModelError(f"The network has {len(ends)} {what}s; one is accepted")
         needed = self.needed()
-        self.left = Counter([*m.outputs, *(index for op in m.ops if op.index in needed for index in op.inputs)])
-        self.read = set(self.left)
+        reads = [*m.outputs, *(index for op in m.ops if op.index in needed for index in op.inputs)]
+        self.read = set(reads)
+        self.b.expect(reads)
         self.input(m.tensors[m.inputs[0]])
         if self.batch > 1:
             self.b.note(f"The file takes {self.batch} inputs at a time; the network takes one")
@@ -144,8 +137,7 @@ class Importer:
             if op.index in needed:
                 self.say(f"{op.index + 1} of {len(m.ops)} operators")
                 for index in op.inputs:
-                    self.left[index] -= 1
-                    self.b.awaited[self.edge.get(index, "")] -= 1
+                    self.b.read(index)
                 self.operator(op)
             else:
                 self.b.note(f"Left out, because the output does not depend on it: {op.text}")
@@ -179,7 +171,7 @@ class Importer:
         if t.dtype == "FLOAT32":
             return                                 # the QUANTIZE behind it makes the input
         lo, hi = (-128, 127) if t.dtype == "INT8" else (0, 255)
-        self.put(t, self.b.add(ir.Input("input", (), edge_shape(t.shape), lo, hi)))
+        self.b.stand(t.index, self.b.add(ir.Input("input", (), edge_shape(t.shape), lo, hi)))
         self.b.tensors["input"] = t.index
 
     def operator(self, op: Op) -> None:
@@ -207,7 +199,7 @@ class Importer:
             edge = rule(self, op, out, self.b.unique(_short(out.name) or op.kind.lower()))
         except KeyError as error:
             raise FormatError(f"{op.text} lacks its options ({error})") from None
-        self.put(out, edge)
+        self.b.stand(out.index, edge)
         if out.index in self.places:
             return
         shape = self.b.edges[edge].shape
