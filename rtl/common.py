@@ -84,6 +84,8 @@ class Technology:
         A multiplier block takes two products of narrow factors (`hwq.rtl.product_pair.ProductPair`).
     free_words : int
         Words of a ROM in logic among which cells choose that are no look-up tables.
+    rom_growth : float
+        Logic cells of a deeper ROM in logic, for each look-up table of 16 bits that its contents would fill.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Technology:
     dsp_pairs: bool = False
     spram_shape: tuple[int, int] = (0, 0)
     free_words: int = 16
+    rom_growth: float = 2.05
 
     @property
     def block_bits(self) -> int:
@@ -109,7 +112,7 @@ class Technology:
         """Return the logic cells a bit of a ROM of ``depth`` words in logic: a table holds 16, and others choose among tables."""
         if depth <= self.free_words:
             return max(1.0, depth / 16)
-        return depth / 16 * (2.05 if self.free_words == 16 else 1.35)
+        return depth / 16 * self.rom_growth
 
 
 _EBR = ((256, 16), (512, 8), (1024, 4), (2048, 2))
@@ -118,7 +121,7 @@ ICE40 = Technology("ice40", _EBR, startup_cycles=1023)
 ICE40UP = Technology("ice40up", _EBR, startup_cycles=1023, dsp_min_width=11, dsp_pairs=True, spram_shape=(1 << 14, 16))
 # MULT18X18D; Yosys 0.70 maps a product of 9 bits on. Every ninth bit is lost in shapes narrower than 9.
 ECP5 = Technology("ecp5", ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)), startup_cycles=255, dsp_min_width=9,
-                  free_words=128)
+                  free_words=128, rom_growth=1.35)
 
 
 def shape_of(lo: int, hi: int) -> Shape:

@@ -165,18 +165,23 @@ class Planner:
         return _assemble(self.layers, folds, self.device, self.reserve, target)
 
     def _within(self, target: int, limited: bool, make: Callable[[Mapping[str, Folding]], Plan | None],
-                share: float | None = None, scales: bool = True) -> Plan | None:
+                share: float | None = None) -> Plan | None:
         """Return what ``make`` makes of the foldings of fewest logic cells for ``target`` cycles that fit, None where none do.
 
-        ``share``: of the logic that may be taken, if not the device's usual one; ``scales``: whether they may lie in block RAM.
+        ``share``: of the logic that may be taken, if not the device's usual one. Where ``make`` makes nothing of foldings whose
+        scales lie in block RAM, because no rings keep the cycles, it is asked for those whose scales do not.
         """
         device = self.device
-        blocks, dsp = device.ebr - self.reserve.ebr if limited else 1000, device.dsp
-        offered = [[o for o in each if o.cycles <= target and (scales or not o.fold.block_scales)]
-                   for each in self.options.values()]
+        most = blocks, dsp = device.ebr - self.reserve.ebr if limited else 1000, device.dsp
+        offered = [[o for o in each if o.cycles <= target] for each in self.options.values()]
         while True:
             chosen = choose(offered, blocks if device.lc else None, dsp, device.spram)
-            plan = None if chosen is None else make({name: o.fold for name, o in zip(self.options, chosen, strict=True)})
+            if chosen is None:
+                return None
+            plan = make({name: o.fold for name, o in zip(self.options, chosen, strict=True)})
+            if plan is None and any(o.fold.block_scales for o in chosen):
+                offered, (blocks, dsp) = [[o for o in each if not o.fold.block_scales] for each in offered], most
+                continue
             if plan is None or not limited or _fits(plan.cost, device, share):
                 return plan
             # Rings, joins and what else has no folding take their part.
@@ -190,10 +195,7 @@ class Planner:
         def settled(folds: Mapping[str, Folding]) -> Plan | None:
             return settle(self.assemble(folds, target), lambda more: self.assemble({**folds, **more}, target))
 
-        # Of other foldings, rings may keep the cycles.
-        return self._within(target, limited, settled) or (
-            self._within(target, limited, settled, scales=False)
-            if any(o.fold.block_scales for each in self.options.values() for o in each) else None)
+        return self._within(target, limited, settled)
 
     def tuned(self, plan: Plan) -> Plan:
         """Return the plan with its wired layers' adders searched for, where that makes it smaller and keeps its cycles."""
