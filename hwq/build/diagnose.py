@@ -54,7 +54,7 @@ def diagnose(log: str, plan: Plan, hz: int, seeds: int, error: ToolError) -> Hwq
     over = {name: row for name, row in table.items() if row[0] > row[1]}
     # Placement fails before every cell is taken: carry chains and control sets want their own tiles.
     if not over and re.search(r"Unable to|Failed to expand region|failed to place|[Nn]o BELs remaining", log):
-        over = {name: row for name, row in table.items() if row[1] >= 8 and row[0] >= 0.95 * row[1]}
+        over = {name: row for name, row in table.items() if row[1] >= 8 and row[0] >= 0.85 * row[1]}
     if over:
         found = ", ".join(f"{used} of {there} {_NAMES.get(name, name)}" for name, (used, there) in over.items())
         return FitError(f"The design does not fit {plan.device.name} after synthesis: it takes {found}. {_advice(plan, set(over))}")

@@ -17,7 +17,7 @@ from hwq.boards.uart import uart_divisor
 from hwq.rtl.common import Cost
 
 from ..emit import SYNTH_PRELUDE, Manifest, emit_core, vector_codes, write_bench, write_vectors
-from ..errors import FormatError
+from ..errors import FitError, FormatError, ToolError
 from ..ir.graph import Graph
 from ..lower import lower
 from ..passes import apply_passes
@@ -246,6 +246,8 @@ def _raised(placed: Placed, choice: _Choice, attempt: Callable[[int], Placed], s
         try:
             placed, whole = attempt(hz), True
             limit = placed.fmax_mhz * 1e6
-        except ClockError as error:
-            limit, whole = min(error.reached_hz, 0.96 * limit), False
+        except (FitError, ToolError) as error:           # another clock's shell may find no placement where the first one did
+            limit, whole = 0.96 * limit, False
+            if isinstance(error, ClockError):
+                limit = min(error.reached_hz, limit)
     return placed if whole else attempt(placed.hz)       # a try that failed overwrote the files
