@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Part", "Pipe", "Queue", "AnyQueue", "Gather", "Scatter", "Pad", "Crop", "Window", "Shift", "Fork", "Meet", "Turns"]
+__all__ = ["Part", "Pipe", "Queue", "AnyQueue", "Steps", "Gather", "Scatter", "Pad", "Crop", "Window", "Shift", "Fork", "Meet",
+           "Turns"]
 
 
 class Part:
@@ -133,6 +134,26 @@ if L{n} == 2:
   q{n} = s{n} > 0
   s{n} -= q{n}
  s{n} += w"""
+
+
+@dataclass
+class Steps(Part):
+    """Works on one beat at a time, for ``count`` cycles between the one in which it takes it and the one in which it offers it."""
+
+    count: int
+    state = {"c": 0}
+
+    def lean(self):
+        return Steps(0)
+
+    def valid(self, n, i, o):
+        return f"v{o[0]} = c{n} == 1"
+
+    def ready(self, n, i, o):
+        return f"r{i[0]} = c{n} == 0"
+
+    def clock(self, n, i, o):
+        return f"if v{i[0]} and r{i[0]}: c{n} = {self.count + 1}\nelif c{n} > 1 or v{o[0]} and r{o[0]}: c{n} -= 1"
 
 
 @dataclass

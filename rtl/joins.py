@@ -12,10 +12,12 @@ from .branches import StreamFifo
 from .common import Block, Cost, Technology, check, lanes_stream, shape_of
 from .handshake import Part
 from .join import StreamAdd, StreamConcat
+from .requantizer import Requantizer
 from .schedule import Actor, Filter
 from .schedule_branches import Join
 from .shapers import StreamBuffer
 from .stage import Requant, gear_actors, gears
+from .thresholds import Thresholder
 
 __all__ = ["Joining", "JoinStage", "AddStage", "ConcatStage"]
 
@@ -30,10 +32,13 @@ class Joining:
         Values a beat.
     depths : tuple of int
         Beats that each operand's buffer holds; empty: not chosen yet.
+    scale_bits : int
+        See `hwq.rtl.stage.Folding`.
     """
 
     lanes: int = 1
     depths: tuple[int, ...] = ()
+    scale_bits: int = 0
 
 
 class JoinStage(Block):
@@ -45,8 +50,10 @@ class JoinStage(Block):
     out_lanes, out_shape
         Lanes and shape of ``o``.
     cycles : int
-        Cycles a frame: one a beat of the output.
+        Cycles a frame: one a beat of the output, or as the requantization has them.
     """
+
+    requantizer: Requantizer | Thresholder | None = None
 
     def __init__(self, x_ranges: Sequence[tuple[int, int]], in_lanes: Sequence[int], join: Joining, meet: Block, behind: list,
                  turns: list[tuple[int, ...]], latency: int, technology: Technology):
@@ -87,7 +94,11 @@ class JoinStage(Block):
 
     def actors(self, after: Actor) -> list[Actor]:
         """Return the event model in front of ``after``: what takes the operands' beats first, in order."""
-        join = Join(Filter(after, [True], self._latency), self.operands, self._turns)
+        latency = self._latency
+        if self.requantizer and self.requantizer.every > 1:
+            latency -= self.requantizer.latency
+            after = Filter(after, [True], self.requantizer.latency, self.requantizer.every)
+        join = Join(Filter(after, [True], latency), self.operands, self._turns)
         rows = [[*gear_actors(operand, *lanes), operand] for operand, lanes in zip(join.operands, self._gears, strict=True)]
         return [*(row[0] for row in rows), *(actor for row in rows for actor in row[1:])]
 
@@ -124,8 +135,10 @@ class AddStage(JoinStage):
         behind: list[tuple[str, Block]] = []
         latency = add.latency + 1
         if requant is not None:
-            requantizer = requant.block(add.out_range, channels, join.lanes, (beats, 1, 1), technology)
+            self.requantizer = requantizer = requant.block(add.out_range, channels, join.lanes, (beats, 1, 1), technology,
+                                                           bits=join.scale_bits)
             behind, latency, self.out_shape = [("requantizer", requantizer)], latency + requantizer.latency, requantizer.out_shape
+            self.cycles *= requantizer.every
         super().__init__(x_ranges, in_lanes, join, add, behind, [(0, 1)], latency, technology)
 
 

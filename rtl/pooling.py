@@ -96,6 +96,8 @@ class PoolStage(Chain):
     kernel, stride : (int, int)
     pads : (top, left, bottom, right)
     requant : Requant, optional
+    bits : int
+        See `hwq.rtl.requantizer.Requantizer`.
     depth : int
         Words of the ring; 0: as many as the least blocks hold.
     technology : Technology
@@ -105,12 +107,12 @@ class PoolStage(Chain):
     i : stream of ``lanes`` codes
     o : stream of ``lanes`` results
 
-    Cycles a frame: one a beat of the input, or one for each word of each window.
+    Cycles a frame: one a beat of the input, or one for each word of each window; at least `Requantizer.every` for each result.
     """
 
     def __init__(self, op: str, in_range: tuple[int, int], *, lanes: int = 1, height: int, width: int, channels: int,
                  kernel: tuple[int, int], stride: tuple[int, int], pads: Pads = (0, 0, 0, 0), requant: Requant | None = None,
-                 depth: int = 0, technology: Technology):
+                 bits: int = 0, depth: int = 0, technology: Technology):
         check(channels % lanes == 0, f"Lanes must divide the {channels} channels, not {lanes!r}")
         words, in_shape = channels // lanes, shape_of(*in_range)
         self.ring: MemoryWindow | None = None
@@ -119,7 +121,7 @@ class PoolStage(Chain):
             blocks = pool_blocks(op, in_range, lanes, height, width, channels, kernel, technology)
             reduce = blocks[-1][1]                       # type: ignore[assignment]
             self._side_by_side = height, width, words, kernel
-            self.cycles = height * width * words
+            self.cycles, results = height * width * words, height // kernel[0] * (width // kernel[1]) * words
         else:
             self._border = border = Border.trimmed((height, width), pads, kernel, stride, words=words)
             value = in_range[0] if op == "max" else 0
@@ -130,11 +132,12 @@ class PoolStage(Chain):
             blocks = border.blocks(in_shape, lanes, value, in_shape)
             reduce = WindowReduce(op, x_range, lanes=lanes, words=window.words)
             blocks += [("window", window), ("pool", reduce)]
-            self.cycles = max(border.cycles, window.cycles)
-        self.out_lanes, self.out_shape, self._latency = lanes, reduce.out_shape, 2
+            self.cycles, results = max(border.cycles, window.cycles), window.rows * window.cols * words
+        self.out_lanes, self.out_shape, self._latency, self._every = lanes, reduce.out_shape, 2, 1
         if requant:
-            requantizer = requant.block(reduce.out_range, channels, lanes, (words, 1, 1), technology)
+            requantizer = requant.block(reduce.out_range, channels, lanes, (words, 1, 1), technology, bits=bits)
             self.out_shape, self._latency = requantizer.out_shape, self._latency + requantizer.latency
+            self._every, self.cycles = requantizer.every, max(self.cycles, results * requantizer.every)
             blocks.append(("requantizer", requantizer))
         super().__init__([*blocks, ("buffer", StreamBuffer(self.out_shape, lanes))])
 
@@ -145,11 +148,14 @@ class PoolStage(Chain):
 
     def actors(self, after: Actor) -> list[Actor]:
         """Return the event model of the stage in front of ``after``, first actor first."""
+        if self.ring is None and self._every > 1:
+            after = Filter(after, [True], self._latency, self._every)
+            return [pool_actor(after, *self._side_by_side), after]
         if self.ring is None:
             return [pool_actor(after, *self._side_by_side, latency=self._latency + 2)]
         w = self.ring
         ring = RingActor(after, self._border.inside, starts=w.starts, span=w.span, capacity=w.capacity, groups=w.sends,
-                         group_cycles=w.words, beats=1, latency=self._latency, gap=1)
+                         group_cycles=w.words, beats=1, every=self._every, latency=self._latency, gap=self._every)
         return [*self._border.actors(ring), ring]
 
 
@@ -158,30 +164,33 @@ class GlobalPoolStage(Chain):
 
     Parameters
     ----------
-    in_range, lanes, pixels, channels, requant, technology
-        Inclusive range of the codes, lanes of the stream, pixels of the image, channels, the division.
+    in_range, lanes, pixels, channels, requant, bits, technology
+        Inclusive range of the codes, lanes of the stream, pixels of the image, channels, the division, see `Requantizer`.
 
     Members
     -------
     i : stream of ``lanes`` codes
     o : stream of ``lanes`` results
 
-    Cycles a frame: one a beat of the input.
+    Cycles a frame: one a beat of the input, and at least `Requantizer.every` for each result.
     """
 
     def __init__(self, in_range: tuple[int, int], *, lanes: int = 1, pixels: int, channels: int, requant: Requant,
-                 technology: Technology):
+                 bits: int = 0, technology: Technology):
         check(channels % lanes == 0, f"Lanes must divide the {channels} channels, not {lanes!r}")
-        self.cycles = pixels * channels // lanes
         reduce = Reduce("sum", in_range, lanes=lanes, counts=(pixels, channels // lanes), over=(True, False),
                         technology=technology)
-        requantizer = requant.block(reduce.out_range, channels, lanes, (channels // lanes, 1, 1), technology)
+        requantizer = requant.block(reduce.out_range, channels, lanes, (channels // lanes, 1, 1), technology, bits=bits)
+        self.cycles = max(pixels, requantizer.every) * channels // lanes
         self.out_lanes, self.out_shape = lanes, requantizer.out_shape
         super().__init__([("sum", reduce), ("requantizer", requantizer), ("buffer", StreamBuffer(self.out_shape, lanes))])
         self._loops = pixels, channels // lanes
-        self._latency = reduce.latency + requantizer.latency + 1
+        self._requantizer, self._latency = requantizer, reduce.latency + requantizer.latency + 1
 
     def actors(self, after: Actor) -> list[Actor]:
         """Return the event model of the stage in front of ``after``."""
-        pixels, beats = self._loops
-        return [Filter(after, [False] * (pixels - 1) * beats + [True] * beats, self._latency)]
+        (pixels, beats), latency, requantizer = self._loops, self._latency, self._requantizer
+        actors: list[Actor] = []
+        if requantizer.every > 1:
+            actors, latency = [Filter(after, [True], requantizer.latency, requantizer.every)], latency - requantizer.latency
+        return [Filter(actors[0] if actors else after, [False] * (pixels - 1) * beats + [True] * beats, latency), *actors]

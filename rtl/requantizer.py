@@ -1,20 +1,20 @@
 """From accumulators to codes: ``clamp((acc * mult + offset) >> shift, lo, hi)``, per tensor or per channel."""
 
 import numpy as np
-from amaranth.hdl import Const, Module, Mux, Shape, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value
 from amaranth.lib.wiring import In, Out
 
 from hwq.arith import scale_shift, width_of
 
 from .common import Block, Cost, Technology, check, check_int, lanes_stream, shape_of
 from .constants import Constants
-from .handshake import Part, Pipe
+from .handshake import Part, Pipe, Steps
 
 __all__ = ["Requantizer"]
 
 
 class Requantizer(Block):
-    """Multiply, add, shift and clamp; ``lanes`` values a cycle.
+    """Multiply, add, shift and clamp; ``lanes`` values a cycle, or in `every` cycles.
 
     Parameters
     ----------
@@ -38,6 +38,8 @@ class Requantizer(Block):
         Order of the beats, see `Constants`.
     block_rom : bool
         Parameters per channel lie in block RAM.
+    bits : int
+        Bits of the multiplier that are multiplied by in a cycle, one adder each, instead of all at once; 0: all.
     technology : Technology
 
     Members
@@ -45,13 +47,13 @@ class Requantizer(Block):
     i : stream of ``lanes`` accumulators
     o : stream of ``lanes`` codes of shape `out_shape`
 
-    One beat a cycle.
+    One beat in `every` cycles.
     """
 
     def __init__(self, in_range: tuple[int, int], *, mult: np.ndarray, offset: np.ndarray,
                  offset_neg: np.ndarray | None = None, shift: int, lo: int, hi: int, half_even: bool = False,
                  channels: int, ranges: np.ndarray | None = None, lanes: int = 1, order: tuple[int, int, int] | None = None,
-                 block_rom: bool = False, technology: Technology):
+                 block_rom: bool = False, bits: int = 0, technology: Technology):
         check_int("Channels", channels)
         check_int("Lanes", lanes)
         check(channels % lanes == 0, f"Lanes must divide the {channels} channels, not {lanes!r}")
@@ -80,23 +82,36 @@ class Requantizer(Block):
                               max(a * int(m) for a in in_range for m in self.mult))
         self.out_shape = shape_of(lo, hi)
         self.scaled = bool((self.mult != 1).any())
+        check(isinstance(bits, int) and bits >= 0, f"Bits a cycle must be at least 0, not {bits!r}")
+        check(not bits or self.scaled and self.mult.min() >= 0, "A multiplier taken bits at a time must be one, and not negative")
+        self.bits = bits
         super().__init__({"i": In(lanes_stream(shape_of(*in_range), lanes)),
                           "o": Out(lanes_stream(self.out_shape, lanes))})
 
     @property
     def latency(self) -> int:
         """Cycles from a beat in to its beat out."""
-        return 4 if self.scaled else 2
+        return self._steps + 3 if self.bits else 4 if self.scaled else 2
+
+    @property
+    def every(self) -> int:
+        """Cycles from one beat to the next, at least."""
+        return self._steps + 2 if self.bits else 1
+
+    @property
+    def _steps(self) -> int:
+        """Cycles of multiplying, where that is done bits at a time."""
+        return -(-max(1, int(self.mult.max()).bit_length()) // self.bits)
 
     @property
     def uses_dsp(self) -> bool:
         """Whether synthesis maps the multiplier onto multiplier blocks (where they are enabled)."""
-        return self.scaled and bool(self.technology.dsp_min_width)
+        return self.scaled and not self.bits and bool(self.technology.dsp_min_width)
 
     @property
     def handshake(self) -> tuple[Part, ...]:
         """See `Block.handshake`."""
-        return (Pipe(self.latency),)
+        return (Steps(self._steps), Pipe(2)) if self.bits else (Pipe(self.latency),)
 
     @property
     def cost(self) -> Cost:
@@ -107,6 +122,8 @@ class Requantizer(Block):
             width_of(*self.in_range)[0], width_of(int(self.mult.min()), int(self.mult.max()))[0])]
         blocks = sum(a + b >= self.technology.dsp_min_width for a in parts[0] for b in parts[1])
         product = 0 if not self.scaled or self.uses_dsp else width * 10
+        if self.bits:                                    # what is multiplied, its adders, what has been and is to be
+            product = width_of(*self.in_range)[0] * (1 + self.bits) + self._steps * self.bits + 4
         return self._constants.cost(self.technology) + Cost(
             lc=12 + self.lanes * (2 * width + product + self.out_shape.width), dsp=self.lanes * blocks if self.uses_dsp else 0)
 
@@ -118,34 +135,71 @@ class Requantizer(Block):
     def elaborate(self, platform):
         m = Module()
         en = Signal()
-        stages = self.latency
+        stages = 2 if self.bits else self.latency
         valid = Signal(stages)
+        left = Signal(range(self._steps + 2)) if self.bits else None     # steps till the product is there, and one; 0: none is made
         m.d.comb += [en.eq(~self.o.valid | self.o.ready), self.o.valid.eq(valid[-1])]
+        takes = self.i.valid & self.i.ready
+        done = takes if left is None else left == 1
         with m.If(en):
-            m.d.sync += valid.eq((valid << 1) | (self.i.valid & self.i.ready))
+            m.d.sync += valid.eq((valid << 1) | done)
 
-        constants, there = self._constants.read(m, self.i.valid & self.i.ready)
-        m.d.comb += self.i.ready.eq(en & there)
+        constants, there = self._constants.read(m, takes if left is None else done & en)
+        if left is None:
+            m.d.comb += self.i.ready.eq(en & there)
+        else:
+            m.d.comb += self.i.ready.eq((left == 0) & there)
+            with m.If(takes):
+                m.d.sync += left.eq(self._steps + 1)
+            with m.Elif((left > 1) | (done & en)):
+                m.d.sync += left.eq(left - 1)
         sum_shape = Shape(*width_of(*self.sum_range))
         for lane in range(self.lanes):
             mult, offset, offset_neg = constants[lane]
             acc = self.i.payload[lane]
             product, negative = acc, acc < 0
-            if self.scaled:
-                factor = Signal(mult.shape(), name=f"factor{lane}", reset_less=True)
-                held = Signal.like(acc, name=f"held{lane}", reset_less=True)
-                product = Signal(Shape(*width_of(*self.product_range)), name=f"product{lane}", reset_less=True)
-                sign = Signal(2, name=f"sign{lane}", reset_less=True)
-                with m.If(en):
-                    m.d.sync += [factor.eq(mult), held.eq(acc), product.eq(held * factor), sign.eq((sign << 1) | (acc < 0))]
+            if left is not None:
+                product, negative = self._by_steps(m, takes, left > 1, acc, mult, lane)
+            elif self.scaled:
+                product, negative = self._at_once(m, en, acc, mult, lane)
                 offset, offset_neg = (self._delayed(m, en, v, f"{n}{lane}") for v, n in ((offset, "offset"), (offset_neg, "neg")))
-                negative = sign[1]
             total = Signal(sum_shape, name=f"total{lane}", reset_less=True)
             chosen = Mux(negative, offset_neg, offset) if self.offset_neg.size else offset
             with m.If(en):
                 m.d.sync += total.eq(product + chosen)
             self._round_and_clamp(m, en, total, self.o.payload[lane])
         return m
+
+    def _at_once(self, m: Module, en: Signal, acc: Value, mult: Value, lane: int) -> tuple[Value, Value]:
+        """Return the product two cycles later, and whether what was multiplied is negative."""
+        factor = Signal(mult.shape(), name=f"factor{lane}", reset_less=True)
+        held = Signal.like(acc, name=f"held{lane}", reset_less=True)
+        product = Signal(Shape(*width_of(*self.product_range)), name=f"product{lane}", reset_less=True)
+        sign = Signal(2, name=f"sign{lane}", reset_less=True)
+        with m.If(en):
+            m.d.sync += [factor.eq(mult), held.eq(acc), product.eq(held * factor), sign.eq((sign << 1) | (acc < 0))]
+        return product, sign[1]
+
+    def _by_steps(self, m: Module, takes: Value, steps: Value, acc: Value, mult: Value, lane: int) -> tuple[Value, Value]:
+        """Return the product once all steps are done, and whether what was multiplied is negative.
+
+        The lowest bits of the multiplier leave its register where those of the product come in.
+        """
+        held = Signal.like(acc, name=f"held{lane}", reset_less=True)
+        high = Signal.like(acc, name=f"high{lane}", reset_less=True)     # of the product so far; less than what is multiplied
+        low = Signal(self._steps * self.bits, name=f"low{lane}", reset_less=True)
+        def like_acc(value: Value) -> Value:
+            return value.as_signed() if acc.shape().signed else value
+
+        total: Value = high
+        for bit in range(self.bits):
+            above = like_acc(total[bit:])
+            total = like_acc(Cat(total[:bit], Mux(low[bit], above + held, above)))
+        with m.If(takes):
+            m.d.sync += [held.eq(acc), high.eq(0), low.eq(mult)]
+        with m.Elif(steps):
+            m.d.sync += [high.eq(like_acc(total[self.bits:])), low.eq(Cat(low[self.bits:], total[:self.bits]))]
+        return like_acc(Cat(low, high)), held < 0
 
     def _delayed(self, m: Module, en: Signal, value, name: str):
         """Return ``value`` two cycles later, or itself if it is a constant."""

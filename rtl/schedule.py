@@ -74,16 +74,19 @@ class Gear(Actor):
 
 
 class Filter(Actor):
-    """A block that gives a beat for some of its beats only: ``gives[k]`` says whether beat k of a frame does."""
+    """A block that gives a beat for some of its beats only: ``gives[k]`` says whether beat k of a frame does.
 
-    def __init__(self, after: Actor, gives: Sequence[bool], latency: int):
-        self.after, self.gives, self.latency = after, list(gives), latency
-        self._at, self._free, self._last = 0, -1, -1
+    ``every``: cycles from one that does to the next beat, at least.
+    """
+
+    def __init__(self, after: Actor, gives: Sequence[bool], latency: int, every: int = 1):
+        self.after, self.gives, self.latency, self.every = after, list(gives), latency, every
+        self._at, self._free, self._last = 0, -every, -1
 
     def push(self, t: int) -> int:
-        took = max(t, self._last + 1, self._free - self.latency + 1)
+        took = max(t, self._last + 1, self._free - self.latency + self.every)
         if self.gives[self._at]:
-            self._free = self.after.push(max(took + self.latency, self._free + 1))
+            self._free = self.after.push(max(took + self.latency, self._free + self.every))
             if not self.latency:                         # nothing is held: taken when the follower takes it
                 took = self._free
         self._last = took
@@ -147,8 +150,8 @@ class RingActor(Bordered):
         Word of the frame at which each block of windows begins.
     span, capacity : int
         Words from a block's first to its last; words after which the ring counts as full.
-    groups, group_cycles, beats : int
-        Groups a block, cycles a group, beats that each group gives.
+    groups, group_cycles, beats, every : int
+        Groups a block, cycles a group, beats that each group gives, cycles from one to the next at least.
     latency : int
         Cycles from a group's last word to its first beat.
     gap : int
@@ -158,10 +161,10 @@ class RingActor(Bordered):
     """
 
     def __init__(self, after: Actor, real: Sequence[bool], *, starts: Sequence[int], span: int, capacity: int, groups: int,
-                 group_cycles: int, beats: int, latency: int, gap: int, run: int = 0, turns: Sequence[int] = ()):
+                 group_cycles: int, beats: int, every: int = 1, latency: int, gap: int, run: int = 0, turns: Sequence[int] = ()):
         super().__init__(real)
         self.after, self.starts, self.span, self.capacity = after, list(starts), span, capacity
-        self.beats, self.latency, self.gap, self.run = beats, latency + _SLACK, gap, run
+        self.beats, self.every, self.latency, self.gap, self.run = beats, every, latency + _SLACK, gap, run
         self.group_cycles = [group_cycles + turn for turn in turns or [0] * groups]
         self._written: list[int] = []                    # cycle of each word
         self._ends: list[int] = []                       # cycle after each block
@@ -197,7 +200,7 @@ class RingActor(Bordered):
         for cycles in self.group_cycles:
             t = max(t + cycles, self._taken - self.latency + self.gap)
             for k in range(self.beats):
-                self._taken = self.after.push(max(t + self.latency + k, self._taken + 1))
+                self._taken = self.after.push(max(t + self.latency + k * self.every, self._taken + self.every))
         self._ends.append(t)
         self._freed.append(self._start(block + 1))
 
@@ -220,19 +223,19 @@ class ShiftActor(Bordered):
         See `Bordered`.
     windows : sequence of bool
         Whether a window ends at each pixel of a frame.
-    groups, beats : int
-        Times a window is sent, beats that each time gives.
+    groups, beats, every : int
+        Times a window is sent, beats that each time gives, cycles from one to the next at least.
     depth : int
         Latency of the product behind it, which moves as a whole and holds a window a cycle.
     latency : int
         Cycles from its sums to their first beat.
     """
 
-    def __init__(self, after: Actor, real: Sequence[bool], *, windows: Sequence[bool], groups: int, beats: int, depth: int,
-                 latency: int):
+    def __init__(self, after: Actor, real: Sequence[bool], *, windows: Sequence[bool], groups: int, beats: int, every: int = 1,
+                 depth: int, latency: int):
         super().__init__(real)
         self.after, self.windows, self.groups, self.beats = after, list(windows), groups, beats
-        self.depth, self.latency = depth, latency + _SLACK
+        self.every, self.depth, self.latency = every, depth, latency + _SLACK
         self._ready, self._taken = 0, 0
         self._now, self._moves = 0, 0                    # cycle of the product's last move, how many it made
         self._ends: deque[int] = deque()                 # the move that takes each window out of it
@@ -246,8 +249,8 @@ class ShiftActor(Bordered):
             self._ends.popleft()
             self._now = max(self._now, self._free)
             for k in range(self.beats):
-                self._taken = self.after.push(max(self._now + self.latency + k, self._taken + 1))
-            self._free = self._taken - self.latency + 1
+                self._taken = self.after.push(max(self._now + self.latency + k * self.every, self._taken + self.every))
+            self._free = self._taken - self.latency + (self.every if self.beats == 1 else 1)
 
     def _word(self, t: int) -> int:
         t = max(t, self._ready)

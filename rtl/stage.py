@@ -60,6 +60,8 @@ class Folding:
         The ring in large RAM.
     block_scales : bool
         What the requantizer, and a bias in front of it, take per output lies in block RAM.
+    scale_bits : int
+        Bits of its multiplier that the requantizer multiplies by in a cycle; 0: all.
     steps : int
         Of the search for a wired layer's adder graph.
     """
@@ -75,6 +77,7 @@ class Folding:
     logic_bits: int = 0
     spram: bool = False
     block_scales: bool = False
+    scale_bits: int = 0
 
     @property
     def window(self) -> str:
@@ -100,6 +103,11 @@ class Requant:
         return replace(self, **{name: each[rows] for name in ("mult", "offset", "offset_neg", "thresholds")
                                 if len(each := getattr(self, name)) > 1})
 
+    @property
+    def steps(self) -> bool:
+        """Whether there is a multiplier that can be taken bits at a time."""
+        return not self.thresholds.size and bool((self.mult != 1).any()) and self.mult.min() >= 0
+
     def run(self, channels: int) -> int:
         """Return how many channels in a row, a divisor of their number, have the same parameters."""
         changes = [int(k) + 1 for each in (self.mult, self.offset, self.offset_neg, self.thresholds) if len(each) > 1
@@ -108,7 +116,7 @@ class Requant:
 
     def block(self, in_range: tuple[int, int], channels: int, lanes: int, order: tuple[int, int, int],
               technology: Technology, too_much: np.ndarray | None = None, ranges: np.ndarray | None = None, block_rom: bool = False,
-              ) -> Requantizer | Thresholder:
+              bits: int = 0) -> Requantizer | Thresholder:
         """Return the block for accumulators of ``in_range``, each too large by its channel's ``too_much``."""
         if self.thresholds.size:
             limits = self.thresholds if too_much is None else self.thresholds + too_much[:, None]
@@ -119,7 +127,7 @@ class Requant:
             offset = offset - too_much * self.mult
         return Requantizer(in_range, mult=self.mult, offset=offset, offset_neg=self.offset_neg, shift=self.shift,
                            lo=self.lo, hi=self.hi, half_even=self.half_even, channels=channels, lanes=lanes, order=order,
-                           ranges=ranges, block_rom=block_rom, technology=technology)
+                           ranges=ranges, block_rom=block_rom, bits=bits, technology=technology)
 
 
 def gears(shape, lanes_in: int, lanes_out: int) -> list[tuple[str, wiring.Component]]:
@@ -250,7 +258,8 @@ class ConvStage(Chain):
             deduct = Deduct(ranges, constants, pe=fold.pe, repeat=repeat, block_rom=fold.block_scales, technology=technology)
             in_range, ranges, too_much = deduct.out_range, deduct.ranges, np.zeros_like(too_much)
             blocks.append(("deduct", deduct))
-        self.requantizer = requant.block(in_range, outputs, fold.lanes, order, technology, too_much, ranges, fold.block_scales)
+        self.requantizer = requant.block(in_range, outputs, fold.lanes, order, technology, too_much, ranges, fold.block_scales,
+                                         fold.scale_bits)
         # Sums that come more slowly than they leave need no path of ready through the serializer.
         self._relaxed = self.window.words > fold.pe // fold.lanes
         if isinstance(self.matvec, MatVec) and self.matvec.shares:
@@ -280,11 +289,11 @@ class ConvStage(Chain):
     def cycles(self) -> int:
         """Cycles a frame that the stage itself needs: the most of window, requantizer and input."""
         results = self.window.rows * self.window.cols * self.matvec.outputs // self.fold.lanes
-        results *= self.matvec.repeat
-        beats = self.fold.pe // self.fold.lanes
+        results *= self.matvec.repeat * self.requantizer.every
+        beats, every = self.fold.pe // self.fold.lanes, self.requantizer.every
         # windows wait, and where none ends little is made up
-        if isinstance(self.window, ShiftWindow) and beats > self.window.groups:
-            results = _paced(tuple(self.window.ends), self.window.groups, beats, self.matvec.latency)
+        if isinstance(self.window, ShiftWindow) and beats * every > self.window.groups:
+            results = _paced(tuple(self.window.ends), self.window.groups, beats, every, self.matvec.latency)
         return max(self.window.cycles, results, self._border.cycles)
 
     @property
@@ -301,7 +310,7 @@ class ConvStage(Chain):
     def actors(self, after: Actor) -> list[Actor]:
         """Return the event model of the stage in front of ``after``, first actor first."""
         inside, pool = self._border.inside, self._pool
-        beats = self.fold.pe // self.fold.lanes
+        beats, every = self.fold.pe // self.fold.lanes, self.requantizer.every
         latency = self.requantizer.latency + 6
         actors: list[Actor] = []
         if isinstance(self.window, MemoryWindow):
@@ -309,24 +318,27 @@ class ConvStage(Chain):
             after = after if all(self._kept) else Filter(after, self._kept, 0)
             repeat = w.pool[0] * w.pool[1]               # of a pooled block, only the maxima leave the stage
             actors = [RingActor(after, inside, starts=w.starts, span=w.span, capacity=w.capacity, groups=w.sends,
-                                group_cycles=repeat * max(w.words, beats if repeat > 1 else 1), run=w.run, turns=w.turns(w.sends),
-                                beats=beats,
-                                latency=self.window.latency + self.matvec.latency + latency, gap=1 + self._relaxed)]
+                                group_cycles=repeat * max(w.words, beats * every if repeat > 1 else 1), run=w.run,
+                                turns=w.turns(w.sends), beats=beats, every=every,
+                                latency=self.window.latency + self.matvec.latency + latency,
+                                gap=1 + self._relaxed if beats > 1 else max(every, 1 + self._relaxed))]
         else:
             if pool != (1, 1):
                 actors = [pool_actor(after, self.window.rows, self.window.cols, self.matvec.outputs // self.fold.lanes, pool)]
             actors.insert(0, ShiftActor(actors[0] if actors else after, inside, windows=self.window.ends,
-                                        groups=self.window.groups, beats=beats, depth=self.matvec.latency, latency=latency))
+                                        groups=self.window.groups, beats=beats, every=every, depth=self.matvec.latency,
+                                        latency=latency))
         actors = self._border.actors(actors[0]) + actors
         return gear_actors(actors[0], *self._lanes) + actors
 
 
 @lru_cache
-def _paced(windows: tuple[bool, ...], groups: int, beats: int, depth: int) -> int:
+def _paced(windows: tuple[bool, ...], groups: int, beats: int, every: int, depth: int) -> int:
     """Return the cycles a frame of a shift window on its own, its pixels and results never waiting."""
     def make() -> list[Actor]:
         sink = Sink(sum(windows) * groups * beats)
-        return [ShiftActor(sink, [True] * len(windows), windows=windows, groups=groups, beats=beats, depth=depth, latency=0), sink]
+        return [ShiftActor(sink, [True] * len(windows), windows=windows, groups=groups, beats=beats, every=every, depth=depth,
+                           latency=0), sink]
 
     return steady_state(make, len(windows))[0]
 
@@ -372,31 +384,32 @@ class RequantStage(Chain):
 
     Parameters
     ----------
-    x_range, lanes, pixels, channels, requant, technology
-        Inclusive range of the values, lanes of the stream, pixels of the image (1 for a flat tensor), channels, the function.
+    x_range, lanes, pixels, channels, requant, bits, technology
+        Inclusive range of the values, lanes of the stream, pixels of the image (1 for a flat tensor), channels, the function, see
+        `Requantizer`.
 
     Members
     -------
     i : stream of ``lanes`` values
     o : stream of ``lanes`` codes
 
-    Cycles a frame: one a beat.
+    Cycles a frame: `Requantizer.every` a beat.
     """
 
     def __init__(self, x_range: tuple[int, int], *, lanes: int = 1, pixels: int, channels: int, requant: Requant,
-                 technology: Technology):
+                 bits: int = 0, technology: Technology):
         check(channels % lanes == 0, f"Lanes must divide the {channels} channels, not {lanes!r}")
-        self.cycles = pixels * channels // lanes
         run = requant.run(channels)                      # of a flat image whose pixels have parameters of their own, its channels
         rows = np.repeat(np.arange(0, channels, run), lanes)
         if run > lanes and run % lanes == 0 and run < channels:
             self.requantizer = requant.repeated(rows).block(x_range, len(rows), lanes, (channels // run, run // lanes, 1),
-                                                            technology)
+                                                            technology, bits=bits)
         else:
-            self.requantizer = requant.block(x_range, channels, lanes, (channels // lanes, 1, 1), technology)
+            self.requantizer = requant.block(x_range, channels, lanes, (channels // lanes, 1, 1), technology, bits=bits)
+        self.cycles = pixels * channels // lanes * self.requantizer.every
         self.out_lanes, self.out_shape = lanes, self.requantizer.out_shape
         super().__init__([("requantizer", self.requantizer), ("buffer", StreamBuffer(self.out_shape, lanes))])
 
     def actors(self, after: Actor) -> list[Actor]:
         """Return the event model of the stage in front of ``after``."""
-        return [Filter(after, [True], self.requantizer.latency + 1)]
+        return [Filter(after, [True], self.requantizer.latency + 1, self.requantizer.every)]

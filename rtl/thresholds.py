@@ -70,6 +70,9 @@ class Thresholder(Block):
     One beat a cycle.
     """
 
+    every = 1
+    """Cycles from one beat to the next, at least."""
+
     def __init__(self, in_range: tuple[int, int], *, thresholds: np.ndarray, lo: int, channels: int, lanes: int = 1,
                  order: tuple[int, int, int] | None = None, technology: Technology):
         check_int("Channels", channels)

@@ -28,6 +28,8 @@ def _row(planned: Any, technology: Any) -> dict[str, Any]:
                 "rom_bits": depth * (width - fold.logic_bits), "rom_block_bits": technology.block_bits * stage.matvec.rom_blocks,
                 "scales_in": "blocks" if fold.block_scales else "logic",
                 "ring": getattr(stage.window, "depth", None), "macs": planned.layer.macs}
+    if fold and fold.scale_bits:
+        row["scale_bits"] = fold.scale_bits
     if isinstance(fold, Joining):
         row |= {"lanes": fold.lanes, "fifos": list(fold.depths)}
     elif planned.fifo:

@@ -117,6 +117,11 @@ class Layer:
         return None
 
     @property
+    def steps(self) -> bool:
+        """Whether its requantizer can multiply by some bits of the multiplier a cycle."""
+        return (requant := self._requant) is not None and requant.steps
+
+    @property
     def shifts(self) -> bool:
         """Whether the layer can have a shift window."""
         main = self.main
@@ -181,7 +186,7 @@ class Layer:
         if isinstance(main, n.MaxPool2d | n.AvgPool2d):
             return PoolStage("max" if isinstance(main, n.MaxPool2d) else "sum", x_range, **image, kernel=main.kernel,
                              stride=main.stride,
-                             pads=main.pads, requant=requant, depth=fold.depth, technology=technology)
+                             pads=main.pads, requant=requant, bits=fold.scale_bits, depth=fold.depth, technology=technology)
         if isinstance(main, n.Pad):
             return PadStage(x_range, **image, pads=main.pads, value=main.value)
         if isinstance(main, n.Upsample):
@@ -201,9 +206,9 @@ class Layer:
                              requant=requant, in_lanes=in_lanes, fold=fold, technology=technology)
         if isinstance(main, n.GlobalAvgPool2d):
             return GlobalPoolStage(x_range, lanes=in_lanes, pixels=height * width, channels=channels, requant=requant,
-                                   technology=technology)
+                                   bits=fold.scale_bits, technology=technology)
         return RequantStage(x_range, lanes=in_lanes, pixels=height * width, channels=channels, requant=requant,
-                            technology=technology)
+                            bits=fold.scale_bits, technology=technology)
 
 
 def _refuse(node: Node, what: str) -> None:

@@ -14,7 +14,7 @@ from ..errors import FormatError, ModelError
 from .devices import Device
 from .layers import Layer
 
-__all__ = ["Wish", "Option", "cycles_for", "parse_fold", "divisors", "options_of", "offers", "WIRED_DIGITS"]
+__all__ = ["Wish", "Option", "cycles_for", "parse_fold", "divisors", "options_of", "offers", "SCALE_BITS", "WIRED_DIGITS"]
 
 # What a user may ask of a layer: pe and simd, or all of it at once.
 Wish = tuple[int, int] | Literal["wired"]
@@ -27,6 +27,8 @@ _SHALLOW = 64
 _SPLITS_TRIED, _SPLITS = 8, 64
 # Logic cells that a block RAM must spare at least where it holds what a requantizer takes per output.
 _SPARED = 40
+# Bits of its multiplier that a requantizer may multiply by in a cycle, where not by all: the adders of more follow one another.
+SCALE_BITS = (1, 2, 4)
 # Share of the outputs that may be computed in vain, where the outputs side by side do not divide them.
 _WASTE = 8
 # Signed digits of the weights up to which a layer is offered wired unasked, and its adders are searched for.
@@ -149,11 +151,30 @@ def options_of(layer: Layer, device: Device, fixed: Wish | None) -> list[Option]
                 fold = Folding(pe, simd, source, lanes, block_rom, style, logic_bits=logic_bits)
                 stage = layer.stage(fold, (simd * max(1, pe // each) if source == "memory" else channels,), device.technology)
                 found.append(Option(fold, stage.cycles, stage.cost))                   # type: ignore[union-attr]
+        in_lanes = simd * max(1, pe // each) if source == "memory" else channels
+        found += _scales_by_steps(layer, device, found, in_lanes)
         if device.ebr:
-            found += _scales_in_blocks(layer, device, found, simd * max(1, pe // each) if source == "memory" else channels)
-        options += found + (_in_spram(layer, device, found, simd * max(1, pe // each)) if source == "memory" and device.spram
-                            else [])
+            found += _scales_in_blocks(layer, device, found, in_lanes)
+        options += found + (_in_spram(layer, device, found, in_lanes) if source == "memory" and device.spram else [])
     return options
+
+
+def _scales_by_steps(layer: Layer, device: Device, options: list[Option], lanes: int) -> list[Option]:
+    """Return options of one folding whose requantizer multiplies by some bits of its multiplier a cycle.
+
+    By as few as cost no cycles, or, where any do, by the most.
+    """
+    if not device.lc or not layer.steps:
+        return []
+    more: dict[str, tuple[int, int, Cost]] = {}      # the style decides how wide the sums are
+    for option in options:
+        for bits in SCALE_BITS if option.fold.style not in more else ():
+            stage = layer.stage(replace(option.fold, scale_bits=bits), (lanes,), device.technology)
+            more[option.fold.style] = bits, stage.cycles, stage.cost - option.cost       # type: ignore[union-attr]
+            if stage.cycles <= option.cycles:
+                break
+    return [Option(replace(o.fold, scale_bits=bits), cycles, o.cost + cost) for o in options
+            for bits, cycles, cost in [more[o.fold.style]]]
 
 
 def _scales_in_blocks(layer: Layer, device: Device, options: list[Option], lanes: int) -> list[Option]:

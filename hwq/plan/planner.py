@@ -21,7 +21,7 @@ from ..ir.graph import Graph
 from .depths import tighten
 from .devices import SHELL, Device
 from .layers import Layer, Stage, split
-from .options import WIRED_DIGITS, Wish, divisors, offers, options_of
+from .options import SCALE_BITS, WIRED_DIGITS, Wish, divisors, offers, options_of
 from .search import choose
 from .settle import relax, settle
 
@@ -107,11 +107,21 @@ def _fits(cost: Cost, device: Device, share: float | None = None) -> bool:
                                 and cost.spram <= device.spram)
 
 
+def _by_steps(planned: PlannedLayer, most: int, technology: Technology) -> PlannedLayer:
+    """Return a layer without weights whose requantizer takes as few bits a cycle as need at most ``most`` cycles a frame."""
+    for bits in SCALE_BITS:
+        fold = replace(planned.fold or Folding(), scale_bits=bits)
+        stage = planned.layer.stage(fold, planned.in_lanes, technology)
+        if stage.cycles <= most:
+            return replace(planned, fold=fold, cycles=stage.cycles, cost=stage.cost)
+    return planned
+
+
 def _assemble(layers: list[Layer], folds: Mapping[str, Folding], device: Device, reserve: Cost, target: int) -> Plan:
     x = layers[0].x
     size = prod(x.shape)
     lanes = next((d for d in divisors(x.shape[-1]) if size // d <= target), x.shape[-1])
-    planned, total, cycles = [], reserve + Cost(lc=60), max(size // lanes, prod(layers[-1].y.shape))
+    planned, cycles = list[PlannedLayer](), max(size // lanes, prod(layers[-1].y.shape))
     ends = {"": (lanes, shape_of(x.lo, x.hi))}           # lanes and shape of what each layer gives
     reads = Counter(source for layer in layers for source in layer.sources)
     for layer in layers:
@@ -120,7 +130,10 @@ def _assemble(layers: list[Layer], folds: Mapping[str, Folding], device: Device,
         stage: Stage = layer.stage(fold or Folding(), at, device.technology)
         planned.append(PlannedLayer(layer, fold, at, stage.cycles, stage.cost))
         ends[layer.name] = getattr(stage, "out_lanes", 1), stage.out_shape
-        total, cycles = total + stage.cost, max(cycles, stage.cycles)
+        cycles = max(cycles, stage.cycles)
+    if device.lc:
+        planned = [p if p.layer.folds or not p.layer.steps else _by_steps(p, cycles, device.technology) for p in planned]
+    total = sum((p.cost for p in planned), reserve + Cost(lc=60))
     for source, readers in reads.items():
         if readers > 1:
             total += StreamFork(ends[source][1], ends[source][0], readers).cost

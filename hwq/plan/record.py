@@ -50,7 +50,7 @@ def plan_of(graph: Graph, record: Mapping[str, Any]) -> Plan:
         for layer, row in zip(layers, rows, strict=True):
             fold: Folding | Joining | None = None
             if layer.joins:
-                fold = Joining(int(row["fold"]["lanes"]), tuple(int(depth) for depth in row["fold"]["depths"]))
+                fold = Joining(**row["fold"] | {"depths": tuple(int(depth) for depth in row["fold"]["depths"])})
             elif row["fold"]:
                 fold = Folding(**row["fold"])
             stage = layer.stage(fold or Folding(), at := tuple(int(count) for count in row["in_lanes"]), target.technology)

@@ -147,3 +147,37 @@ def test_random_networks_of_all_operators_take_no_more_cycles(seed):
     plan = make_plan(ready, device("generic" if seed % 2 else "up5k"))
     found = steady(lower(ready, plan), 20, limit=28 * plan.cycles + 6000)
     assert (found[-4:] <= plan.cycles).all(), (plan.cycles, found.tolist(), [(p.layer.name, p.fold, p.cycles) for p in plan.layers])
+
+
+def scaled(seed, size=7, shapes=((4, 3, {}), (8, 3, {"pads": (1, 1, 1, 1)}), (6, 1, {}))):
+    """Return a chain of convolutions, some pooled, whose requantizations multiply."""
+    rng = np.random.default_rng(seed)
+    nodes, last, channels = [], "in", 2
+    for k, (outputs, kernel, attributes) in enumerate(shapes):
+        layer, requant = conv(f"c{k}", last, rng, outputs, channels, kernel, **attributes)
+        mult, negative = rng.integers(900, 2000, outputs), rng.integers(0, 2) * np.full(1, 1 << 14)
+        nodes += [layer, replace(requant, mult=mult, offset=np.full(outputs, 1 << 15), shift=16, offset_neg=negative)]
+        last, channels = f"c{k}_q", outputs
+        if rng.integers(0, 2) and k < 2:
+            nodes.append(MaxPool2d(f"p{k}", (last,)))
+            last = f"p{k}"
+    nodes.append(Flatten("f", (last,)))
+    features = network((size, size + 1, 2), *nodes).edges["f"].shape[0]
+    nodes += [Linear("fc", ("f",), weight=rng.integers(-8, 8, (5, features)), bias=np.zeros(5), weight_format=FixedPoint(4, 0)),
+              Requantize("fc_q", ("fc",), mult=rng.integers(900, 2000, 5), offset=np.zeros(5), shift=10, lo=-128, hi=127)]
+    return network((size, size + 1, 2), *nodes)
+
+
+@pytest.mark.parametrize("seed", [0, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(5, 17))])
+def test_cycles_where_scales_are_multiplied_by_in_steps(seed):
+    """Of every layer, with whatever window, sides, lanes and bits a cycle."""
+    rng = np.random.default_rng(seed)
+    ready = apply_passes(scaled(seed))
+    planner, plan = Planner(ready, device("hx8k")), None
+    offered = [[o for o in each if o.fold.scale_bits and o.fold.style != "wired"] for each in planner.options.values()]
+    while plan is None or plan.cycles > 1200:
+        planner.options = {name: [each[rng.integers(len(each))]] for name, each in zip(planner.options, offered, strict=True)}
+        plan = planner.best(1 << 60, limited=False)
+    assert all(p.stage(planner.device.technology).requantizer.every > 1 for p in plan.layers if p.layer.folds)
+    found = steady(lower(ready, plan), 10, limit=16 * plan.cycles + 6000)
+    assert (found[-4:] == plan.cycles).all(), (plan.cycles, found.tolist(), [(p.layer.name, p.fold, p.cycles) for p in plan.layers])

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hwq.ir import Graph, Requantize
 from hwq.lower import lower
 from hwq.passes import apply_passes
 from hwq.plan import DEVICES, Planner, device, make_plan
@@ -20,6 +21,13 @@ from .test_joins import NETWORKS
 
 def depths_of(plan):
     return {p.layer.name: p.fold.depths if p.layer.joins else (p.fifo,) for p in plan.layers if p.fifo or p.layer.joins}
+
+
+def scaled(graph):
+    """Return the network with a multiplier in all requantizations that have none or a small one."""
+    return apply_passes(Graph(tuple(
+        replace(node, mult=node.mult * 11 + 2, offset=node.offset * 11, offset_neg=node.offset_neg * 11, shift=node.shift + 4)
+        if isinstance(node, Requantize) and not node.thresholds.size and node.mult.min() > 0 else node for node in graph)))
 
 
 def check(graph, plan, frames):
@@ -48,6 +56,14 @@ def test_networks_of_all_operators(seed):
     assert check(graph, plan, 6)
 
 
+@pytest.mark.parametrize("seed", [1, 4, 7, 8, 9, 11, 12])
+def test_scales_that_are_multiplied_by_in_steps(seed, large):
+    graph = scaled(random_network(seed))
+    plan = make_plan(graph, large, max_cycles=3000)
+    assert any(getattr(p.fold, "scale_bits", 0) for p in plan.layers)
+    assert check(graph, plan, 5)
+
+
 @pytest.mark.parametrize("graph, blocks", [(random_graph(20), 0), (random_graph(24), 0), (random_graph(31), 0),
                                            (NETWORKS["skip"], 0)], ids=["20", "24", "31", "skip"])
 def test_rings_in_large_ram(graph, blocks, monkeypatch):
@@ -60,7 +76,19 @@ def test_rings_in_large_ram(graph, blocks, monkeypatch):
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "pools in between"])
 def test_joined_networks_with_any_depths(name):
     graph, rng = apply_passes(NETWORKS[name]), np.random.default_rng(len(name))
-    plan = make_plan(graph, device("generic"))
+    any_depths(graph, make_plan(graph, device("generic")), rng)
+
+
+@pytest.mark.parametrize("name", ["skip", "pools in between", *(pytest.param(name, marks=pytest.mark.slow)
+                                                                                for name in ("residual block", "projection"))])
+def test_joined_networks_that_multiply_in_steps(name, large):
+    graph, rng = scaled(NETWORKS[name]), np.random.default_rng(len(name))
+    plan = make_plan(graph, large, max_cycles=5000)
+    assert any(p.fold.scale_bits for p in plan.layers if p.layer.joins) and check(graph, plan, 5)
+    any_depths(graph, plan, rng)
+
+
+def any_depths(graph, plan, rng):
     depths = {p.layer.name: tuple(int(rng.integers(1 + depth // 2, depth + 3)) for depth in p.fold.depths) if p.layer.joins
               else (int(rng.choice([0, 1, 2, 9])),) for p in plan.layers}
     check(graph, with_depths(plan, depths), 5)

@@ -412,13 +412,22 @@ REQUANTS = [
 ]
 
 
-@pytest.mark.parametrize("parameters", REQUANTS)
+STEPPED = [
+    dict(mult=[13], offset=[0], shift=5, lo=0, hi=7, half_even=True, bits=1),
+    dict(mult=[3], offset=[4], offset_neg=[3], shift=3, lo=-8, hi=7, bits=4),
+    dict(mult=[5, 7, 0, 31, 16, 2], offset=[3, -20, 100, 7, 0, 1], offset_neg=[1, 2, 3, 4, 5, 6], shift=6, lo=-40, hi=43, bits=2),
+    dict(mult=[1, 1, 0, 1, 1, 0], offset=[7], shift=0, lo=-400, hi=500, bits=1),
+    dict(mult=[98765], offset=[1 << 16], shift=17, lo=-128, hi=127, bits=3),
+]
+
+
+@pytest.mark.parametrize("parameters", REQUANTS + STEPPED)
 @pytest.mark.parametrize("fold", [(1, (6, 1, 1)), (2, (3, 1, 1)), (1, (3, 4, 2)), (3, (1, 2, 2))])
 @pytest.mark.parametrize("block", [False, True])
 @pytest.mark.parametrize("stall", STALLS[::3])
-def test_requantizer(parameters, fold, block, stall):
+@pytest.mark.parametrize("in_range", [(-300, 411), (0, 333)])
+def test_requantizer(parameters, fold, block, stall, in_range):
     lanes, order = fold
-    in_range = (-300, 411)
     dut = Requantizer(in_range, channels=6, lanes=lanes, order=order, block_rom=block, technology=ICE40, **parameters)
     pixels = 4 * order[1]
     x = np.random.default_rng(2).integers(in_range[0], in_range[1] + 1, (pixels, 6))
@@ -434,6 +443,7 @@ def test_requantizer(parameters, fold, block, stall):
     cycles = check_block(dut, ordered(x), ordered(y), in_shape=shape_of(*in_range), out_shape=dut.out_shape, stall=stall)
     if stall == (0.0, 0.0):
         assert cycles[0] - dut.latency in (0, 1)         # a ROM reads ahead, once after reset
+        assert set(np.diff(cycles).tolist()) == {dut.every}
 
 
 def test_requantizer_stores_what_differs_by_channel_alone():
@@ -581,6 +591,8 @@ def test_top_k(in_range, count, k, stall):
      r"^Logic bits must be less than the 8 of a word, and 0 without block RAM, not 8$"),
     (lambda: Requantizer((0, 9), mult=[1, 2], offset=[0], shift=1, lo=0, hi=1, channels=3, technology=GENERIC),
      r"^Mult must have 1 or 3 values, not \(2,\)$"),
+    (lambda: Requantizer((0, 9), mult=[-3], offset=[0], shift=3, lo=0, hi=1, channels=1, bits=2, technology=GENERIC),
+     "must be one, and not negative"),
     (lambda: Requantizer((0, 9), mult=[1], offset=[0], shift=63, lo=0, hi=1, channels=3, technology=GENERIC),
      r"^Shift must lie in -32\.\.62, not 63$"),
     (lambda: Thresholder((0, 9), thresholds=np.array([[3, 2]]), lo=0, channels=2, technology=GENERIC), r"^Thresholds must ascend$"),
