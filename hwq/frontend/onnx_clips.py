@@ -1,4 +1,4 @@
-"""ONNX operators that clip: Relu, Clip."""
+"""ONNX operators that clip: Relu, Clip, and Min and Max with a constant."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from .onnx_context import Context, refuse
 from .onnx_file import OnnxNode
 from .onnx_values import Const, View
 
-__all__ = ["relu", "clip"]
+__all__ = ["relu", "clip", "least_or_most"]
 
 Values = Sequence["Const | View | None"]
 
@@ -41,3 +41,15 @@ def clip(ctx: Context, node: OnnxNode, values: Values) -> View:
             refuse(node, "its limits must be single constants")
         limits.append(Fraction(float(number[0])) if len(number) and math.isfinite(float(number[0])) else None)
     return _clipped(view, *limits)
+
+
+def least_or_most(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """Min and Max of a tensor and one constant number."""
+    views = [v for v in values if isinstance(v, View)]
+    numbers = [v.value.reshape(-1) for v in values if isinstance(v, Const)]
+    if len(views) != 1 or len(numbers) != 1 or numbers[0].size != 1 or not math.isfinite(float(numbers[0][0])):
+        refuse(node, "supported: a tensor of the network and one constant number")
+    if max(v.value.ndim for v in values if isinstance(v, Const)) > len(views[0].shape):
+        refuse(node, f"its constant has more axes than its input {views[0].shape}")
+    number = Fraction(float(numbers[0][0]))
+    return _clipped(views[0], *((number, None) if node.op == "Max" else (None, number)))

@@ -31,7 +31,7 @@ _CODE_TAILS = ("QLinearSoftmax", "QLinearSigmoid")
 _BEHIND = ("QuantizeLinear", "DequantizeLinear", "Quant", "IntQuant", "Identity", "Cast")
 _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 # need no image
-_ANYWHERE = (*_MOVES, "Cast", "Dropout", "Relu", "Clip", "QuantizeLinear", "DequantizeLinear", "Quant", "IntQuant")
+_ANYWHERE = (*_MOVES, "Cast", "Dropout", "Relu", "Clip", "Min", "Max", "QuantizeLinear", "DequantizeLinear", "Quant", "IntQuant")
 _IMAGES = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "Upsample", "Pad", "QLinearConv",
            "QLinearAveragePool", "QLinearGlobalAveragePool")
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Min", "Max", "Sum")

@@ -15,7 +15,7 @@ from .onnx_file import OnnxNode
 from .onnx_values import ULP, Const, View
 from .rounding import sqrt_fraction
 
-__all__ = ["conv", "matmul", "gemm", "batch_norm", "arithmetic", "negate", "window", "image", "laid_out"]
+__all__ = ["conv", "matmul", "gemm", "batch_norm", "arithmetic", "negate", "sum_of", "window", "image", "laid_out"]
 
 Values = Sequence["Const | View | None"]
 
@@ -190,11 +190,15 @@ def _product(ctx: Context, node: OnnxNode, x: View, weight: np.ndarray, scale: n
 def matmul(ctx: Context, node: OnnxNode, values: Values) -> View:
     """MatMul of a tensor by constant weights (in, out)."""
     x, w = values[0], values[1]
-    if not isinstance(x, View) or not isinstance(w, Const) or w.value.ndim != 2:
+    if not isinstance(x, View) or not isinstance(w, Const) or w.value.ndim < 2:
         refuse(node, "supported: a tensor of the network times a constant matrix")
     assert isinstance(x, View) and isinstance(w, Const)
     weight, scale = w.codes(f"{node.text}: its weights")
-    return _product(ctx, node, x, weight.T, scale.T)
+    if weight.ndim > len(x.shape) or any(size != 1 for size in weight.shape[:-2]):
+        refuse(node, f"weights of the shape {weight.shape} for {x.shape} are not supported; supported: a matrix, with axes of 1 in "
+               "front of it up to as many axes as its input has")
+    matrix = weight.shape[-2:]
+    return _product(ctx, node, x, weight.reshape(matrix).T, scale.reshape(matrix).T)
 
 
 def gemm(ctx: Context, node: OnnxNode, values: Values) -> View:
@@ -324,6 +328,16 @@ def _join(ctx: Context, node: OnnxNode, a: View, b: View) -> View:
     shift = tuple(a.shift[c % len(a.shift)] + sign * b.shift[c % len(b.shift)] for c in range(count))
     error = max(a.error) + max(b.error) + 2 * ULP * float(ctx.peak(a).max() + ctx.peak(b).max())
     return View(name, a.dims, (unit,), shift, order=a.order, error=(error,))
+
+
+def sum_of(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """Sum of one tensor or two."""
+    if len(values) > 2:
+        refuse(node, f"of {len(values)} tensors is not supported; supported: 1 or 2. Put a quantizer behind the sum of two")
+    if len(values) == 1:
+        assert isinstance(values[0], View)
+        return values[0]
+    return arithmetic(ctx, replace(node, op="Add", told=node.text), values)
 
 
 def negate(ctx: Context, node: OnnxNode, values: Values) -> View:

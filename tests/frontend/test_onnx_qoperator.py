@@ -231,6 +231,7 @@ TRAPS = {
     "max_pool": (on_codes("MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]), EXACT),
     "relu": (on_codes("Relu", opset=14), EXACT),
     "clip": (on_codes("Clip", U8(70), U8(180)), EXACT),
+    "max": (on_codes("Max", U8(110)), EXACT), "min": (on_codes("Min", U8(140)), EXACT),
     "pad": (on_codes("Pad", np.array([0, 0, 1, 2, 0, 0, 0, 1]), U8(120)), EXACT),
     "resize": (on_codes("Resize", "", np.array([1, 1, 2, 2], np.float32)), EXACT),
     "reshape_and_transpose": (shuffled(), EXACT),
