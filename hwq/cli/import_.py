@@ -9,7 +9,7 @@ __all__ = ["command"]
 
 
 def command(file: Path = typer.Argument(...,
-                                        help="A .tflite (int8) or .onnx file (QONNX, or QuantizeLinear and DequantizeLinear)."),
+                                        help="A .tflite (int8) or .onnx file (QONNX, QDQ or QOperator)."),
             output: Path = typer.Option(..., "-o", "--output", help="The .hwq file to write."),
             name: str = typer.Option(None, "--name", help="Name of the network; default: the output's."),
             input_format: str = typer.Option(None, "--input-format",

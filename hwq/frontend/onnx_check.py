@@ -16,6 +16,7 @@ from ..errors import EnvironmentError_, ModelError, ToolError
 from .builder import Imported
 from .check import Report, Tally
 from .onnx_context import QuantCheck
+from .onnx_rules import MICROSOFT
 from .onnx_values import ULP, View
 
 __all__ = ["compare_onnx", "random_floats", "encode_floats", "to_edge"]
@@ -173,7 +174,7 @@ def _qonnx(imported: Imported, x: np.ndarray, tensors: list[str]) -> dict[str, n
 
 def _execute(imported: Imported, x: np.ndarray, tensors: list[str]) -> tuple[str, dict[str, np.ndarray]]:
     file = imported.details["file"]
-    custom = any(node.domain for node in file.nodes)
+    custom = any(node.domain not in ("", *MICROSOFT) for node in file.nodes)
     package = "qonnx" if custom else "onnxruntime"
     try:
         oracle = f"{package} {version(package)}"
@@ -225,7 +226,10 @@ def compare_onnx(imported: Imported, x: np.ndarray, say: Callable[[str], None] =
         for edge, check in checks.items():
             tallies[edge].add(ours[edge], forced[edge], *_excused(imported, edge, check, ours, forced, batch))
         free = interp.run(graph, codes)[graph.output.name]
-        classes += _output(final, graph, out, ours, free, theirs[imported.details["output_tensor"]])
+        ends = theirs[imported.details["output_tensor"]]
+        if (grid := imported.details["output_grid"]) is not None:               # they are codes of what the network gives
+            ends = (ends.astype(np.float64) - grid[1]) * float(grid[0])
+        classes += _output(final, graph, out, ours, free, ends)
         say(f"{start + len(batch)} of {len(x)} inputs")
     return Report(oracle, len(x), (*(t.row for t in tallies.values()), final.row), classes)
 

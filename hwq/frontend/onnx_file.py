@@ -23,7 +23,10 @@ _INPUTS = {0: "float32", 1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "i
 
 @dataclass(frozen=True, eq=False)
 class OnnxNode:
-    """A node: operator, domain (empty: ONNX's own), name, names of its tensors (empty: none), attributes as plain values."""
+    """A node: operator, domain (empty: ONNX's own), name, names of its tensors (empty: none), attributes as plain values.
+
+    ``told`` is how messages name it where it is but a part of a node of the file.
+    """
 
     op: str
     domain: str
@@ -32,11 +35,12 @@ class OnnxNode:
     outputs: tuple[str, ...]
     attributes: dict[str, Any]
     proto: Any
+    told: str = ""
 
     @property
     def text(self) -> str:
         """How messages name it."""
-        return f"{self.op} '{self.name or (self.outputs[0] if self.outputs else '')}'"
+        return self.told or f"{self.op} '{self.name or (self.outputs[0] if self.outputs else '')}'"
 
 
 @dataclass(frozen=True, eq=False)

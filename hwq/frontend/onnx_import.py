@@ -1,91 +1,44 @@
-"""From an ONNX file (QONNX, or QuantizeLinear and DequantizeLinear) to the integer network that computes the same reals."""
+"""From an ONNX file (QONNX, QDQ or QOperator) to the integer network that computes the same reals."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from .. import ir
 from ..errors import FormatError, HwqError, ModelError
-from . import onnx_linear as linear
-from . import onnx_quant as quant
+from . import onnx_qoperator as codes
 from . import onnx_shapes as shapes
-from . import onnx_slices as slices
-from . import onnx_windows as windows
 from .builder import MAX_ELEMENTS, Imported
 from .onnx_context import Context, InputGrid, LayoutError, refuse
 from .onnx_file import OnnxFile, OnnxNode, evaluate, read_onnx
+from .onnx_rules import LAST, MICROSOFT, Value, rule_of
 from .onnx_values import Const, View
 
 __all__ = ["import_onnx"]
 
-Value = Const | View
 V = TypeVar("V", bound=Const | View)
-Rule = Callable[[Context, OnnxNode, Sequence[Any]], Value | list[View | None]]           # several: of a Split
 
-QONNX = ("onnx.brevitas", "finn.custom_op.general", "qonnx.custom_op.general")
-LAST = ("qonnx.custom_op.channels_last", "finn.custom_op.channels_last")
-
-_WINDOW = ("auto_pad", "dilations", "kernel_shape", "pads", "strides")
-# Operator -> rule and the attributes that it takes into account; any other attribute is refused.
-_RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
-    "Conv": (linear.conv, (*_WINDOW, "group")), "MatMul": (linear.matmul, ()),
-    "Gemm": (linear.gemm, ("alpha", "beta", "transA", "transB")),
-    "BatchNormalization": (linear.batch_norm, ("epsilon", "momentum", "training_mode", "spatial")),
-    "Add": (linear.arithmetic, ()), "Sub": (linear.arithmetic, ()), "Mul": (linear.arithmetic, ()), "Div": (linear.arithmetic, ()),
-    "Neg": (linear.negate, ()), "Relu": (linear.relu, ()), "Clip": (linear.clip, ("min", "max")),
-    "MaxPool": (windows.max_pool, (*_WINDOW, "ceil_mode", "storage_order")),
-    "AveragePool": (windows.average_pool, (*_WINDOW, "ceil_mode", "count_include_pad")),
-    "GlobalAveragePool": (windows.global_pool, ()), "GlobalMaxPool": (windows.global_pool, ()),
-    "ReduceMean": (windows.reduce, ("axes", "keepdims", "noop_with_empty_axes")),
-    "ReduceMax": (windows.reduce, ("axes", "keepdims", "noop_with_empty_axes")), "Pad": (windows.pad, ("mode", "pads", "value")),
-    "Resize": (windows.resize, ("mode", "nearest_mode", "coordinate_transformation_mode", "antialias", "axes",
-                                "keep_aspect_ratio_policy", "cubic_coeff_a", "exclude_outside", "extrapolation_value")),
-    "Upsample": (windows.resize, ("mode", "scales")), "Concat": (shapes.concat, ("axis",)),
-    "ArgMax": (shapes.argmax, ("axis", "keepdims", "select_last_index")),
-    "TopK": (shapes.top_k, ("axis", "k", "largest", "sorted")),
-    "Reshape": (shapes.reshape, ("allowzero",)), "Flatten": (shapes.reshape, ("axis",)), "Transpose": (shapes.transpose, ("perm",)),
-    "Slice": (slices.part, ("starts", "ends", "axes")), "Split": (slices.pieces, ("axis", "split", "num_outputs")),
-    "Gather": (slices.gather, ("axis",)), "Squeeze": (shapes.squeeze, ("axes",)), "Unsqueeze": (shapes.unsqueeze, ("axes",)),
-    "Identity": (shapes.same, ()), "Cast": (shapes.cast, ("to", "saturate", "round_mode")),
-    "Dropout": (shapes.same, ("ratio", "seed")),
-    "QuantizeLinear": (quant.quantize_linear, ("axis", "block_size", "output_dtype", "saturate", "precision")),
-    "DequantizeLinear": (quant.dequantize_linear, ("axis", "block_size", "output_dtype")),
-}
-_QUANT_RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
-    "Quant": (quant.int_quant, ("signed", "narrow", "rounding_mode")),
-    "IntQuant": (quant.int_quant, ("signed", "narrow", "rounding_mode")),
-    "BipolarQuant": (quant.bipolar_quant, ()), "Trunc": (quant.trunc, ("rounding_mode", "signed", "narrow")),
-    "MultiThreshold": (quant.multi_threshold, ("out_scale", "out_bias", "out_dtype", "data_layout")),
-    "MaxPoolNHWC": (windows.max_pool, (*_WINDOW, "ceil_mode")),
-}
-_LAST_RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
-    key: (_RULES[key][0], (*_RULES[key][1], "data_format")) for key in ("Conv", "MaxPool", "BatchNormalization")}
 _FOLDED = ("Shape", "Gather", "Unsqueeze", "Squeeze", "Concat", "Reshape", "Transpose", "Slice", "Cast", "Identity", "Constant",
            "Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Neg", "Abs", "Reciprocal", "Flatten", "Clip", "Min", "Max", "Floor", "Ceil",
            "ConstantOfShape")
 _TAILS = ("Softmax", "LogSoftmax", "Sigmoid")      # left out at the end of a network
+_CODE_TAILS = ("QLinearSoftmax", "QLinearSigmoid")
 _BEHIND = ("QuantizeLinear", "DequantizeLinear", "Quant", "IntQuant", "Identity", "Cast")
 _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 # need no image
-_ANYWHERE = (*_MOVES, "Cast", "Dropout", "Relu", "Clip", "QuantizeLinear", "DequantizeLinear", "Quant", "IntQuant")
-_IMAGES = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "Upsample", "Pad")
-
-
-def _rule(node: OnnxNode) -> tuple[Rule, tuple[str, ...]]:
-    table = _RULES if node.domain == "" else _QUANT_RULES if node.domain in QONNX else _LAST_RULES if node.domain in LAST else None
-    if table is None:
-        refuse(node, f"domain {node.domain!r} is not supported; supported: ONNX's own, {', '.join((*QONNX, *LAST))}")
-    assert table is not None
-    if node.op not in table:
-        refuse(node, f"operator {node.op} of {node.domain or 'ONNX'} is not supported; supported: {', '.join(sorted(table))}")
-    rule, attributes = table[node.op]
-    for key, value in node.attributes.items():
-        if key not in attributes:
-            refuse(node, f"attribute {key} = {value!r} is not supported; supported: {', '.join(attributes) or 'none'}")
-    return rule, attributes
+_ANYWHERE = (*_MOVES, "Cast", "Dropout", "Relu", "Clip", "Min", "Max", "QuantizeLinear", "DequantizeLinear", "Quant", "IntQuant")
+_IMAGES = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "Upsample", "Pad", "QLinearConv",
+           "QLinearAveragePool", "QLinearGlobalAveragePool")
+_ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Min", "Max", "Sum")
+_QUANTIZERS = ("Quant", "IntQuant", "BipolarQuant", "QuantizeLinear", "DequantizeLinear")
+# a constant may be the first
+_EITHER = (*_ARITHMETIC, *_QUANTIZERS, "Concat", "QLinearAdd", "QLinearMul", "QLinearConcat")
+_REALS = ("Conv", "MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "Sum", "BatchNormalization", "AveragePool", "GlobalAveragePool",
+          "ReduceMean", "QuantizeLinear", "Quant", "IntQuant", "BipolarQuant")
 
 
 class _Importer:
@@ -101,6 +54,7 @@ class _Importer:
         self.put(file.input, self.ctx.input)
         self.begun = 0                             # nodes that were
         self.tail: list[OnnxNode] = []
+        self.tail_grid: tuple[Fraction, int] | None = None              # of the codes that it reads
         self.left_out: set[int] = set()
         self.kinds: dict[str, tuple[tuple[int, ...], str]] = {}         # shapes and types that the values do not tell
 
@@ -129,7 +83,9 @@ class _Importer:
         x = self.values_in()
         return Imported(graph, "onnx", tuple(self.ctx.b.notes), dict(tensors), x, _meaning(view),
                         {"file": self.file, "checks": {e: c for e, c in self.ctx.checks.items() if e in graph.edges},
-                         "output": view, "output_tensor": output, "dims": self.ctx.input_dims, "before": self.ctx.before_input,
+                         "output": view, "output_tensor": output,
+                         "output_grid": self.tail_grid if output != self.file.output else None,
+                         "dims": self.ctx.input_dims, "before": self.ctx.before_input,
                          "kinds": self.kinds | {
                              key: ((self.ctx.batch, *value.shape[1:]), "float32") if isinstance(value, View)
                              else (value.value.shape, value.value.dtype.name)
@@ -205,7 +161,7 @@ class _Importer:
             self.kinds |= {node.outputs[0]: (shape, "float32"), made: (shape, "int64")}
 
     def value(self, node: OnnxNode, inputs: list[Value | None]) -> Value | list[View | None]:
-        if node.domain == "" and node.op in _TAILS:
+        if node.domain == "" and node.op in _TAILS or node.domain in MICROSOFT and node.op in _CODE_TAILS:
             return self.softmax(node, inputs)
         if id(node) in self.left_out and isinstance(inputs[0], View):
             self.ctx.b.note(f"{node.text} is left out, as it follows what is")
@@ -217,19 +173,12 @@ class _Importer:
             folded = self.fold(node, inputs)
             if folded is not None:
                 return folded
-        rule, _ = _rule(node)
-        if not any(isinstance(i, View) for i in inputs) \
-                and node.op not in ("Quant", "IntQuant", "BipolarQuant", "QuantizeLinear", "DequantizeLinear"):
-            refuse(node, "of constants alone is not supported")
-        if node.op not in ("Add", "Sub", "Mul", "Div") and not inputs:
-            refuse(node, "it has no input")
-        first = inputs[0]
-        if not isinstance(first, View) and node.op not in ("Add", "Sub", "Mul", "Div", "Quant", "IntQuant", "BipolarQuant",
-                                                           "QuantizeLinear", "DequantizeLinear", "Concat"):
+        rule = rule_of(node)
+        if not any(isinstance(i, View) for i in inputs) and node.op not in _QUANTIZERS:
+            refuse(node, "of constants alone is not supported" if inputs else "it has no input")
+        if not isinstance(inputs[0], View) and node.op not in _EITHER:
             refuse(node, "its first input must come from the network's input")
-        if node.op in ("Conv", "MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "BatchNormalization", "AveragePool",
-                       "GlobalAveragePool", "QuantizeLinear", "Quant", "IntQuant", "BipolarQuant") and \
-                any(isinstance(i, View) and i.integer for i in inputs):
+        if node.op in _REALS and any(isinstance(i, View) and i.integer for i in inputs):
             refuse(node, "of integers, such as those of a QuantizeLinear, is not supported; put a DequantizeLinear "
                    "or a Cast between them")
         return rule(self.ctx, node, inputs)
@@ -272,7 +221,9 @@ class _Importer:
         raise AssertionError
 
     def softmax(self, node: OnnxNode, inputs: list[Value | None]) -> View:
-        view, behind, rounded = inputs[0], {node.outputs[0]}, node.op == "Sigmoid"
+        view, behind, rounded = inputs[0], {node.outputs[0]}, node.op not in ("Softmax", "LogSoftmax")
+        if node.op in _CODE_TAILS:
+            view, self.tail_grid = codes.reals(self.ctx, node, inputs, 0), codes.grid_of(node, inputs, 1)
         for other in self.file.nodes:
             if behind & set(other.inputs):
                 if other.op not in _BEHIND and (other.op not in ("ArgMax", "TopK") or rounded):
@@ -283,12 +234,12 @@ class _Importer:
                     self.left_out.add(id(other))
                     rounded |= "Quant" in other.op
         axis = int(node.attributes.get("axis", -1 if self.file.opset >= 13 else 1))
-        if not isinstance(view, View) or node.op != "Sigmoid" and (len(view.dims) != 1 or axis % 2 != 1):
+        if not isinstance(view, View) or "Sigmoid" not in node.op and (len(view.dims) != 1 or axis % 2 != 1):
             refuse(node, f"axis = {axis} of {getattr(view, 'shape', 'constants')} is not supported; supported: a flat tensor, "
                    "the axis behind the batch")
         assert isinstance(view, View)
         self.ctx.b.note(f"{node.text} is left out: the output is its input. " + (
-            "It rises with its input: positive inputs are above a half" if node.op == "Sigmoid"
+            "It rises with its input: positive inputs are above a half" if "Sigmoid" in node.op
             else "The largest value stays the largest"))
         self.tail.append(node)
         return view

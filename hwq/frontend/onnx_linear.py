@@ -1,4 +1,4 @@
-"""ONNX operators that are linear or clip: Conv, MatMul, Gemm, BatchNormalization, arithmetic with constants, Add, Relu, Clip."""
+"""ONNX operators that are linear: Conv, MatMul, Gemm, BatchNormalization, arithmetic with constants, Add."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from .onnx_file import OnnxNode
 from .onnx_values import ULP, Const, View
 from .rounding import sqrt_fraction
 
-__all__ = ["conv", "matmul", "gemm", "batch_norm", "arithmetic", "negate", "relu", "clip", "window", "image", "laid_out"]
+__all__ = ["conv", "matmul", "gemm", "batch_norm", "arithmetic", "negate", "sum_of", "window", "image", "laid_out"]
 
 Values = Sequence["Const | View | None"]
 
@@ -190,11 +190,15 @@ def _product(ctx: Context, node: OnnxNode, x: View, weight: np.ndarray, scale: n
 def matmul(ctx: Context, node: OnnxNode, values: Values) -> View:
     """MatMul of a tensor by constant weights (in, out)."""
     x, w = values[0], values[1]
-    if not isinstance(x, View) or not isinstance(w, Const) or w.value.ndim != 2:
+    if not isinstance(x, View) or not isinstance(w, Const) or w.value.ndim < 2:
         refuse(node, "supported: a tensor of the network times a constant matrix")
     assert isinstance(x, View) and isinstance(w, Const)
     weight, scale = w.codes(f"{node.text}: its weights")
-    return _product(ctx, node, x, weight.T, scale.T)
+    if weight.ndim > len(x.shape) or any(size != 1 for size in weight.shape[:-2]):
+        refuse(node, f"weights of the shape {weight.shape} for {x.shape} are not supported; supported: a matrix, with axes of 1 in "
+               "front of it up to as many axes as its input has")
+    matrix = weight.shape[-2:]
+    return _product(ctx, node, x, weight.reshape(matrix).T, scale.reshape(matrix).T)
 
 
 def gemm(ctx: Context, node: OnnxNode, values: Values) -> View:
@@ -326,37 +330,17 @@ def _join(ctx: Context, node: OnnxNode, a: View, b: View) -> View:
     return View(name, a.dims, (unit,), shift, order=a.order, error=(error,))
 
 
+def sum_of(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """Sum of one tensor or two."""
+    if len(values) > 2:
+        refuse(node, f"of {len(values)} tensors is not supported; supported: 1 or 2. Put a quantizer behind the sum of two")
+    if len(values) == 1:
+        assert isinstance(values[0], View)
+        return values[0]
+    return arithmetic(ctx, replace(node, op="Add", told=node.text), values)
+
+
 def negate(ctx: Context, node: OnnxNode, values: Values) -> View:
     """Neg."""
     assert isinstance(values[0], View)
     return _affine(ctx, node, values[0], [Fraction(-1)], [Fraction(0)])
-
-
-def _clipped(view: View, lo: Fraction | None, hi: Fraction | None) -> View:
-    """Return the view clipped once more: the limits of the clip before are clipped themselves."""
-    def bound(v: Fraction | None, default: Fraction | None) -> Fraction | None:
-        if v is None:
-            return default
-        v = v if lo is None else max(v, lo)
-        return v if hi is None else min(v, hi)
-    return view.but(lo=bound(view.lo, lo if hi is None or lo is None else min(lo, hi)), hi=bound(view.hi, hi))
-
-
-def relu(ctx: Context, node: OnnxNode, values: Values) -> View:
-    """Relu: taken up by the quantizer behind it."""
-    assert isinstance(values[0], View)
-    return _clipped(values[0], Fraction(0), None)
-
-
-def clip(ctx: Context, node: OnnxNode, values: Values) -> View:
-    """Clip: its limits are attributes (to opset 6) or constants."""
-    view = values[0]
-    assert isinstance(view, View)
-    limits: list[Fraction | None] = []
-    for position, key in ((1, "min"), (2, "max")):
-        value = values[position] if position < len(values) else None
-        number = value.value.reshape(-1) if isinstance(value, Const) else [node.attributes[key]] if key in node.attributes else []
-        if value is not None and not isinstance(value, Const) or len(number) > 1 or any(math.isnan(float(v)) for v in number):
-            refuse(node, "its limits must be single constants")
-        limits.append(Fraction(float(number[0])) if len(number) and math.isfinite(float(number[0])) else None)
-    return _clipped(view, *limits)

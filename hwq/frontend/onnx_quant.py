@@ -244,8 +244,8 @@ def _zero(ctx: Context, node: OnnxNode, values: Values, like: np.ndarray) -> tup
     return zero.value.astype(np.int64), kind
 
 
-def quantize_linear(ctx: Context, node: OnnxNode, values: Values) -> Const | View:
-    """QuantizeLinear: codes ``saturate(half even (x / s) + z)``."""
+def quantize_linear(ctx: Context, node: OnnxNode, values: Values, zero_first: bool = False) -> Const | View:
+    """QuantizeLinear: codes ``saturate(half even (x / s) + z)``, or of an edge ``saturate(half even (x / s + z))``."""
     x = values[0]
     scale = _scale(node, values, 1)
     zero, kind = _zero(ctx, node, values, scale.value)
@@ -267,10 +267,10 @@ def quantize_linear(ctx: Context, node: OnnxNode, values: Values) -> Const | Vie
     count = max(len(scales), len(zeros))
     inverse = [1 / v for v in scales]
     base = 0
-    if x.edge is not None and len(set(zeros)) == 1 and zeros[0] % 2 and ctx.ties(x, inverse):
+    if x.edge is not None and not zero_first and len(set(zeros)) == 1 and zeros[0] % 2 and ctx.ties(x, inverse):
         base = zeros[0]                            # ties to even codes less z: the edge carries the codes less z
     shift = tuple((base - zeros[c % len(zeros)]) * scales[c % len(scales)] for c in range(count))
-    rows = _rows(scales, zeros, lo, hi, "ROUND", False)
+    rows = _rows(scales, zeros, lo, hi, "ROUND", zero_first)
     return ctx.quantize(node, x, rows, lo - base, hi - base, tuple(scales[c % len(scales)] for c in range(count)), shift,
                         integer=Fraction(base), even=(inverse, [Fraction(z - base) for z in zeros]))
 
@@ -292,7 +292,7 @@ def dequantize_linear(ctx: Context, node: OnnxNode, values: Values) -> Const | V
     x = ctx.plain(node, x) if x.clipped else x     # a Relu or Clip of codes
     scales = ctx.per_channel(node, x, Const(s))
     zeros = [int(v) for v in ctx.per_channel(node, x, Const(z))]
-    count = max(len(scales), len(zeros))
+    count = max(len(scales), len(zeros), len(x.shift))         # a Concat of codes may have shifts of its own for each channel
     view = x.but(scale=tuple(scales[c % len(scales)] for c in range(count)), integer=False,
-                 shift=tuple((x.shift[0] - zeros[c % len(zeros)]) * scales[c % len(scales)] for c in range(count)))
+                 shift=tuple((x.shift[c % len(x.shift)] - zeros[c % len(zeros)]) * scales[c % len(scales)] for c in range(count)))
     return view.but(error=(float(ctx.peak(view).max()) * 2 * ULP,))

@@ -77,14 +77,15 @@ def _averaged(ctx: Context, view: View, count: int, divisor: int | None = None) 
     return made.but(error=tuple(e + (count + 2) * ULP * peak for e in view.error))
 
 
-def _whole(ctx: Context, node: OnnxNode, view: View) -> View:
-    """Append the sum or the largest of the whole image; the dims are still the image's."""
+def _whole(ctx: Context, node: OnnxNode, view: View, axes: Sequence[int | None] = (0, 1)) -> View:
+    """Append the sum or the largest along the edge's height, width or both; the dims are still the image's."""
     view = ctx.rising(node, view) if "Max" in node.op else ctx.plain(node, view)
     name, source = ctx.b.unique(node.name or node.outputs[0]), ctx.edge(node, view)
-    if "Max" not in node.op:
-        return view.but(edge=ctx.b.add(ir.GlobalAvgPool2d(name, (source,))))
-    size = ctx.b.edges[source].shape[0], ctx.b.edges[source].shape[1]
-    return view.but(edge=ctx.b.add(ir.MaxPool2d(name, (source,), size, size)))
+    height, width, _ = ctx.b.edges[source].shape
+    size = height if 0 in axes else 1, width if 1 in axes else 1
+    made: ir.Node = ir.MaxPool2d(name, (source,), size, size) if "Max" in node.op else ir.GlobalAvgPool2d(name, (source,)) \
+        if size == (height, width) else ir.AvgPool2d(name, (source,), size, size)
+    return view.but(edge=ctx.b.add(made))
 
 
 def global_pool(ctx: Context, node: OnnxNode, values: Values) -> View:
@@ -99,19 +100,18 @@ def global_pool(ctx: Context, node: OnnxNode, values: Values) -> View:
 
 
 def reduce(ctx: Context, node: OnnxNode, values: Values) -> View:
-    """ReduceMean and ReduceMax over all axes but batch and channels; those of 1 do not count."""
+    """ReduceMean and ReduceMax over height, width or both."""
     view = values[0]
     assert isinstance(view, View)
     axes = ints(node, values, 1, "axes")
     rank, shape = len(view.shape), view.shape
     found = {a % rank for a in axes} if axes else set()
     space = {i + 1 for i, (_, axis) in enumerate(view.dims) if axis != 2}
-    if not {i for i in space if shape[i] != 1} <= found <= space or not found or rank < 3 \
-            or not any(axis == 2 for _, axis in view.dims):
-        refuse(node, f"axes = {axes} of {shape} is not supported; supported: height and width")
-    view = _whole(ctx, node, view)
-    made = view.but(dims=tuple((size, 2) if axis == 2 else (1, None) for size, axis in view.dims))
-    made = made if "Max" in node.op else _averaged(ctx, made, math.prod(shape[i] for i in space))
+    if not found or not found <= space or rank < 3 or not any(axis == 2 for _, axis in view.dims):
+        refuse(node, f"axes = {axes} of {shape} is not supported; supported: height, width or both")
+    view = _whole(ctx, node, view, [view.dims[i - 1][1] for i in found])
+    made = view.but(dims=tuple((1, None) if i + 1 in found else dim for i, dim in enumerate(view.dims)))
+    made = made if "Max" in node.op else _averaged(ctx, made, math.prod(shape[i] for i in found))
     if node.attributes.get("keepdims", 1):
         return made
     kept = tuple(d for i, d in enumerate(made.dims) if i + 1 not in found)
