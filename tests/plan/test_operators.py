@@ -94,6 +94,7 @@ NETWORKS = {
     "crop and border": signed(Pad("b", ("in",), (1, -1, -3, 2), 9)),
     "crop of all but a column, and border": signed(Pad("b", ("in",), (0, -2, 1, -2), -8), Pad("c", ("b",), (-1, 2, 2, 1), 3)),
     "crop, pooled": signed(Pad("b", ("in",), (-1, -1, 0, 0)), MaxPool2d("p", ("b",), (3, 2), (2, 1), (1, 0, 1, 1))),
+    "crop in front of single pixels": signed(Pad("b", ("in",), (-3, 0, 0, 0)), *conv("c", "b", 4, (1, 1), 2)),
     "enlarged 2x2": signed(Upsample("u", ("in",)), shape=(3, 4, 2)),
     "enlarged 3x1": signed(Upsample("u", ("in",), (3, 1)), shape=(2, 5, 1)),
     "enlarged 1x2": signed(Upsample("u", ("in",), (1, 2)), shape=(3, 2, 3)),
