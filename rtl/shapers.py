@@ -297,7 +297,8 @@ class Cropper(Block):
     @property
     def cost(self) -> Cost:
         """Logic cells."""
-        return Cost(lc=25 + self.late * self.shape.width * self.lanes)
+        rows, cols, words = ((count - 1).bit_length() for count in (self.height, self.width, self.words))
+        return Cost(lc=15 + 5 * (rows + cols) + 2 * words + self.late * self.shape.width * self.lanes)
 
     def model(self, x: np.ndarray) -> np.ndarray:
         """Return frames of beats (n, height * width * words, lanes) cropped."""
