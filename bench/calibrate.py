@@ -16,7 +16,7 @@ from hwq.rtl.accelerator import Chain
 from hwq.rtl.common import ICE40UP
 from hwq.rtl.pooling import PoolStage
 from hwq.rtl.ranking import TopK
-from hwq.rtl.reshape import SelectStage, UpsampleStage
+from hwq.rtl.reshape import PadStage, SelectStage, UpsampleStage
 from hwq.rtl.stage import ConvStage, Folding, Requant
 from hwq.rtl.thresholds import Thresholder
 
@@ -95,6 +95,10 @@ OPERATORS = {
         lambda channels, chosen: SelectStage((0, 15), pixels=144, channels=channels, chosen=chosen), channels, np.array(chosen))
        for name, channels, chosen in (("half", 8, range(4)), ("half", 116, range(58, 116)), ("every other", 116, range(0, 116, 2)),
                                       ("some", 24, [0, 1, 2, 6, 7, 8, 12, 13]))},
+    **{f"crop {name}": partial(
+        lambda shape, pads: PadStage((0, 15), height=shape[0], width=shape[1], channels=shape[2], pads=pads, value=0), shape, pads)
+       for name, shape, pads in (("of an image", (12, 12, 8), (-2, -2, -2, -2)), ("to the last step", (1, 64, 16), (0, -63, 0, 0)),
+                                 ("of the last steps", (1, 64, 16), (0, 0, 0, -4)))},
     "enlarged 1x2": lambda: UpsampleStage((0, 15), factor=(1, 2), **_IMAGE),
     **{f"{k} largest of {n}, {reach.bit_length() + 1} bits": partial(
         lambda k, n, reach: Chain([("k", TopK((-reach, reach), n, k))]), k, n, reach)

@@ -25,8 +25,11 @@ def _exact_dtype(weight: np.ndarray, lo: int, hi: int) -> Any:
 
 
 def _pad(x: np.ndarray, pads: tuple[int, int, int, int], value: int) -> np.ndarray:
-    top, left, bottom, right = pads
-    return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=value) if any(pads) else x
+    if min(pads) < 0:                                    # a crop
+        top, left, bottom, right = (max(-pad, 0) for pad in pads)
+        x = x[:, top:x.shape[1] - bottom, left:x.shape[2] - right]
+    top, left, bottom, right = (max(pad, 0) for pad in pads)
+    return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=value) if max(pads) > 0 else x
 
 
 def _taps(x: np.ndarray, kernel, stride, dilation=(1, 1)) -> Iterator[np.ndarray]:

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 from amaranth.hdl import Shape
 from amaranth.lib import wiring
 
 from .schedule import Actor, Filter
-from .shapers import Cropper, Padder
+from .shapers import Cropper, Padder, cropped
 
 __all__ = ["Border", "Pads"]
 
@@ -26,12 +27,26 @@ class Border:
         Pixels put around what is kept.
     words : int
         Beats a pixel.
+    first : (int, int)
+        Row and column with which what is kept begins.
+    late : bool
+        See `Cropper`.
     """
 
     size: Pair
     keep: Pair
     pads: Pads
     words: int
+    first: Pair = (0, 0)
+    late: bool = False
+
+    @classmethod
+    def of(cls, size: Pair, pads: Pads, words: int) -> "Border":
+        """Return the border of an image from which sides below 0 take pixels away."""
+        top, left, bottom, right = (max(-pad, 0) for pad in pads)
+        keep = size[0] - top - bottom, size[1] - left - right
+        around = max(pads[0], 0), max(pads[1], 0), max(pads[2], 0), max(pads[3], 0)
+        return cls(size, keep, around, words, (top, left), bottom > 0 or right > 0)
 
     @classmethod
     def trimmed(cls, size: Pair, pads: Pads, kernel: Pair, stride: Pair, pool: Pair = (1, 1), words: int = 1) -> "Border":
@@ -67,8 +82,17 @@ class Border:
 
     @property
     def cycles(self) -> int:
-        """Cycles a frame: the most of what comes in and of what goes on."""
-        return max(self.size[0] * self.size[1], self.height * self.width) * self.words
+        """Cycles a frame: from one beat that goes on to the next, the most of what comes in and of what goes out."""
+        if self.keep == self.size or not any(self.pads):
+            return max(self.size[0] * self.size[1], self.height * self.width) * self.words
+        gaps = [np.diff(places, append=places[0] + len(marks)) for marks in (self.gives, self.inside)
+                for places in [np.flatnonzero(marks)]]
+        return int(np.maximum(*gaps).sum())
+
+    @property
+    def gives(self) -> list[bool]:
+        """Whether each beat that comes in lets one go on."""
+        return cropped(self.size, self.words, self.keep, self.first, self.late)
 
     @property
     def inside(self) -> list[bool]:
@@ -82,7 +106,7 @@ class Border:
         blocks: list[tuple[str, wiring.Component]] = []
         if self.keep != self.size:
             blocks.append(("crop", Cropper(shape, lanes, height=self.size[0], width=self.size[1], words=self.words,
-                                           keep=self.keep)))
+                                           keep=self.keep, first=self.first, late=self.late)))
         if any(self.pads):
             blocks.append(("padder", Padder(shape, lanes, height=self.keep[0], width=self.keep[1], words=self.words, pads=self.pads,
                                             value=value, out_shape=out_shape)))
@@ -92,5 +116,4 @@ class Border:
         """Return the event model of what is left out in front of ``after``, which puts the border in itself (`Bordered`)."""
         if self.keep == self.size:
             return []
-        return [Filter(after, [y < self.keep[0] and x < self.keep[1] for y in range(self.size[0]) for x in range(self.size[1])
-                               for _ in range(self.words)], 0)]
+        return [Filter(after, self.gives, 0)]

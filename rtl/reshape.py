@@ -20,13 +20,14 @@ __all__ = ["PadStage", "Repeat", "UpsampleStage", "Select", "SelectStage", "whol
 
 
 class PadStage(Chain):
-    """A border of a constant code.
+    """A border of a constant code, or a crop.
 
     Parameters
     ----------
     x_range, lanes, height, width, channels
         Inclusive range of the codes, lanes of the stream, the image.
     pads : (top, left, bottom, right)
+        Below 0: pixels of the image that are left out.
     value : int
         Code of the border; may lie outside ``x_range``.
 
@@ -34,15 +35,15 @@ class PadStage(Chain):
     -------
     i, o : streams of ``lanes`` codes
 
-    Cycles a frame: one a beat of the output.
+    Cycles a frame: one a beat of the output or of the input, see `Border.cycles`.
     """
 
     def __init__(self, x_range: tuple[int, int], *, lanes: int = 1, height: int, width: int, channels: int, pads: Pads, value: int):
         check(channels % lanes == 0, f"Lanes must divide the {channels} channels, not {lanes!r}")
         check(any(pads), "Padding must not be empty")
-        self._border = Border((height, width), (height, width), pads, channels // lanes)
+        self._border = Border.of((height, width), pads, channels // lanes)
         self.cycles, self.out_lanes = self._border.cycles, lanes
-        self.out_shape = shape_of(min(x_range[0], value), max(x_range[1], value))
+        self.out_shape = shape_of(min(x_range[0], value), max(x_range[1], value)) if max(pads) > 0 else shape_of(*x_range)
         super().__init__([*self._border.blocks(shape_of(*x_range), lanes, value, self.out_shape),
                           ("buffer", StreamBuffer(self.out_shape, lanes))])
 
@@ -53,7 +54,10 @@ class PadStage(Chain):
 
     def actors(self, after: Actor) -> list[Actor]:
         """Return the event model of the stage in front of ``after``."""
-        return [PadActor(after, self._border.inside)]
+        if not any(self._border.pads):
+            return [Filter(after, self._border.gives, 1)]
+        pad = PadActor(after, self._border.inside)
+        return [*self._border.actors(pad), pad]
 
 
 class Repeat(Ring):

@@ -229,13 +229,15 @@ class ShiftActor(Bordered):
         Latency of the product behind it, which moves as a whole and holds a window a cycle.
     latency : int
         Cycles from its sums to their first beat.
+    bare : bool
+        The window is the stream itself, and holds no pixel.
     """
 
     def __init__(self, after: Actor, real: Sequence[bool], *, windows: Sequence[bool], groups: int, beats: int, every: int = 1,
-                 depth: int, latency: int):
+                 depth: int, latency: int, bare: bool = False):
         super().__init__(real)
         self.after, self.windows, self.groups, self.beats = after, list(windows), groups, beats
-        self.every, self.depth, self.latency = every, depth, latency + _SLACK
+        self.every, self.depth, self.latency, self.bare = every, depth, latency + _SLACK, bare
         self._ready, self._taken = 0, 0
         self._now, self._moves = 0, 0                    # cycle of the product's last move, how many it made
         self._ends: deque[int] = deque()                 # the move that takes each window out of it
@@ -254,7 +256,6 @@ class ShiftActor(Bordered):
 
     def _word(self, t: int) -> int:
         t = max(t, self._ready)
-        self._times.append(t)
         self._ready = t + 1
         if self.windows[self._at]:
             end = t
@@ -264,6 +265,8 @@ class ShiftActor(Bordered):
                 self._now = end = max(end + 1, self._now)
                 self._ends.append(self._moves + self.depth)
             self._ready = end
+            t = end - 1 if self.bare else t
+        self._times.append(t)
         return t
 
     def flush(self) -> None:

@@ -10,7 +10,7 @@ from .common import Block, Cost, check, check_int, lanes_stream
 from .handshake import Crop, Gather, Pad, Part, Queue, Scatter
 from .loops import LoopNest
 
-__all__ = ["StreamBuffer", "WidthConverter", "Padder", "Cropper"]
+__all__ = ["StreamBuffer", "WidthConverter", "Padder", "Cropper", "cropped"]
 
 
 class StreamBuffer(Block):
@@ -240,8 +240,18 @@ class Padder(Block):
         return m
 
 
+def cropped(size: tuple[int, int], words: int, keep: tuple[int, int], first: tuple[int, int], late: bool) -> list[bool]:
+    """Return whether each beat of an image lets one go on; see `Cropper`."""
+    (top, left), (height, width) = first, keep
+    kept = [top <= y < top + height and left <= x < left + width
+            for y in range(size[0]) for x in range(size[1]) for _ in range(words)]
+    if late:
+        kept[kept.index(True)], kept[-1] = False, True
+    return kept
+
+
 class Cropper(Block):
-    """Keep the upper left part of every image of the stream, and swallow the rest.
+    """Keep a part of every image of the stream, and swallow the rest.
 
     Parameters
     ----------
@@ -253,6 +263,12 @@ class Cropper(Block):
         Image in pixels, beats a pixel.
     keep : (int, int)
         Rows and columns kept.
+    first : (int, int)
+        Row and column with which they begin.
+    late : bool
+        Every beat goes on when the next one comes that is kept, the last one with the end of the image, of which it is no part:
+        so no result is complete before its frame is. Else it would wait at the core's end, and what a border puts in front of the
+        next frame behind it.
 
     Members
     -------
@@ -261,36 +277,48 @@ class Cropper(Block):
 
     latency = 0
 
-    def __init__(self, shape: Shape, lanes: int, *, height: int, width: int, words: int, keep: tuple[int, int]):
+    def __init__(self, shape: Shape, lanes: int, *, height: int, width: int, words: int, keep: tuple[int, int],
+                 first: tuple[int, int] = (0, 0), late: bool = False):
         for name, number in (("Lanes", lanes), ("Height", height), ("Width", width), ("Words", words)):
             check_int(name, number)
-        check(1 <= keep[0] <= height and 1 <= keep[1] <= width,
-              f"Kept part must lie inside {height}x{width}, not {keep!r}")
-        self.shape, self.lanes, self.height, self.width, self.words, self.keep = shape, lanes, height, width, words, keep
+        check(all(k >= 1 and at >= 0 and at + k <= size for k, at, size in zip(keep, first, (height, width), strict=True)),
+              f"Kept part must lie inside {height}x{width}, not {keep!r} from {first!r} on")
+        self.shape, self.lanes, self.height, self.width, self.words = shape, lanes, height, width, words
+        self.keep, self.first, self.late = keep, first, late
+        check(not late or (first[0] + keep[0], first[1] + keep[1]) != (height, width),
+              "What is kept late must end before its image")
         super().__init__({"i": In(lanes_stream(shape, lanes)), "o": Out(lanes_stream(shape, lanes))})
 
     @property
     def handshake(self) -> tuple[Part, ...]:
         """See `Block.handshake`."""
-        return (Crop([y < self.keep[0] and x < self.keep[1] for y in range(self.height) for x in range(self.width)
-                      for _ in range(self.words)]),)
+        return (Crop(cropped((self.height, self.width), self.words, self.keep, self.first, self.late)),)
 
     @property
     def cost(self) -> Cost:
         """Logic cells."""
-        return Cost(lc=25)
+        rows, cols, words = ((count - 1).bit_length() for count in (self.height, self.width, self.words))
+        return Cost(lc=15 + 5 * (rows + cols) + 2 * words + self.late * self.shape.width * self.lanes)
 
     def model(self, x: np.ndarray) -> np.ndarray:
         """Return frames of beats (n, height * width * words, lanes) cropped."""
-        image = x.reshape(-1, self.height, self.width, self.words * self.lanes)
-        return image[:, :self.keep[0], :self.keep[1]].reshape(len(image), -1, self.lanes)
+        image, (top, left) = x.reshape(-1, self.height, self.width, self.words * self.lanes), self.first
+        return image[:, top:top + self.keep[0], left:left + self.keep[1]].reshape(len(image), -1, self.lanes)
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.loops = loops = LoopNest([self.height, self.width, self.words])
         inside = Signal()
-        m.d.comb += inside.eq(_within(m, loops, "row", 0, self.height, 0, self.keep[0])
-                              & _within(m, loops, "col", 1, self.width, 0, self.keep[1]))
-        m.d.comb += [self.o.valid.eq(self.i.valid & inside), self.i.ready.eq(self.o.ready | ~inside),
-                     self.o.payload.eq(self.i.payload), loops.en.eq(self.i.valid & self.i.ready)]
+        m.d.comb += inside.eq(_within(m, loops, "row", 0, self.height, self.first[0], self.keep[0])
+                              & _within(m, loops, "col", 1, self.width, self.first[1], self.keep[1]))
+        gives, source = inside, self.i.payload.as_value()
+        if self.late:
+            held, full = Signal(len(source), reset_less=True), Signal()
+            with m.If(loops.en & inside):
+                m.d.sync += [held.eq(source), full.eq(1)]
+            with m.Elif(loops.en & loops.last[0]):
+                m.d.sync += full.eq(0)
+            gives, source = full & (inside | loops.last[0]), held
+        m.d.comb += [self.o.valid.eq(self.i.valid & gives), self.i.ready.eq(self.o.ready | ~gives),
+                     self.o.payload.as_value().eq(source), loops.en.eq(self.i.valid & self.i.ready)]
         return m

@@ -327,7 +327,7 @@ class ConvStage(Chain):
                 actors = [pool_actor(after, self.window.rows, self.window.cols, self.matvec.outputs // self.fold.lanes, pool)]
             actors.insert(0, ShiftActor(actors[0] if actors else after, inside, windows=self.window.ends,
                                         groups=self.window.groups, beats=beats, every=every, depth=self.matvec.latency,
-                                        latency=latency))
+                                        latency=latency, bare=self.window.bare))
         actors = self._border.actors(actors[0]) + actors
         return gear_actors(actors[0], *self._lanes) + actors
 

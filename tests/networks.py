@@ -116,7 +116,9 @@ class _Chain:
             self.requantize()
 
     def pad(self) -> None:
-        self.add(Pad, pads=tuple(self.int(0, 2) for _ in range(4)), value=self.int(self.edge.lo - 1, self.edge.hi + 1))
+        least = self.pick([0, -2, -2])
+        self.add(Pad, pads=tuple(self.int(least, 2 + least * self.int(0, 1)) for _ in range(4)),
+                 value=self.int(self.edge.lo - 1, self.edge.hi + 1))
 
     def upsample(self) -> None:
         self.add(Upsample, factor=(self.int(1, 3), self.int(1, 2)))

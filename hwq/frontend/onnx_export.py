@@ -217,12 +217,22 @@ class _Exporter:
         top, left, bottom, right = pads
         batch, channels, height, width = self.shapes[source]
         ends = self.constant(f"{output}.pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
-        number = self.numbers(node, f"{output}.value", np.array(value), self.exact(node, source))
+        number = self.numbers(node, f"{output}.value", np.array(value), self.exact(node, node.inputs[0]))
         return self.emit("Pad", (source, ends, number), output,
                          (batch, channels, height + top + bottom, width + left + right), mode="constant")
 
     def pad(self, node: ir.Pad) -> Fraction:
-        self._border(node, node.inputs[0], node.pads, node.value, node.name)
+        source, (top, left, bottom, right) = node.inputs[0], (max(pad, 0) for pad in node.pads)
+        if min(node.pads) < 0:
+            batch, channels, height, width = self.shapes[source]
+            first, last = [-min(pad, 0) for pad in node.pads[:2]], [size + min(pad, 0) for size, pad in
+                                                                    zip((height, width), node.pads[2:], strict=True)]
+            name = node.name if max(node.pads) <= 0 else self.fresh(f"{node.name}.crop")
+            bounds = [self.constant(f"{name}.{what}", np.array(v, np.int64))
+                      for what, v in (("starts", first), ("ends", last), ("axes", [2, 3]))]
+            source = self.emit("Slice", (source, *bounds), name, (batch, channels, last[0] - first[0], last[1] - first[1]))
+        if max(node.pads) > 0 or source == node.inputs[0]:
+            self._border(node, source, (top, left, bottom, right), node.value, node.name)
         return self.units[node.inputs[0]]
 
     def upsample(self, node: ir.Upsample) -> Fraction:

@@ -14,7 +14,8 @@ from .onnx_context import Context, LayoutError, refuse
 from .onnx_file import OnnxNode
 from .onnx_values import Const, View
 
-__all__ = ["ints", "flat", "gathered", "reshape", "transpose", "squeeze", "unsqueeze", "same", "cast", "concat", "argmax", "top_k"]
+__all__ = ["ints", "flat", "gathered", "reshaped", "reshape", "transpose", "squeeze", "unsqueeze", "same", "cast", "concat",
+           "argmax", "top_k"]
 
 Values = Sequence["Const | View | None"]
 
@@ -84,7 +85,8 @@ def gathered(ctx: Context, node: OnnxNode, view: View, channels_last: bool = Fal
                     shift=moved(view.shift), error=(max(view.error),))
 
 
-def _reshaped(ctx: Context, node: OnnxNode, view: View, shape: Sequence[int]) -> View:
+def reshaped(ctx: Context, node: OnnxNode, view: View, shape: Sequence[int]) -> View:
+    """Return the view in another shape, the batch included; nothing moves."""
     if math.prod(shape) != math.prod(view.shape) or not shape or shape[0] != 1:
         refuse(node, f"{view.shape} to {tuple(shape)} changes the batch or the number of elements, which is not supported")
     new = list(shape[1:])
@@ -136,7 +138,7 @@ def reshape(ctx: Context, node: OnnxNode, values: Values) -> View:
         if rest == 0 or math.prod(view.shape) % rest:
             refuse(node, f"shape {target} does not go with {view.shape}")
         shape[shape.index(-1)] = math.prod(view.shape) // rest
-    return _reshaped(ctx, node, view, shape)
+    return reshaped(ctx, node, view, shape)
 
 
 def transpose(ctx: Context, node: OnnxNode, values: Values) -> View:
@@ -160,7 +162,7 @@ def squeeze(ctx: Context, node: OnnxNode, values: Values) -> View:
     drop = {a % rank for a in axes} if axes is not None else {i for i, s in enumerate(view.shape) if s == 1 and i}
     if 0 in drop or any(view.shape[a] != 1 for a in drop):
         refuse(node, f"axes = {axes} of {view.shape} is not supported; supported: axes of 1 behind the batch")
-    return _reshaped(ctx, node, view, [s for i, s in enumerate(view.shape) if i not in drop])
+    return reshaped(ctx, node, view, [s for i, s in enumerate(view.shape) if i not in drop])
 
 
 def unsqueeze(ctx: Context, node: OnnxNode, values: Values) -> View:
@@ -174,7 +176,7 @@ def unsqueeze(ctx: Context, node: OnnxNode, values: Values) -> View:
     shape, old = [], iter(view.shape)
     for i in range(rank):
         shape.append(1 if i in {a % rank for a in axes} else next(old, 1))
-    return _reshaped(ctx, node, view, shape)
+    return reshaped(ctx, node, view, shape)
 
 
 def same(ctx: Context, node: OnnxNode, values: Values) -> View:

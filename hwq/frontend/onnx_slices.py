@@ -1,4 +1,4 @@
-"""ONNX operators that take some of the channels: Slice, Split, Gather."""
+"""ONNX operators that take some of the channels, rows or columns: Slice, Split, Gather."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import numpy as np
 from .. import ir
 from .onnx_context import Context, LayoutError, refuse
 from .onnx_file import OnnxNode
-from .onnx_shapes import ints
+from .onnx_shapes import ints, reshaped
 from .onnx_values import Const, View
 
 __all__ = ["part", "pieces", "gather"]
@@ -16,16 +16,24 @@ Values = Sequence["Const | View | None"]
 
 
 def _chosen(ctx: Context, node: OnnxNode, view: View, axis: int, indices: np.ndarray) -> View:
-    """Return the elements ``indices`` along an axis, which must be the channels if they are not all."""
+    """Return the elements ``indices`` along an axis; of rows and columns all from one to another."""
     size = view.shape[axis]
     if np.array_equal(indices, np.arange(size)):
         return view
     source = ctx.edge(node, view)
     if not indices.size or len(np.unique(indices)) < len(indices) or axis == 0:
         refuse(node, f"it takes {len(indices)} of {size} along axis {axis} of {view.shape}, which is not supported; supported: "
-               "some of the channels, each at most once")
-    if view.dims[axis - 1][1] != len(ctx.b.edges[source].shape) - 1:
-        raise LayoutError(f"{node.text}: a slice along axis {axis} of {view.shape} is not supported; supported: of the channels")
+               "some of the channels, each at most once, and rows and columns in steps of 1")
+    along, last = view.dims[axis - 1][1], len(ctx.b.edges[source].shape) - 1
+    if along != last:
+        if along is None or (np.diff(indices) != 1).any():
+            raise LayoutError(f"{node.text}: a slice along axis {axis} of {view.shape} is not supported; supported: of the "
+                              "channels, and of rows and columns in steps of 1")
+        pads = [0, 0, 0, 0]
+        pads[along], pads[along + 2] = -int(indices[0]), int(indices[-1]) + 1 - size
+        edge = ctx.b.add(ir.Pad(ctx.b.unique(node.name or node.outputs[0]), (source,), (pads[0], pads[1], pads[2], pads[3])))
+        return view.but(edge=edge, dims=tuple((len(indices), place) if place == along else (other, place)
+                                              for other, place in view.dims))
     places = indices if view.order is None else view.order[indices]
     kept, order = np.sort(places), np.argsort(np.argsort(places))
     edge = ctx.b.add(ir.Select(ctx.b.unique(node.name or node.outputs[0]), (source,), kept))
@@ -41,7 +49,7 @@ def _chosen(ctx: Context, node: OnnxNode, view: View, axis: int, indices: np.nda
 
 
 def part(ctx: Context, node: OnnxNode, values: Values) -> View:
-    """Slice of the channels, by constants."""
+    """Slice by constants."""
     view = values[0]
     assert isinstance(view, View)
     starts, ends = (ints(node, values, k + 1, key) for k, key in enumerate(("starts", "ends")))
@@ -59,7 +67,7 @@ def part(ctx: Context, node: OnnxNode, values: Values) -> View:
 
 
 def pieces(ctx: Context, node: OnnxNode, values: Values) -> list[View | None]:
-    """Split along the channels: a view for each output that something reads."""
+    """Split: a view for each output that something reads."""
     view, count = values[0], len(node.outputs)
     assert isinstance(view, View)
     rank, axis, sizes = len(view.shape), int(node.attributes.get("axis", 0)), ints(node, values, 1, "split")
@@ -76,14 +84,17 @@ def pieces(ctx: Context, node: OnnxNode, values: Values) -> list[View | None]:
 
 
 def gather(ctx: Context, node: OnnxNode, values: Values) -> View:
-    """Gather of channels, by a constant."""
+    """Gather by a constant: a list, or one row or column, whose axis goes."""
     view, indices = values[0], values[1] if len(values) > 1 else None
     assert isinstance(view, View)
     axis = int(node.attributes.get("axis", 0))
     size = view.shape[axis] if -len(view.shape) <= axis < len(view.shape) else 0
-    if isinstance(indices, Const) and indices.value.ndim == 0:
-        refuse(node, f"one index, which takes the axis {axis} of {view.shape} away, is not supported; supported: a list")
-    if not isinstance(indices, Const) or indices.value.ndim != 1 or ((indices.value < -size) | (indices.value >= size)).any():
-        refuse(node, f"its indices along axis {axis} of {view.shape} must be a constant list of places there")
+    if not isinstance(indices, Const) or indices.value.ndim > 1 or ((indices.value < -size) | (indices.value >= size)).any():
+        refuse(node, f"its indices along axis {axis} of {view.shape} must be a constant list of places there, or one")
     assert isinstance(indices, Const)
-    return _chosen(ctx, node, view, axis % len(view.shape), indices.value.astype(np.int64) % size)
+    axis, one = axis % len(view.shape), indices.value.ndim == 0
+    if one and (axis == 0 or view.dims[axis - 1][1] in ((2,) if len(view.dims) > 1 else (0,))):
+        refuse(node, f"one index, which takes the axis {axis} of {view.shape} away, is not supported; supported: a list, or one "
+               "row or column")
+    view = _chosen(ctx, node, view, axis, indices.value.astype(np.int64).reshape(-1) % size)
+    return reshaped(ctx, node, view, [s for i, s in enumerate(view.shape) if i != axis]) if one else view

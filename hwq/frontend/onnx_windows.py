@@ -127,7 +127,7 @@ def _border(ctx: Context, node: OnnxNode, view: View, source: str, pads: tuple[i
 
 
 def pad(ctx: Context, node: OnnxNode, values: Values) -> View:
-    """Pad with a constant, on the spatial axes."""
+    """Pad with a constant, on the spatial axes; below 0 it is a crop."""
     view = values[0]
     assert isinstance(view, View)
     mode = node.attributes.get("mode", "constant")
@@ -140,8 +140,8 @@ def pad(ctx: Context, node: OnnxNode, values: Values) -> View:
         for i, a in enumerate(axes):
             wide[a % rank], wide[a % rank + rank] = (pads or [])[i], (pads or [])[i + len(axes)]
         pads = wide
-    if pads is None or len(pads) != 2 * rank or min(pads) < 0:
-        refuse(node, f"pads = {pads} of {view.shape} are not supported; supported: constants, none below 0")
+    if pads is None or len(pads) != 2 * rank:
+        refuse(node, f"pads = {pads} of {view.shape} are not supported; supported: constants")
     assert pads is not None
     value = values[2] if len(values) > 2 else None
     number = Fraction(float(value.value.reshape(-1)[0])) if isinstance(value, Const) \
@@ -155,8 +155,12 @@ def pad(ctx: Context, node: OnnxNode, values: Values) -> View:
             refuse(node, f"pads = {pads} of {view.shape} are not supported; supported: on height and width")
         if axis in (0, 1):
             ends[axis] = both
-    view = ctx.plain(node, view)
-    edge = _border(ctx, node, view, ctx.edge(node, view), (ends[0][0], ends[1][0], ends[0][1], ends[1][1]), number)
+    around = ends[0][0], ends[1][0], ends[0][1], ends[1][1]
+    if max(around) > 0:
+        view = ctx.plain(node, view)
+        edge = _border(ctx, node, view, ctx.edge(node, view), around, number)
+    else:
+        edge = ctx.b.add(ir.Pad(ctx.b.unique(node.name or node.outputs[0]), (ctx.edge(node, view),), around))
     shape = ctx.b.edges[edge].shape
     return view.but(edge=edge, dims=tuple((shape[axis] if axis is not None else 1, axis) for _, axis in view.dims))
 

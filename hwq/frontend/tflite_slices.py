@@ -1,10 +1,12 @@
-"""TensorFlow Lite operators that take some of the channels: SLICE, STRIDED_SLICE, SPLIT, SPLIT_V."""
+"""TensorFlow Lite operators that take some of the channels, rows or columns: SLICE, STRIDED_SLICE, SPLIT, SPLIT_V."""
 
 import numpy as np
 
 from .. import ir
 from ..errors import ModelError
-from .tflite_context import Importer
+from . import tflite_layers as layers
+from .builder import turn
+from .tflite_context import Importer, edge_shape
 from .tflite_file import Op, Tensor
 
 __all__ = ["piece", "part"]
@@ -25,32 +27,42 @@ def _chosen(self: Importer, op: Op, position: int, out: Tensor, name: str, kept:
     whole = [np.array_equal(each, np.arange(size)) for each, size in zip(kept, x.shape, strict=True)]
     if all(whole):
         return source
-    channels, count = kept[-1], self.b.edges[source].shape[-1]
-    if not all(whole[:-1]) or x.shape[-1] != count or not channels.size or (np.diff(channels) < 0).any():
+    space, channels, shape = kept[1:-1], kept[-1], self.b.edges[source].shape
+    if not whole[0] or x.shape[-1] != shape[-1] or any(not each.size for each in kept) or (np.diff(channels) < 0).any() \
+            or any((np.diff(each) != 1).any() for each in space) or len(space) > 2 or (len(shape) == 1 and not all(whole[:-1])):
         raise ModelError(f"{op.text} takes {tuple(map(len, kept))} of {x.shape}, which is not supported; supported: some of the "
-                         "channels, the last axis, ascending, of all pixels")
-    return self.b.add(ir.Select(name, (source,), channels))
+                         "channels, the last axis, ascending, of rows and columns in steps of 1")
+    if not all(whole[:-1]):
+        ends = [(-int(each[0]), int(each[-1]) + 1 - size) for each, size in zip(space, x.shape[1:], strict=False)]
+        (top, bottom), (left, right) = [(0, 0), *ends][-2:]
+        pads = turn((top, left, bottom, right), layers.image(self.b, source, x)[1])
+        source = self.b.add(ir.Pad(name if whole[-1] else self.b.unique(f"{name}.crop"), (source,), pads))
+    return source if whole[-1] else self.b.add(ir.Select(name, (source,), channels))
 
 
 def part(self: Importer, op: Op, out: Tensor, name: str) -> str:
     """SLICE, STRIDED_SLICE."""
     x = self.tensor(op, op.inputs[0])
     begin, end = _constant(self, op, 1), _constant(self, op, 2)
-    steps, o = [1] * len(begin), op.options
+    steps, o, gone = [1] * len(begin), op.options, 0
     if op.kind == "SLICE":
         ends: list[int | None] = [None if size == -1 else start + size for start, size in zip(begin, end, strict=True)]
         starts: list[int | None] = list(begin)
     else:
         steps = _constant(self, op, 3)
-        if o["EllipsisMask"] or o["NewAxisMask"] or o["ShrinkAxisMask"] or o["Offset"]:
-            raise ModelError(f"{op.text}: masks of ellipsis, new and shrunk axes ({o['EllipsisMask']}, {o['NewAxisMask']}, "
-                             f"{o['ShrinkAxisMask']}) and offset = {o['Offset']} are not supported; supported: 0")
+        gone = o["ShrinkAxisMask"]
+        if o["EllipsisMask"] or o["NewAxisMask"] or o["Offset"] or gone & 1 or gone >> len(x.shape) - 1:
+            raise ModelError(f"{op.text}: masks of ellipsis, new and shrunk axes ({o['EllipsisMask']}, {o['NewAxisMask']}, {gone}) "
+                             f"and offset = {o['Offset']} are not supported; supported: 0, and shrunk axes of height and width")
         starts = [None if o["BeginMask"] >> k & 1 else v for k, v in enumerate(begin)]
-        ends = [None if o["EndMask"] >> k & 1 else v for k, v in enumerate(end)]
+        ends = [None if o["EndMask"] >> k & 1 or gone >> k & 1 else v for k, v in enumerate(end)]
     if not len(starts) == len(ends) == len(steps) == len(x.shape) or 0 in steps:
         raise ModelError(f"{op.text}: bounds {begin} and {end} in steps of {steps} do not go with {x.shape}")
     kept = [np.arange(size)[slice(a, b, s)] for size, a, b, s in zip(x.shape, starts, ends, steps, strict=True)]
-    return _chosen(self, op, 0, out, name, kept)
+    kept = [each[:1] if gone >> k & 1 else each for k, each in enumerate(kept)]
+    edge = _chosen(self, op, 0, out, name, kept)
+    one_pixel = gone and len(edge_shape(out.shape)) == 1
+    return self.b.add(ir.Flatten(self.b.unique(f"{name}.flat"), (edge,))) if one_pixel else edge
 
 
 def piece(self: Importer, op: Op, out: Tensor, name: str) -> str:

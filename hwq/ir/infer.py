@@ -141,10 +141,11 @@ def _global_avg_pool(node: n.GlobalAvgPool2d, x: Edge) -> Edge:
 
 def _pad(node: n.Pad, x: Edge) -> Edge:
     height, width, channels = _image(node, x)
-    _need(min(node.pads) >= 0, node, f"pads must not be negative, not {node.pads}")
     top, left, bottom, right = node.pads
-    return Edge((height + top + bottom, width + left + right, channels), min(x.lo, node.value), max(x.hi, node.value),
-                x.frac_bits)
+    _need(height + min(top, 0) + min(bottom, 0) >= 1 and width + min(left, 0) + min(right, 0) >= 1, node,
+          f"pads {node.pads} leave nothing of the image of {height}x{width}")
+    lo, hi = (min(x.lo, node.value), max(x.hi, node.value)) if max(node.pads) > 0 else (x.lo, x.hi)
+    return Edge((height + top + bottom, width + left + right, channels), lo, hi, x.frac_bits)
 
 
 def _upsample(node: n.Upsample, x: Edge) -> Edge:

@@ -167,7 +167,7 @@ class GlobalAvgPool2d(Node):
 
 @dataclass(frozen=True, eq=False)
 class Pad(Node):
-    """Border of a constant code."""
+    """Border of a constant code; a side below 0 is a crop, rows or columns of the image that go before any border comes."""
 
     pads: Pads = (0, 0, 0, 0)
     value: int = 0

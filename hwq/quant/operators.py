@@ -18,9 +18,10 @@ __all__ = ["Found", "SUPPORTED", "layer", "function", "refuse"]
 
 SUPPORTED = ("Conv1d/2d, Linear, BatchNorm1d/2d behind them, ReLU, ReLU6, Hardtanh, MaxPool1d/2d, AvgPool1d/2d, "
              "AdaptiveAvgPool1d/2d(1) or mean over the image, additions, concatenations along the channels, ZeroPad1d/2d, Upsample "
-             "(nearest), Flatten, Unflatten, ChannelShuffle, Dropout, Identity, slices of channels (x[:, a:b], chunk, split, "
-             "narrow), and the functions relu, relu6, hardtanh, clamp, max_pool1d/2d, avg_pool1d/2d, adaptive_avg_pool1d/2d, add, "
-             "cat, pad, interpolate, flatten, view, reshape, squeeze, dropout")
+             "(nearest), Flatten, Unflatten, ChannelShuffle, Dropout, Identity, slices of channels, rows and columns (x[:, a:b], "
+             "x[:, :, :-k], x[..., -1], chunk, split, narrow, select), and the functions relu, relu6, hardtanh, clamp, "
+             "max_pool1d/2d, avg_pool1d/2d, adaptive_avg_pool1d/2d, add, cat, pad, interpolate, flatten, view, reshape, squeeze, "
+             "dropout")
 
 Shape = tuple[int, ...]
 Pads = tuple[int, int, int, int]
@@ -38,7 +39,7 @@ class Found:
     kernel, stride : (int, int)
         Of a pooling; of an upsampling, its factors.
     pads : (top, left, bottom, right)
-        Of a pooling or padding; what ``ceil_mode`` adds is among them.
+        Of a pooling or padding; what ``ceil_mode`` adds is among them. Of a padding, below 0: pixels that go.
     order : tuple of int
         Of a shuffle of channels or a slice: ``out[i] = in[order[i]]``.
     inside : bool
@@ -119,9 +120,9 @@ def _pad(name: str, pad: Any, mode: str = "constant", value: Any = None) -> Foun
         refuse(name, "mode", mode, "'constant'")
     if value not in (None, 0):
         refuse(name, "value", value, "0")
-    left, right, top, bottom = (*pad, 0, 0)[:4] if len(pad) in (2, 4) else (-1, -1, -1, -1)
-    if min(left, right, top, bottom) < 0:
-        refuse(name, "pad", tuple(pad), "2 or 4 numbers that are not negative, for width and height")
+    if len(pad) not in (2, 4):
+        refuse(name, "pad", tuple(pad), "2 or 4 numbers, for width and height")
+    left, right, top, bottom = (*pad, 0, 0)[:4]
     return Found("pad", pads=(top, left, bottom, right))
 
 
@@ -182,8 +183,9 @@ def layer(name: str, module: nn.Module, shape: Shape, out: Shape) -> Found:
 
 
 def _given(node: fx.Node, *names: str) -> dict[str, Any]:
-    """Return a function's arguments behind its tensor, by name."""
+    """Return a function's arguments behind its tensor, by name; sizes computed on the way as numbers."""
     given = dict(zip(names, node.args[1:], strict=False)) | dict(node.kwargs)
+    given = {key: fx.node.map_arg(value, lambda each: each.meta.get("value", each)) for key, value in given.items()}
     return {key: value for key, value in given.items() if key not in ("inplace", "input", "out")}
 
 

@@ -15,7 +15,7 @@ from ..errors import ModelError
 from .lines import wide, widened
 from .operators import Found, function, layer, refuse
 from .shuffles import shuffle_of
-from .slices import PARTS, slice_of
+from .slices import PARTS, Part, slice_of
 
 __all__ = ["Op", "trace"]
 
@@ -199,7 +199,7 @@ class _Reader:
             self.place[node] = self.place[next(source for source in _operands(node) if source in self.place)]
             return
         part = slice_of(node, lambda each: (_shape(each) or ())[1:])
-        sources = [source for source in _operands(node) if source in self.place] if part is None else [part[0]]
+        sources = [source for source in _operands(node) if source in self.place] if part is None else [part.source]
         for source in _operands(node) if part is None else ():
             if source.target in PARTS:
                 raise ModelError(f"Node '{node.name}' reads all parts of '{source.name}' at once; name them: a, b = x.chunk(2, 1)")
@@ -220,7 +220,7 @@ class _Reader:
             moved = self.shuffles.get(node)
             shape = shape if moved is None else out               # of what it begins with, which its end has too
             if part is not None:
-                found = Found("select" if len(part[1]) < shape[0] else "", order=part[1])
+                found = Found("")
             else:
                 found = function(name, node, shape, out) if moved is None else Found("shuffle", order=moved)
         if not full or full[0] != self.batch:
@@ -232,8 +232,26 @@ class _Reader:
         if found.kind == "gap+flatten":
             places = [self._append(Found("gap"), name, module, places, shape, (shape[0], 1, 1))]
             found, name, shape, module = Found("flatten"), self._name(f"{name}.flatten"), (shape[0], 1, 1), None
+        if part is not None:
+            self.place[node] = self._taken(part, name, places[0], shape)
+            return
         nothing = not found.kind or (found.kind == "flatten" and len(shape) == 1) or (found.kind == "concat" and len(sources) == 1)
         self.place[node] = places[0] if nothing else self._append(found, name, module, places, shape, out)
+
+    def _taken(self, part: Part, name: str, place: int, shape: tuple[int, ...]) -> int:
+        """Append what a slice of a tensor of a (wide) shape does, and return its place."""
+        steps: list[tuple[Found, tuple[int, ...]]] = []           # with the shape behind each
+        if any(part.pads):
+            top, left, bottom, right = part.pads
+            steps.append((Found("pad", pads=part.pads), (shape[0], shape[1] + top + bottom, shape[2] + left + right)))
+        if len(part.channels) < shape[0]:
+            steps.append((Found("select", order=part.channels), (len(part.channels), *(steps[-1][1] if steps else shape)[1:])))
+        if part.flat:
+            steps.append((Found("flatten"), (len(part.channels),)))
+        for k, (found, out) in enumerate(steps):
+            place = self._append(found, self._name(f"{name}.{found.kind}") if k else name, None, [place], shape, out)
+            shape = out
+        return place
 
     def _append(self, found: Found, name: str, module: nn.Module | None, sources: Sequence[int], shape: tuple[int, ...],
                 out: tuple[int, ...]) -> int:

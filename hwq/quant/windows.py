@@ -46,7 +46,7 @@ class MaxPool(Move):
 
 
 class Pad(Move):
-    """Border of zeros: (top, left, bottom, right)."""
+    """Border of zeros, or a crop where a side is below 0: (top, left, bottom, right)."""
 
     def __init__(self, name: str, sources: tuple[str, ...], pads: Pads) -> None:
         super().__init__(name, sources)
@@ -58,8 +58,9 @@ class Pad(Move):
         return F.pad(x, (left, right, top, bottom))
 
     def grid(self, *grids: Grid) -> Grid:
-        """See `Stage.grid`: zero joins."""
-        return Grid(min(grids[0].lo, 0), max(grids[0].hi, 0), grids[0].frac_bits, grids[0].divide)
+        """See `Stage.grid`: zero joins, if there is a border."""
+        grid = grids[0]
+        return grid if max(self.pads) <= 0 else Grid(min(grid.lo, 0), max(grid.hi, 0), grid.frac_bits, grid.divide)
 
 
 class Upsample(Move):

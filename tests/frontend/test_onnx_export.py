@@ -121,6 +121,18 @@ def test_layers_without_weights(tmp_path):
                                                               "Transpose", "Flatten", "Quant", "Gemm", "ArgMax"]
 
 
+@pytest.mark.parametrize("pads, operators", [((-1, 0, -1, -2), ["Slice"]), ((2, -1, 0, -1), ["Slice", "Pad"]),
+                                             ((-2, 1, 0, 0), ["Slice", "Pad"]), ((0, 0, 0, 0), ["Pad"])])
+def test_crops(pads, operators, tmp_path):
+    made = exported(pooled(ir.Pad("crop", ("act",), pads, -2), ir.AvgPool2d("mean", ("crop",), (2, 2), (2, 1))), tmp_path)
+    assert [node.op_type for node in made.graph.node][5:] == [*operators, "AveragePool"]
+    crop = ir.Pad("crop", ("sum",), (0, -1, -1, 0))      # of means, which are no floats: a Slice does not ask
+    code = ir.Requantize("code", ("crop",), array((1 << 20) // 9), array(1 << 19), 20, -8, 7, frac_bits=3)
+    exported(pooled(ir.AvgPool2d("sum", ("act",), (3, 3), (1, 1)), crop, code), tmp_path)
+    with pytest.raises(ModelError, match="Pad 'crop' cannot be exported: it reads means"):
+        export_onnx(pooled(ir.AvgPool2d("sum", ("act",), (3, 3), (1, 1)), ir.Pad("crop", ("sum",), (1, -1, -1, 0)), code))
+
+
 def test_pads_of_a_foreign_zero_point_and_sums_of_any_multipliers(tmp_path):
     rng = np.random.default_rng(3)
     codes = ir.Requantize("codes", ("act",), lo=-8, hi=7)

@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwq import ir
+from hwq.errors import ModelError
 from hwq.formats import FixedPoint
 from hwq.interp import run
 from hwq.ir import nodes as n
-from hwq.passes import HARDWARE_PASSES, AbsorbPad, DropDead, EnsureRequantize, FuseRequantize, apply_passes
+from hwq.passes import HARDWARE_PASSES, AbsorbPad, DropDead, EnsureRequantize, FuseRequantize, PullCrop, apply_passes
 
 
 def network(seed, form="scale", useless=False, raw=False):
@@ -74,6 +75,56 @@ def test_borders_are_absorbed_where_they_are_the_same(name):
     x = rng.integers(-8, 8, (6, 4, 3, 2))
     np.testing.assert_array_equal(run(after, x)["output"], run(graph, x)["output"])
     assert after.edges["output"] == graph.edges["output"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 2 ** 31), st.data())
+def test_crops_and_borders_move_and_nothing_changes(seed, data):
+    """Chains of window operators, borders and crops."""
+    rng, nodes = np.random.default_rng(seed), [n.Input("input", (), (7, 6, 2), -8, 7)]
+    small, sides = st.integers(0, 2), st.integers(-2, 2)
+    for k in range(data.draw(st.integers(2, 5))):
+        kind = data.draw(st.sampled_from([n.Pad, n.Pad, n.Pad, n.Conv2d, n.MaxPool2d, n.AvgPool2d, n.Requantize]))
+        size, step = (tuple(1 + data.draw(small) for _ in range(2)) for _ in range(2))
+        pads = tuple(data.draw(sides if kind is n.Pad else small) for _ in range(4))
+        more = {n.Pad: dict(pads=pads, value=data.draw(small)), n.Requantize: dict(lo=-8, hi=7),
+                n.Conv2d: dict(weight=rng.integers(-2, 2, (2, *size, 2)), bias=rng.integers(-9, 9, 2), stride=step, pads=pads,
+                               weight_format=FixedPoint(2, 0), pad_value=data.draw(small))}
+        node = kind(f"n{k}", (nodes[-1].name,), **more.get(kind, dict(kernel=size, stride=step, pads=pads)))
+        try:
+            ir.Graph((*nodes, node, n.Output("output", (node.name,))))
+        except ModelError:
+            continue
+        nodes.append(node)
+    graph, x = ir.Graph((*nodes, n.Output("output", (nodes[-1].name,)))), rng.integers(-8, 8, (3, 7, 6, 2))
+    for after in (PullCrop().apply(graph), AbsorbPad().apply(graph), apply_passes(graph)):
+        np.testing.assert_array_equal(run(after, x)["output"], run(graph, x)["output"])
+
+
+CROPS = {"behind a border": (n.Conv2d, 1, (2, 2, 2, 2), (0, -1, -1, -2), (2, 1, 1, 0), None),
+         "beyond it": (n.Conv2d, 1, (1, 1, 1, 1), (-2, 0, 0, -1), (0, 1, 1, 0), (-1, 0, 0, 0)),
+         "by the stride": (n.MaxPool2d, 2, (1, 0, 1, 0), (-1, 0, 0, -1), (0, 0, 1, 0), (-1, 0, 0, -2)),
+         "sums": (n.AvgPool2d, 1, (0, 0, 0, 2), (0, 0, 0, -2), (0, 0, 0, 0), None),
+         "of a border": (n.Pad, 1, (1, 1, 1, 1), (-3, -1, -1, -1), None, (-2, 0, 0, 0))}
+
+
+@pytest.mark.parametrize("name", CROPS)
+def test_crops_take_back_borders_and_go_in_front(name):
+    kind, step, pads, crop, border, left = CROPS[name]
+    rng = np.random.default_rng(3)
+    more = dict(weight=rng.integers(-8, 8, (2, 3, 3, 2)), bias=rng.integers(-9, 9, 2), weight_format=FixedPoint(4, 0)) \
+        if kind is n.Conv2d else {} if kind is n.Pad else dict(kernel=(3, 3))
+    more |= {} if kind is n.Pad else dict(stride=(step, step))
+    graph = ir.Graph((n.Input("input", (), (9, 9, 2), -8, 7), kind("k", ("input",), pads=pads, **more),
+                      n.Requantize("q", ("k",), shift=1, lo=-8, hi=7), n.Pad("c", ("q",), crop), n.Output("output", ("c",))))
+    after = apply_passes(graph, (PullCrop(),))
+    assert [(node.name, node.pads) for node in after if hasattr(node, "pads")] == [
+        *([("c", left)] if left else []), *([("k", border)] if border else [])]
+    x = rng.integers(-8, 8, (6, 9, 9, 2))
+    np.testing.assert_array_equal(run(after, x)["output"], run(graph, x)["output"])
+    shared = graph.with_nodes([*graph.nodes[:-1], n.GlobalAvgPool2d("g", ("q",)), n.GlobalAvgPool2d("h", ("c",)),
+                               n.Concat("j", ("g", "h")), n.Output("output", ("j",))])
+    assert PullCrop().apply(shared).by_name["k"].pads == pads
 
 
 def test_bias_moves_only_where_it_may():

@@ -21,6 +21,7 @@ from hwq.ir import (
     Unflatten,
     Upsample,
 )
+from hwq.lower import lower
 from hwq.passes import apply_passes
 from hwq.plan import device, make_plan, plan_of, plan_record
 from hwq.rtl.common import GENERIC
@@ -28,7 +29,7 @@ from hwq.rtl.stage import Requant, RequantStage
 
 from .test_attributes import conv
 from .test_corners import exact, linear
-from .test_cycles import check, network
+from .test_cycles import check, network, steady
 
 
 def signed(*nodes, shape=(6, 5, 2), lo=-8, hi=7):
@@ -87,6 +88,13 @@ NETWORKS = {
     "border": signed(Pad("b", ("in",), (1, 2, 0, 3), 5)),
     "border of a code outside": signed(Pad("b", ("in",), (0, 0, 2, 1), 99), shape=(3, 3, 1), lo=0, hi=15),
     "border, pooled": signed(Pad("b", ("in",), (1, 1, 2, 0), -8), MaxPool2d("p", ("b",), (2, 2), (2, 2))),
+    "crop": signed(Pad("b", ("in",), (-1, -2, -2, -1))),
+    "crop to the last step": signed(Pad("b", ("in",), (0, -8, 0, 0)), Flatten("f", ("b",)), linear("fc", "f", 3, 2),
+                                    shape=(1, 9, 2)),
+    "crop of the first rows": signed(Pad("b", ("in",), (-2, 0, 0, 0), 99), Requantize("q", ("b",), **SCALES)),
+    "crop and border": signed(Pad("b", ("in",), (1, -1, -3, 2), 9)),
+    "crop of all but a column, and border": signed(Pad("b", ("in",), (0, -2, 1, -2), -8), Pad("c", ("b",), (-1, 2, 2, 1), 3)),
+    "crop, pooled": signed(Pad("b", ("in",), (-1, -1, 0, 0)), MaxPool2d("p", ("b",), (3, 2), (2, 1), (1, 0, 1, 1))),
     "enlarged 2x2": signed(Upsample("u", ("in",)), shape=(3, 4, 2)),
     "enlarged 3x1": signed(Upsample("u", ("in",), (3, 1)), shape=(2, 5, 1)),
     "enlarged 1x2": signed(Upsample("u", ("in",), (1, 2)), shape=(3, 2, 3)),
@@ -125,6 +133,15 @@ def test_rings_come_back_from_the_record(name):
     assert any(p.fold and p.fold.depth and not p.layer.folds for p in plan.layers)
     again = plan_of(graph, plan_record(plan))
     assert [p.fold for p in again.layers] == [p.fold for p in plan.layers] and again.cycles == plan.cycles
+
+
+@pytest.mark.parametrize("pads", [(-3, 0, 0, 0), (0, 0, -3, 0), (0, -1, -2, -1)])
+def test_layers_of_single_pixels_behind_a_pause_take_no_more_cycles(pads):
+    """No ring holds what they could do while a crop swallows beats, and their window is no register either."""
+    ready = signed(Pad("c", ("in",), pads), *conv("d", "c", 4, (1, 1), 2))
+    plan = make_plan(ready, device("up5k"), folds={"d": "wired"})
+    found = steady(lower(ready, plan), 14, 30 * plan.cycles + 6000)
+    assert plan.cycles - 8 <= found[-1] == found[-2] <= plan.cycles
 
 
 @pytest.mark.parametrize("lanes, entries", [(1, 9), (2, 18), (4, 36)])

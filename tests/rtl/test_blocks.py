@@ -134,9 +134,12 @@ def test_padder(pads, stall):
     check_block(dut, x, want, in_shape=U4, out_shape=U4, stall=stall)
 
 
+@pytest.mark.parametrize("keep, first, late", [
+    ((2, 4), (0, 0), False), ((1, 2), (1, 2), False), ((3, 1), (0, 4), False), ((1, 5), (2, 0), False), ((1, 1), (2, 4), False),
+    ((2, 5), (0, 0), True), ((3, 4), (0, 0), True), ((1, 1), (0, 0), True), ((1, 3), (1, 1), True)])
 @pytest.mark.parametrize("stall", STALLS)
-def test_cropper(stall):
-    dut = Cropper(U4, 1, height=3, width=5, words=2, keep=(2, 4))
+def test_cropper(keep, first, late, stall):
+    dut = Cropper(U4, 1, height=3, width=5, words=2, keep=keep, first=first, late=late)
     x = codes(U4, (2 * 30, 1))
     check_block(dut, x, dut.model(x).reshape(-1, 1), in_shape=U4, out_shape=U4, stall=stall)
 
@@ -574,7 +577,9 @@ def test_top_k(in_range, count, k, stall):
     (lambda: Select(U4, 1, [True, True]), r"^Some of a pixel's beats must go on, and some not$"),
     (lambda: SelectStage((0, 15), lanes=2, pixels=4, channels=6, chosen=np.array([1, 2])),
      r"^Lanes must divide the channels into beats that are chosen whole, not 2$"),
-    (lambda: Cropper(U4, 1, height=2, width=2, words=1, keep=(3, 1)), r"^Kept part must lie inside 2x2, not \(3, 1\)$"),
+    (lambda: Cropper(U4, 1, height=2, width=2, words=1, keep=(3, 1)), r"^Kept part must lie inside 2x2, not \(3, 1\) "),
+    (lambda: Cropper(U4, 1, height=2, width=2, words=1, keep=(1, 2), first=(0, 1)), r"^Kept .* not \(1, 2\) from \(0, 1\) on$"),
+    (lambda: Cropper(U4, 1, height=2, width=2, words=1, keep=(1, 2), first=(1, 0), late=True), "^What is kept late must end"),
     (lambda: MemoryWindow(U4, 3, height=4, width=4, channels=4, kernel=(3, 3), stride=(1, 1), groups=1, technology=GENERIC),
      r"^Simd must divide the 4 channels, not 3$"),
     (lambda: MemoryWindow(U4, 1, height=2, width=4, channels=4, kernel=(3, 3), stride=(1, 1), groups=1, technology=GENERIC),

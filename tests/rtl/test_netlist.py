@@ -77,7 +77,7 @@ def mixed():
         add(Requantize, thresholds=table, lo=lo, hi=lo + count)
 
     add(Requantize, mult=np.array([3, 5, -3, 2]), offset=np.array([4]), shift=2, lo=-8, hi=7)
-    add(Pad, pads=(1, 0, 0, 1), value=3)
+    add(Pad, pads=(1, 0, -1, 1), value=3)
     add(Conv2d, weight=rng.integers(-8, 8, (4, 3, 3, 1)), bias=rng.integers(-9, 9, 4), weight_format=FixedPoint(4, 0),
         groups=4, pads=(1, 1, 1, 1))
     thresholds(15, 4, -8)
@@ -89,7 +89,7 @@ def mixed():
     add(AvgPool2d, kernel=(3, 2), stride=(2, 1), pads=(0, 1, 1, 0))
     thresholds(15, 6, 0)
     add(Flatten)
-    add(Linear, weight=rng.integers(-2, 2, (3, 192)), bias=rng.integers(-9, 9, 3), weight_format=FixedPoint(2, 0))
+    add(Linear, weight=rng.integers(-2, 2, (3, 144)), bias=rng.integers(-9, 9, 3), weight_format=FixedPoint(2, 0))
     thresholds(63, 1, -32)
     return Graph((*nodes, Output("out", (nodes[-1].name,))))
 
