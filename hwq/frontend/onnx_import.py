@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import ir
 from ..errors import FormatError, HwqError, ModelError
+from . import onnx_clamps as clamps
 from . import onnx_linear as linear
 from . import onnx_quant as quant
 from . import onnx_shapes as shapes
@@ -36,7 +37,8 @@ _RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
     "Gemm": (linear.gemm, ("alpha", "beta", "transA", "transB")),
     "BatchNormalization": (linear.batch_norm, ("epsilon", "momentum", "training_mode", "spatial")),
     "Add": (linear.arithmetic, ()), "Sub": (linear.arithmetic, ()), "Mul": (linear.arithmetic, ()), "Div": (linear.arithmetic, ()),
-    "Neg": (linear.negate, ()), "Relu": (linear.relu, ()), "Clip": (linear.clip, ("min", "max")),
+    "Neg": (linear.negate, ()), "Relu": (clamps.relu, ()), "Clip": (clamps.clip, ("min", "max")),
+    "LeakyRelu": (clamps.leaky_relu, ("alpha",)), "PRelu": (clamps.prelu, ()),
     "MaxPool": (windows.max_pool, (*_WINDOW, "ceil_mode", "storage_order")),
     "AveragePool": (windows.average_pool, (*_WINDOW, "ceil_mode", "count_include_pad")),
     "GlobalAveragePool": (windows.global_pool, ()), "GlobalMaxPool": (windows.global_pool, ()),
@@ -71,7 +73,7 @@ _TAILS = ("Softmax", "LogSoftmax", "Sigmoid")      # left out at the end of a ne
 _BEHIND = ("QuantizeLinear", "DequantizeLinear", "Quant", "IntQuant", "Identity", "Cast")
 _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 # need no image
-_ANYWHERE = (*_MOVES, "Cast", "Dropout", "Relu", "Clip", "QuantizeLinear", "DequantizeLinear", "Quant", "IntQuant")
+_ANYWHERE = (*_MOVES, "Cast", "Dropout", "Relu", "Clip", "LeakyRelu", "QuantizeLinear", "DequantizeLinear", "Quant", "IntQuant")
 _IMAGES = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "Upsample", "Pad")
 
 
@@ -236,7 +238,7 @@ class _Importer:
                                                            "QuantizeLinear", "DequantizeLinear", "Concat"):
             refuse(node, "its first input must come from the network's input")
         if node.op in ("Conv", "MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "BatchNormalization", "AveragePool",
-                       "GlobalAveragePool", "QuantizeLinear", "Quant", "IntQuant", "BipolarQuant") and \
+                       "LeakyRelu", "PRelu", "GlobalAveragePool", "QuantizeLinear", "Quant", "IntQuant", "BipolarQuant") and \
                 any(isinstance(i, View) and i.integer for i in inputs):
             refuse(node, "of integers, such as those of a QuantizeLinear, is not supported; put a DequantizeLinear "
                    "or a Cast between them")

@@ -1,4 +1,4 @@
-"""ONNX operators that are linear or clip: Conv, MatMul, Gemm, BatchNormalization, arithmetic with constants, Add, Relu, Clip."""
+"""ONNX operators that are linear or clip: Conv, MatMul, Gemm, BatchNormalization, arithmetic with constants, Add."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from .onnx_file import OnnxNode
 from .onnx_values import ULP, Const, View
 from .rounding import sqrt_fraction
 
-__all__ = ["conv", "matmul", "gemm", "batch_norm", "arithmetic", "negate", "relu", "clip", "window", "image", "laid_out"]
+__all__ = ["conv", "matmul", "gemm", "batch_norm", "arithmetic", "negate", "window", "image", "laid_out"]
 
 Values = Sequence["Const | View | None"]
 
@@ -220,8 +220,11 @@ def gemm(ctx: Context, node: OnnxNode, values: Values) -> View:
 def _affine(ctx: Context, node: OnnxNode, view: View, factor: list[Fraction], term: list[Fraction]) -> View:
     """Return ``view * factor + term``, one or one for each channel."""
     channels = ctx.channels(view)
-    if max(len(factor), len(term), len(view.scale), len(view.shift)) == 1:
+    if max(len(factor), len(term), len(view.scale), len(view.shift), len(view.slope)) == 1:
         channels = 1
+    if view.leaky and (any(term) or any(v <= 0 for v in factor)):
+        refuse(node, "a constant added to the result of a LeakyRelu or PRelu, or a factor that is not positive, is not supported; "
+               "put a quantizer between them, or the values before it")
     full = view.per_channel(channels)
     f, t = factor * (channels if len(factor) == 1 else 1), term * (channels if len(term) == 1 else 1)
     scale, shift = tuple(a * b for a, b in zip(full.scale, f, strict=True)), \
@@ -330,33 +333,3 @@ def negate(ctx: Context, node: OnnxNode, values: Values) -> View:
     """Neg."""
     assert isinstance(values[0], View)
     return _affine(ctx, node, values[0], [Fraction(-1)], [Fraction(0)])
-
-
-def _clipped(view: View, lo: Fraction | None, hi: Fraction | None) -> View:
-    """Return the view clipped once more: the limits of the clip before are clipped themselves."""
-    def bound(v: Fraction | None, default: Fraction | None) -> Fraction | None:
-        if v is None:
-            return default
-        v = v if lo is None else max(v, lo)
-        return v if hi is None else min(v, hi)
-    return view.but(lo=bound(view.lo, lo if hi is None or lo is None else min(lo, hi)), hi=bound(view.hi, hi))
-
-
-def relu(ctx: Context, node: OnnxNode, values: Values) -> View:
-    """Relu: taken up by the quantizer behind it."""
-    assert isinstance(values[0], View)
-    return _clipped(values[0], Fraction(0), None)
-
-
-def clip(ctx: Context, node: OnnxNode, values: Values) -> View:
-    """Clip: its limits are attributes (to opset 6) or constants."""
-    view = values[0]
-    assert isinstance(view, View)
-    limits: list[Fraction | None] = []
-    for position, key in ((1, "min"), (2, "max")):
-        value = values[position] if position < len(values) else None
-        number = value.value.reshape(-1) if isinstance(value, Const) else [node.attributes[key]] if key in node.attributes else []
-        if value is not None and not isinstance(value, Const) or len(number) > 1 or any(math.isnan(float(v)) for v in number):
-            refuse(node, "its limits must be single constants")
-        limits.append(Fraction(float(number[0])) if len(number) and math.isfinite(float(number[0])) else None)
-    return _clipped(view, *limits)
