@@ -33,8 +33,10 @@ def command(folder: Path = typer.Argument(..., help="Folder of hwq train."),
     facts = totals(layer_facts(graph))
     if as_json:
         typer.echo(json.dumps({"file": str(output), "hash": content_hash(graph), "checked_images": len(images),
-                               "checked_numbers": compared, **facts}))
+                               "checked_numbers": compared, "notes": list(model.notes), **facts}))
     else:
+        for note in model.notes:
+            typer.echo(f"note: {note}")
         if compared:
             typer.echo(f"torch in eval mode = integer network: {sum(compared.values()):,} numbers on {len(compared)} edges of "
                        f"{len(images):,} images, none differs")

@@ -53,5 +53,7 @@ def command(factory: str = typer.Argument(..., help="Function that makes the flo
     if as_json:
         typer.echo(json.dumps({key: value for key, value in result.items() if key != "log"} | {"folder": str(folder)}))
     else:
+        for note in result["notes"]:
+            typer.echo(f"note: {note}")
         typer.echo(f"{folder}: float {100 * result['float']:.2f} %, quantized {100 * result['quantized']:.2f} % of "
                    f"{result['validation_images']} validation images; next: hwq lower {folder} -o MODEL.hwq")

@@ -16,9 +16,9 @@ from ..ir.infer import channel_ranges, infer
 from ..passes.exact_scale import exact_scales, threshold_table
 from ..passes.fold_permute import FoldPermute
 
-__all__ = ["Builder", "Imported", "MAX_ELEMENTS", "weight_format", "turn"]
+__all__ = ["Builder", "Imported", "MAX_ELEMENTS", "MAX_THRESHOLDS", "weight_format", "turn", "occurring"]
 
-_MAX_THRESHOLDS = 1 << 17
+MAX_THRESHOLDS = 1 << 17
 MAX_ELEMENTS = 1 << 26
 """Largest tensor that an importer takes: 67 million numbers, far beyond what a small FPGA can run."""
 
@@ -67,6 +67,27 @@ def turn(pairs: tuple[int, ...], turned: bool) -> Any:
 def _shared(values: np.ndarray) -> np.ndarray:
     """Return one value where all channels have the same."""
     return values[:1] if len(values) and (values == values[0]).all() else values
+
+
+def occurring(thresholds: np.ndarray, lo: int, low: np.ndarray, high: np.ndarray) -> tuple[list[list[int]], int, int]:
+    """Return the thresholds of the codes that occur, each in its row's range or one beyond, and the least and largest such code.
+
+    A Relu in front of a quantizer would bend the line at a code that is not the lowest.
+
+    Parameters
+    ----------
+    thresholds : int (rows, n)
+        Ascending in each row; the first is where the code is ``lo + 1``.
+    lo : int
+        Code below all thresholds.
+    low, high : int array (rows,)
+        Range of each row's argument.
+    """
+    floor = min((sum(int(t) <= int(a) for t in row) for row, a in zip(thresholds, low, strict=True)), default=0)
+    top = max((sum(int(t) <= int(b) for t in row) for row, b in zip(thresholds, high, strict=True)), default=0)
+    top = max(top, floor)
+    rows = [[min(max(int(t), int(a)), int(b) + 1) for t in row[floor:top]] for row, a, b in zip(thresholds, low, high, strict=True)]
+    return rows, lo + floor, lo + top
 
 
 class Builder:
@@ -229,11 +250,7 @@ class Builder:
             thresholds = np.repeat(thresholds, len(low), axis=0)
         low, high = np.where(flip, -high, low), np.where(flip, -low, high)
         name = self.unique(base)
-        # only codes that occur: a Relu in front of the quantizer would bend the line at a code that is not the lowest
-        floor = min((sum(int(t) <= int(a) for t in row) for row, a in zip(thresholds, low, strict=True)), default=0)
-        top = max((sum(int(t) <= int(b) for t in row) for row, b in zip(thresholds, high, strict=True)), default=0)
-        thresholds, lo, hi = thresholds[:, floor:max(top, floor)], lo + floor, lo + max(top, floor)
-        clipped = [[min(max(int(t), int(a)), int(b) + 1) for t in row] for row, a, b in zip(thresholds, low, high, strict=True)]
+        clipped, lo, hi = occurring(thresholds, lo, low, high)
         try:
             form = exact_scales(clipped, lo, low, high, two_offsets=not flip.any())
         except ModelError:
@@ -261,9 +278,9 @@ class Builder:
 
     def _thresholds(self, name: str, source: str, rows: np.ndarray, lo: int, hi: int, flip: np.ndarray,
                     frac_bits: int | None) -> str:
-        if rows.size > _MAX_THRESHOLDS:
+        if rows.size > MAX_THRESHOLDS:
             raise ModelError(f"'{name}' would take {rows.size:,} thresholds, because no multiplier and shift gives its rounding "
-                             f"exactly; the limit is {_MAX_THRESHOLDS:,}")
+                             f"exactly; the limit is {MAX_THRESHOLDS:,}")
         if flip.any():
             source = self.turned(source, flip)
         return self.add(ir.Requantize(name, (source,), lo=lo, hi=hi, thresholds=rows, frac_bits=frac_bits))

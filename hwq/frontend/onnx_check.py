@@ -59,8 +59,7 @@ def _step(x: np.ndarray, check: QuantCheck) -> np.ndarray:
 
 def _reals(view: View, edge: np.ndarray) -> np.ndarray:
     x = edge * np.array([float(s) for s in view.scale]) + np.array([float(t) for t in view.shift])
-    return np.clip(x, -np.inf if view.lo is None else float(view.lo), np.inf if view.hi is None else float(view.hi)) \
-        if view.clipped else x
+    return view.limited(x)
 
 
 def _input_shape(imported: Imported) -> tuple[int, ...]:
@@ -83,8 +82,7 @@ def _reals_in(imported: Imported, x: np.ndarray) -> np.ndarray:
     """Return what the input's quantizer takes, in the layout of the edge, of the source's input (n, *shape)."""
     before: View = imported.details["before"]
     scale, shift = _line(imported)
-    reals = to_edge(_input_view(imported), x, imported.graph.input.shape) * scale + shift
-    return np.clip(reals, -np.inf if before.lo is None else float(before.lo), np.inf if before.hi is None else float(before.hi))
+    return before.limited(to_edge(_input_view(imported), x, imported.graph.input.shape) * scale + shift)
 
 
 def random_floats(imported: Imported, count: int, seed: int) -> np.ndarray:

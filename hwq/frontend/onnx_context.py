@@ -162,12 +162,13 @@ class Context:
             if len(view.dims) > 1 else view.dims[0][0]
 
     def peak(self, view: View) -> np.ndarray:
-        """Return the largest magnitude of the real values, float64 (channels,)."""
+        """Return a bound of the real values' magnitude, float64 (channels,)."""
         assert view.edge is not None
         low, high = self.b.ranges(view.edge)
         scale = np.array([float(s) for s in view.scale])
         shift = np.array([float(s) for s in view.shift])
-        return np.maximum(np.abs(scale * low + shift), np.abs(scale * high + shift))
+        steepest = np.array([max(float(s), 1.0) for s in view.slope])
+        return np.maximum(np.abs(scale * low + shift), np.abs(scale * high + shift)) * steepest
 
     # ---- constants
     def per_channel(self, node: OnnxNode, view: View, constant: Const) -> list[Fraction]:
@@ -222,10 +223,11 @@ class Context:
             return self._coded(after, integer)
         channels = self.channels(view)
         full = view.per_channel(channels)
-        varied = len(rows) > 1 or len(view.uniform().scale) > 1 or len(view.uniform().shift) > 1
+        same = view.uniform()
+        varied = max(len(rows), len(same.scale), len(same.shift), len(same.slope)) > 1
         count = channels if varied else 1
-        table = np.array([integer_thresholds(rows[c if len(rows) > 1 else 0], full.scale[c], full.shift[c], view.lo, view.hi)
-                          for c in range(count)], object).reshape(count, -1)
+        table = np.array([integer_thresholds(rows[c if len(rows) > 1 else 0], full.scale[c], full.shift[c], view.lo, view.hi,
+                                             full.slope[c]) for c in range(count)], object).reshape(count, -1)
         flip = np.array([full.scale[c] < 0 for c in range(count)])
         single = scale[0] if len(scale) == 1 and not any(shift) else None
         edge, summed, terms = None, self.b.nodes[view.edge], tuple[tuple[str, int], ...]()
@@ -260,7 +262,7 @@ class Context:
     @staticmethod
     def _even(full: View, even: tuple[Sequence[Fraction], Sequence[Fraction]] | None,
               count: int) -> tuple[np.ndarray, np.ndarray, int] | None:
-        if even is None:
+        if even is None or full.leaky:
             return None
         factors = [full.scale[c] * even[0][c % len(even[0])] for c in range(count)]
         offsets = [full.shift[c] * even[0][c % len(even[0])] + even[1][c % len(even[1])] for c in range(count)]
@@ -296,8 +298,11 @@ class Context:
 
     # ---- clips and signs
     def plain(self, node: OnnxNode, view: View) -> View:
-        """Return the view without a pending clip: the clip becomes one of codes."""
+        """Return the view without a pending clip: the clip becomes one of codes. A slope for negative values is refused."""
         source = self.edge(node, view)
+        if view.leaky:
+            refuse(node, "the result of a LeakyRelu or PRelu has no quantizer behind it, and no integers stand for it; put a "
+                   "quantizer between them, or at the output")
         if not view.clipped:
             return view
         view = view.uniform()
@@ -313,7 +318,7 @@ class Context:
             ends.append(int(code))
         made = self.b.add(ir.Requantize(self.b.unique(f"{source}.clip"), (source,), lo=min(max(ends[0], edge.lo), edge.hi),
                                         hi=max(min(ends[1], edge.hi), edge.lo), frac_bits=edge.frac_bits))
-        return view.but(edge=made, lo=None, hi=None)
+        return view.but(edge=made, lo=None, hi=None, slope=(Fraction(1),))
 
     def rising(self, node: OnnxNode, view: View) -> View:
         """Return the view with no negative scale: signs are turned where they must."""

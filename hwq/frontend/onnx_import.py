@@ -30,7 +30,8 @@ _CODE_TAILS = ("QLinearSoftmax", "QLinearSigmoid")
 _BEHIND = ("QuantizeLinear", "DequantizeLinear", "Quant", "IntQuant", "Identity", "Cast")
 _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 # need no image
-_ANYWHERE = (*_MOVES, "Cast", "Dropout", "Relu", "Clip", "Min", "Max", "QuantizeLinear", "DequantizeLinear", "Quant", "IntQuant")
+_ANYWHERE = (*_MOVES, "Cast", "Dropout", "Relu", "Clip", "LeakyRelu", "Min", "Max", "QuantizeLinear", "DequantizeLinear", "Quant",
+             "IntQuant")
 _IMAGES = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "Upsample", "Pad", "QLinearConv",
            "QLinearAveragePool", "QLinearGlobalAveragePool")
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Min", "Max", "Sum")
@@ -38,7 +39,7 @@ _QUANTIZERS = ("Quant", "IntQuant", "BipolarQuant", "QuantizeLinear", "Dequantiz
 # a constant may be the first
 _EITHER = (*_ARITHMETIC, *_QUANTIZERS, "Concat", "QLinearAdd", "QLinearMul", "QLinearConcat")
 _REALS = ("Conv", "MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "Sum", "BatchNormalization", "AveragePool", "GlobalAveragePool",
-          "ReduceMean", "QuantizeLinear", "Quant", "IntQuant", "BipolarQuant")
+          "ReduceMean", "LeakyRelu", "PRelu", "QuantizeLinear", "Quant", "IntQuant", "BipolarQuant")
 
 
 class _Importer:

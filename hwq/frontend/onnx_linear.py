@@ -224,8 +224,11 @@ def gemm(ctx: Context, node: OnnxNode, values: Values) -> View:
 def _affine(ctx: Context, node: OnnxNode, view: View, factor: list[Fraction], term: list[Fraction]) -> View:
     """Return ``view * factor + term``, one or one for each channel."""
     channels = ctx.channels(view)
-    if max(len(factor), len(term), len(view.scale), len(view.shift)) == 1:
+    if max(len(factor), len(term), len(view.scale), len(view.shift), len(view.slope)) == 1:
         channels = 1
+    if view.leaky and (any(term) or any(v <= 0 for v in factor)):
+        refuse(node, "a constant added to the result of a LeakyRelu or PRelu, or a factor that is not positive, is not supported; "
+               "put a quantizer between them, or the values before it")
     full = view.per_channel(channels)
     f, t = factor * (channels if len(factor) == 1 else 1), term * (channels if len(term) == 1 else 1)
     scale, shift = tuple(a * b for a, b in zip(full.scale, f, strict=True)), \

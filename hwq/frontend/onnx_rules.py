@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import onnx_clips as clips
+from . import onnx_clamps as clamps
 from . import onnx_linear as linear
 from . import onnx_qoperator as codes
 from . import onnx_quant as quant
@@ -30,8 +30,9 @@ _RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
     "Gemm": (linear.gemm, ("alpha", "beta", "transA", "transB")),
     "BatchNormalization": (linear.batch_norm, ("epsilon", "momentum", "training_mode", "spatial")),
     "Add": (linear.arithmetic, ()), "Sub": (linear.arithmetic, ()), "Mul": (linear.arithmetic, ()), "Div": (linear.arithmetic, ()),
-    "Sum": (linear.sum_of, ()), "Neg": (linear.negate, ()), "Relu": (clips.relu, ()), "Clip": (clips.clip, ("min", "max")),
-    "Min": (clips.least_or_most, ()), "Max": (clips.least_or_most, ()),
+    "Sum": (linear.sum_of, ()), "Neg": (linear.negate, ()), "Relu": (clamps.relu, ()), "Clip": (clamps.clip, ("min", "max")),
+    "LeakyRelu": (clamps.leaky_relu, ("alpha",)), "PRelu": (clamps.prelu, ()),
+    "Min": (clamps.least_or_most, ()), "Max": (clamps.least_or_most, ()),
     "MaxPool": (windows.max_pool, (*_WINDOW, "ceil_mode", "storage_order")),
     "AveragePool": (windows.average_pool, (*_WINDOW, "ceil_mode", "count_include_pad")),
     "GlobalAveragePool": (windows.global_pool, ()), "GlobalMaxPool": (windows.global_pool, ()),

@@ -57,7 +57,7 @@ def flat(ctx: Context, node: OnnxNode, view: View) -> View:
     if edge is not None and len(shape) > 1:
         edge = ctx.b.add(ir.Flatten(ctx.b.unique(node.name or "flatten"), (edge,)))
     return view.but(edge=edge, dims=((total, 0),), order=None if (order == np.arange(total)).all() else order,
-                    scale=tile(view.scale), shift=tile(view.shift), error=tile(view.error))
+                    scale=tile(view.scale), shift=tile(view.shift), slope=tile(view.slope), error=tile(view.error))
 
 
 def gathered(ctx: Context, node: OnnxNode, view: View, channels_last: bool = False) -> View:
@@ -77,12 +77,12 @@ def gathered(ctx: Context, node: OnnxNode, view: View, channels_last: bool = Fal
     def moved(values: tuple) -> tuple:
         each = np.array(values, object)[rows % old] if len(values) > 1 else np.array([values])
         if (each != each[0]).any():
-            refuse(node, "its input has scales of their own for elements that are one channel here; put a quantizer for the "
-                   "tensor before it is reshaped")
+            refuse(node, "its input has scales or slopes of their own for elements that are one channel here; put a quantizer for "
+                   "the tensor before it is reshaped")
         return tuple(each[0])
     axes = range(3 - len(sizes), 3) if channels_last else [2, *range(3 - len(sizes), 2)]
     return view.but(edge=edge, dims=tuple(zip(sizes, axes, strict=True)), order=None, scale=moved(view.scale),
-                    shift=moved(view.shift), error=(max(view.error),))
+                    shift=moved(view.shift), slope=moved(view.slope), error=(max(view.error),))
 
 
 def reshaped(ctx: Context, node: OnnxNode, view: View, shape: Sequence[int]) -> View:

@@ -45,7 +45,7 @@ def _chosen(ctx: Context, node: OnnxNode, view: View, axis: int, indices: np.nda
         return tuple(values[k] for k in kept) if len(values) > 1 else values
     dims = tuple((len(indices), place) if k == axis - 1 else (other, place) for k, (other, place) in enumerate(view.dims))
     return view.but(edge=edge, dims=dims, order=None if plain else order, scale=of(view.scale),
-                    shift=of(view.shift), error=of(view.error))
+                    shift=of(view.shift), slope=of(view.slope), error=of(view.error))
 
 
 def part(ctx: Context, node: OnnxNode, values: Values) -> View:

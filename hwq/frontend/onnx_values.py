@@ -70,7 +70,7 @@ def fractions_of(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A tensor of reals on an integer edge: ``clip(scale[c] * edge[..., c] + shift[c], lo, hi)``.
+    """A tensor of reals on an integer edge: ``y = scale[c] * edge[..., c] + shift[c]``, then ``clip(y or slope[c] * y, lo, hi)``.
 
     Attributes
     ----------
@@ -80,6 +80,8 @@ class View:
         Of each axis behind the batch: its size, and the axis of the edge that it is (None: an axis of size 1 that the edge lacks).
     scale, shift : tuple of Fraction
         One, or one for each channel of the edge's last axis.
+    slope : tuple of Fraction
+        Of a LeakyRelu or PRelu that no quantizer has taken up yet, none negative: one, or one for each channel.
     lo, hi : Fraction or None
         Clip that no quantizer has taken up yet.
     order : int array or None
@@ -95,6 +97,7 @@ class View:
     dims: tuple[tuple[int, int | None], ...]
     scale: tuple[Fraction, ...] = (Fraction(1),)
     shift: tuple[Fraction, ...] = (Fraction(0),)
+    slope: tuple[Fraction, ...] = (Fraction(1),)
     lo: Fraction | None = None
     hi: Fraction | None = None
     order: np.ndarray | None = None
@@ -116,6 +119,18 @@ class View:
         """Whether a clip is pending."""
         return self.lo is not None or self.hi is not None
 
+    @property
+    def leaky(self) -> bool:
+        """Whether a slope for negative values is pending that the clip does not hide."""
+        return any(s != 1 for s in self.slope) and (self.lo is None or self.lo < 0)
+
+    def limited(self, x: np.ndarray) -> np.ndarray:
+        """Return reals (..., channels) with what is pending done to them."""
+        if self.leaky:
+            x = np.where(x < 0, x * np.array([float(s) for s in self.slope]), x)
+        low, high = -np.inf if self.lo is None else float(self.lo), np.inf if self.hi is None else float(self.hi)
+        return np.clip(x, low, high) if self.clipped else x
+
     def but(self, **changes) -> "View":
         """Return a copy with other fields."""
         return replace(self, **changes)
@@ -123,11 +138,11 @@ class View:
     def per_channel(self, channels: int) -> "View":
         """Return the view with one scale and shift for each channel."""
         return self.but(scale=_spread(self.scale, channels), shift=_spread(self.shift, channels),
-                        error=_spread(self.error, channels))
+                        slope=_spread(self.slope, channels), error=_spread(self.error, channels))
 
     def uniform(self) -> "View":
-        """Return the view with one scale, shift and error where all channels have the same."""
-        return self.but(scale=_gather(self.scale), shift=_gather(self.shift), error=(max(self.error),))
+        """Return the view with one scale, shift, slope and error where all channels have the same."""
+        return self.but(scale=_gather(self.scale), shift=_gather(self.shift), slope=_gather(self.slope), error=(max(self.error),))
 
 
 def _spread(values: Sequence, channels: int) -> tuple:

@@ -49,7 +49,7 @@ def sqrt_fraction(x: Fraction, bits: int = 256) -> Fraction:
 
 
 def integer_thresholds(steps: Sequence[Step], scale: Fraction, shift: Fraction, lo: Fraction | None,
-                       hi: Fraction | None) -> list[int]:
+                       hi: Fraction | None, slope: Fraction = Fraction(1)) -> list[int]:
     """Return for each step the least integer ``a`` (of ``-a`` if the scale is negative) with ``clip(scale * a + shift)`` beyond it.
 
     Parameters
@@ -60,6 +60,8 @@ def integer_thresholds(steps: Sequence[Step], scale: Fraction, shift: Fraction, 
         Real value of the integer ``a``.
     lo, hi : Fraction or None
         Clip of the real value.
+    slope : Fraction
+        What negative real values are multiplied by before the clip, 0 or more.
 
     Returns
     -------
@@ -73,9 +75,13 @@ def integer_thresholds(steps: Sequence[Step], scale: Fraction, shift: Fraction, 
             result.append(-NEVER)
         elif hi is not None and (place > hi or (place == hi and strict)):
             result.append(NEVER)
+        elif slope == 0 and (place < 0 or (place == 0 and not strict)):
+            result.append(-NEVER)
         elif a == 0:
+            place = place / slope if place < 0 else place
             result.append(-NEVER if shift > place or (shift == place and not strict) else NEVER)
         else:
+            place = place / slope if place < 0 else place
             # (place - shift) / |scale|
             top = (place.numerator * d - c * place.denominator) * b
             bottom = place.denominator * d * abs(a)

@@ -26,7 +26,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
                               "QuantizedBiasType"),
     "Pool2DOptions": ("Padding", "StrideW", "StrideH", "FilterWidth", "FilterHeight", "FusedActivationFunction"),
     "AddOptions": ("FusedActivationFunction", "PotScaleInt16"),
-    "SoftmaxOptions": ("Beta",),
+    "SoftmaxOptions": ("Beta",), "LeakyReluOptions": ("Alpha",),
     "ReshapeOptions": (),                          # new_shape: the output tensor's shape counts
     "ReducerOptions": ("KeepDims",),
     "ConcatenationOptions": ("Axis", "FusedActivationFunction"),

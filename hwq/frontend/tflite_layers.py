@@ -16,7 +16,7 @@ from .builder import Builder, turn, weight_format
 from .tflite_file import Op, Tensor
 from .tflite_math import activation_range, mean_multiplier, multiply, quantize_multiplier, quantize_multipliers
 
-__all__ = ["conv", "fully_connected", "add", "average", "mean", "rescale", "activation", "padding", "image"]
+__all__ = ["conv", "fully_connected", "add", "average", "mean", "rescale", "leaky", "activation", "padding", "image"]
 
 _ACTIVATIONS = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6")
 _INT32 = 1 << 31
@@ -65,15 +65,38 @@ def rescale(b: Builder, name: str, source: str, op: Op, factors: np.ndarray, zer
 def _requantize(b: Builder, name: str, source: str, op: Op, mantissa: np.ndarray, exponent: np.ndarray, zero: int, lo: int, hi: int,
                 shift_in: int) -> str:
     low, high = b.ranges(source)
-    reach = max(abs(int(low.min()) + shift_in), abs(int(high.max()) + shift_in)) << max(0, int(exponent.max()))
-    if reach >= _INT32:
-        raise ModelError(f"{op.text}: sums of up to {reach:,} can overflow the 32 bits of the reference kernels")
+    _within(op, max(abs(int(low.min()) + shift_in), abs(int(high.max()) + shift_in)), exponent)
     if hi < lo:
         raise ModelError(f"{op.text}: the activation leaves no value between {lo} and {hi}")
     if len(mantissa) == 1:
         low, high = low.min(keepdims=True), high.max(keepdims=True)
     table = threshold_table(lambda a: multiply(a + shift_in, mantissa, exponent) + zero, low, high, lo, hi)
     return b.requantize(name, source, table, lo, hi)
+
+
+def _within(op: Op, reach: int, exponent: np.ndarray | int) -> None:
+    """Refuse what the kernels cannot multiply without an overflow."""
+    reach <<= max(0, int(np.max(exponent)))
+    if reach >= _INT32:
+        raise ModelError(f"{op.text}: sums of up to {reach:,} can overflow the 32 bits of the reference kernels")
+
+
+def leaky(b: Builder, name: str, source: str, op: Op, x: Tensor, out: Tensor, slopes: np.ndarray, factor: float,
+          identity: float) -> str:
+    """LEAKY_RELU and PRELU: codes from the zero point on times ``identity``, those below times ``slopes`` and ``factor``."""
+    if (slopes * np.sign(factor) < 0).any() or not np.isfinite([factor, identity]).all():
+        least = float((slopes * factor).min() / identity)
+        raise ModelError(f"{op.text}: a slope of {least:.6g} for negative values is not supported; supported: 0 and more")
+    edge, zero = b.edges[source], int(out.zero[0])
+    codes = np.arange(edge.lo, edge.hi + 1, dtype=np.int64) - int(x.zero[0])
+    below, above = quantize_multiplier(factor), quantize_multiplier(identity)
+    _within(op, int(np.abs(codes).max()), above[1])
+    _within(op, int(np.abs(codes).max()) * int(slopes.max(initial=0)), below[1])
+    slopes = slopes if len(np.unique(slopes)) > 1 else slopes[:1]
+    table = np.where(codes >= 0, multiply(codes, *above), multiply(codes * slopes[:, None], *below)) + zero
+    table = np.clip(table, -128, 127)              # (slopes, codes), none falls
+    steps = np.arange(-127, 128)
+    return b.requantize(name, source, edge.lo + (table[:, :, None] < steps).sum(axis=1), -128, 127)
 
 
 def _weights(op: Op, w: Tensor, axis: int, outputs: int) -> np.ndarray:

@@ -165,6 +165,31 @@ def _relu(self: Importer, op: Op, out: Tensor, name: str) -> str:
     return layers.rescale(self.b, name, self.source(op, 0), op, factor, int(out.zero[0]), lo, hi, -int(x.zero[0]))
 
 
+def _leaky(self: Importer, op: Op, out: Tensor, name: str) -> str:
+    x = self.int8(op, self.tensor(op, op.inputs[0]))
+    self.int8(op, out)
+    alpha = np.float32(op.options["Alpha"])
+    factor = x.scale[0] * alpha / out.scale[0]   # in float32, as the kernel has it
+    step = float(x.scale[0] / out.scale[0])
+    return layers.leaky(self.b, name, self.source(op, 0), op, x, out, np.array([1]), float(factor), step)
+
+
+def _prelu(self: Importer, op: Op, out: Tensor, name: str) -> str:
+    x, alpha = self.int8(op, self.tensor(op, op.inputs[0])), self.int8(op, self.tensor(op, op.inputs[1]))
+    self.int8(op, out)
+    source, data = self.source(op, 0), alpha.data
+    channels = self.b.edges[source].shape[-1]
+    if data is None or data.size and data.shape[-1:] not in ((1,), (x.shape[-1],)):
+        raise ModelError(f"{op.text}: its slopes must be constants, one or one for each of {channels} channels, not {alpha.shape}")
+    rows = data.reshape(-1, data.shape[-1] if data.ndim else 1)
+    if not len(rows) or (rows != rows[0]).any() or x.shape[-1] != channels:
+        raise ModelError(f"{op.text}: slopes of the shape {alpha.shape} that differ from pixel to pixel are not supported; "
+                         "supported: one, or one for each channel (Keras: PReLU(shared_axes=[1, 2]))")
+    scale, unit = float(x.scale[0]), float(out.scale[0])
+    slopes = rows[0].astype(np.int64) - int(alpha.zero[0])
+    return layers.leaky(self.b, name, source, op, x, out, slopes, scale * float(alpha.scale[0]) / unit, scale / unit)
+
+
 def _reshape(self: Importer, op: Op, out: Tensor, name: str) -> str:
     x = self.int8(op, self.tensor(op, op.inputs[0]))
     self.same_scale(op, x, out)
@@ -274,7 +299,8 @@ RULES: dict[str, Rule] = {
     "CONV_2D": _conv, "DEPTHWISE_CONV_2D": _conv, "FULLY_CONNECTED": _fully_connected, "ADD": _add, "AVERAGE_POOL_2D": _average,
     "MAX_POOL_2D": _max_pool, "MEAN": _mean, "REDUCE_MAX": _reduce_max, "QUANTIZE": _quantize, "DEQUANTIZE": _dequantize,
     "SOFTMAX": _softmax, "LOGISTIC": _softmax, "RELU": _relu,
-    "RELU6": _relu, "RESHAPE": _reshape, "SQUEEZE": _reshape, "EXPAND_DIMS": _reshape, "TRANSPOSE": _transpose, "PAD": _pad,
+    "RELU6": _relu, "LEAKY_RELU": _leaky, "PRELU": _prelu,
+    "RESHAPE": _reshape, "SQUEEZE": _reshape, "EXPAND_DIMS": _reshape, "TRANSPOSE": _transpose, "PAD": _pad,
     "PADV2": _pad, "CONCATENATION": _concat, "RESIZE_NEAREST_NEIGHBOR": _resize, "ARG_MAX": _argmax,
     "SLICE": slices.part, "STRIDED_SLICE": slices.part, "SPLIT": slices.piece, "SPLIT_V": slices.piece,
 }

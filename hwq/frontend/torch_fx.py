@@ -3,12 +3,14 @@
 import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from .. import ir
 from ..errors import ModelError
+from ..ir.infer import channel_ranges
 from ..passes.exact_scale import exact_scale, thresholds_of
 from ..passes.fold_permute import FoldPermute
 from ..quant.activations import ActivationQuantizer
@@ -17,25 +19,31 @@ from ..quant.joins import Add, Concat, Quantize, Relu
 from ..quant.model import QuantizedModel
 from ..quant.stages import Requant, Stage, Weighted
 from ..quant.windows import Average, AvgPool, Flatten, MaxPool, Pad, Select, Shuffle, Unflatten, Upsample
+from .torch_slopes import sloped
 
 __all__ = ["convert", "require_convertible", "trace_codes"]
 
 
-_PARTS = ("act", "order", "sum", "flat", "each")         # what else of a stage may be an edge
+_PARTS = ("act", "sign", "order", "sum", "flat", "each")         # what else of a stage may be an edge
 
 
-def _names(model: QuantizedModel) -> dict[Stage, str]:
-    """Return a safe and unique node name for every stage, from its dotted name."""
+def _names(model: QuantizedModel) -> dict[Stage | None, str]:
+    """Return a safe and unique node name for every stage, from its dotted name; of None for an argmax at the end."""
     taken = {"input", "output"}
-    names: dict[Stage, str] = {}
-    for stage in model:
-        base = re.sub(r"[^A-Za-z0-9_.]", "_", stage.name) or "layer"
+    names: dict[Stage | None, str] = {}
+    for stage in (*model, *([None] if model.rank else [])):
+        base = re.sub(r"[^A-Za-z0-9_.]", "_", stage.name if stage is not None else model.rank) or "layer"
         name, count = base, 2
         while taken & (mine := {name, *(f"{name}.{part}" for part in _PARTS)}):
             name, count = f"{base}_{count}", count + 1
         taken |= mine
         names[stage] = name
     return names
+
+
+def _ordered(values: np.ndarray, order: np.ndarray | None) -> np.ndarray:
+    """Return values, one or one a feature in torch's order, in the integer network's."""
+    return values if order is None or len(values) == 1 else values[order]
 
 
 def _ints(x: torch.Tensor) -> np.ndarray:
@@ -125,13 +133,25 @@ class _Builder:
         else:
             order = self.orders[stage.sources[0]]
             self.nodes.append(ir.Linear(name, sources, weight if order is None else weight[:, order], bias, fmt))
-        self.requantize(f"{name}.act", name, stage.requant(grid))
+        low, high = channel_ranges(self.nodes[-1], ir.Edge((), grid.lo, grid.hi))        # type: ignore[arg-type]
+        self.requantize(f"{name}.act", stage, name, stage.requant(grid), low, high)
 
-    def requantize(self, name: str, source: str, requant: Requant | None) -> None:
-        if requant is not None:
-            grid = requant.grid
-            self.nodes.append(ir.Requantize(name, (source,), _ints(requant.mult), _ints(requant.offset), requant.shift, grid.lo,
-                                            grid.hi, frac_bits=grid.frac_bits))
+    def requantize(self, name: str, stage: Stage, source: str, requant: Requant | None, low: np.ndarray, high: np.ndarray) -> None:
+        """Append what makes codes of integers between ``low`` and ``high``, one or one a channel."""
+        if requant is None:
+            return
+        grid, order = requant.grid, self.orders[stage.name]
+        if requant.slope is None:
+            fields: dict[str, Any] = {"mult": _ints(requant.mult), "offset": _ints(requant.offset), "shift": requant.shift,
+                                      "lo": grid.lo, "hi": grid.hi, "frac_bits": grid.frac_bits}
+        else:
+            fields, sign = sloped(requant, low, high, stage.name)
+            if (sign < 0).any():
+                most = max(abs(int(low.min())), abs(int(high.max())))
+                self.nodes.append(ir.Requantize(f"{self.names[stage]}.sign", (source,), _ordered(sign, order), lo=-most, hi=most))
+                source = self.nodes[-1].name
+        fields = {key: _ordered(value, order) if isinstance(value, np.ndarray) else value for key, value in fields.items()}
+        self.nodes.append(ir.Requantize(name, (source,), **fields))
 
     def average(self, stage: Average, name: str, sources: tuple[str, ...], grid: Grid) -> None:
         if isinstance(stage, AvgPool) and stage.factors is not None and stage.shape is not None:
@@ -157,7 +177,8 @@ class _Builder:
 
     def sum(self, stage: Add, name: str, sources: tuple[str, ...], *grids: Grid) -> None:
         self.nodes.append(ir.Add(name, sources, stage.mults(*grids)))
-        self.requantize(f"{name}.act", name, stage.requant(*grids))
+        sums = stage.sums(*grids)
+        self.requantize(f"{name}.act", stage, name, stage.requant(*grids), np.array([sums.lo]), np.array([sums.hi]))
 
     def unflatten(self, stage: Unflatten, name: str, sources: tuple[str, ...], grid: Grid) -> None:
         c, h, w = stage.shape
@@ -180,7 +201,8 @@ class _Builder:
 
 _RULES: dict[type[Stage], Callable[..., None]] = {
     Weighted: _Builder.weighted, Average: _Builder.average, Add: _Builder.sum, Relu: _Builder.relu,
-    Quantize: lambda to, stage, name, sources, grid: to.requantize(name, sources[0], stage.requant(grid)),
+    Quantize: lambda to, stage, name, sources, grid: to.requantize(
+        name, stage, sources[0], stage.requant(grid), np.array([grid.lo]), np.array([grid.hi])),
     Concat: lambda to, stage, name, sources, *grids: to.nodes.append(ir.Concat(name, sources)),
     MaxPool: lambda to, stage, name, sources, grid: to.nodes.append(
         ir.MaxPool2d(name, sources, stage.kernel, stage.stride, stage.pads)),
@@ -221,6 +243,8 @@ def convert(model: QuantizedModel, name: str = "network", classes: Sequence[str]
         raise ModelError(f"The network ends in a Flatten of {shape} (channels, height, width): torch gives it channel by "
                          "channel, the hardware pixel by pixel. End in a Linear layer or a global average, "
                          "or leave the Flatten out")
+    if model.rank:
+        builder.nodes.append(ir.ArgMax(builder.names[None], (builder.nodes[-1].name,)))
     builder.nodes.append(ir.Output("output", (builder.nodes[-1].name,)))
     preprocess = ir.Preprocess(model.input_spec.bits) if len(model.input_shape) == 3 else None
     graph = ir.Graph(tuple(builder.nodes), preprocess, tuple(classes), name)
@@ -252,6 +276,9 @@ def _edges(model: QuantizedModel, x: torch.Tensor) -> Iterator[tuple[str, np.nda
         array = result = _channels_last(codes)
         order = orders[stage.name]
         yield names[stage] + suffix, array if order is None else array[:, order]
+    if model.rank:
+        result = result.argmax(axis=-1)[..., None]
+        yield names[None], result
     yield "output", result
 
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 from ..errors import ModelError
-from .operators import Found
+from .found import Found
 from .tracing import INPUT, Op
 
 __all__ = ["Draft", "drafts_of"]
 
 _SUMS = ("conv", "linear", "add", "avgpool", "gap")               # what makes sums, which a quantizer turns into codes
 _NORMED = ("conv", "linear", "add")                               # what a batch norm may stand behind
+_CHANNELS = ("maxpool", "pad", "upsample")                        # what leaves channels as they are
 # what a clamp around zero may change places with
 _MOVES = ("maxpool", "flatten", "unflatten", "shuffle", "select", "pad", "upsample")
 
@@ -35,6 +36,8 @@ class Draft:
         The batch norm behind it: of a convolution, linear layer or addition.
     clip : (float, float)
         Ends of the clamp that follows, before its quantizer: (0, inf) of a ReLU.
+    slope : Op or None
+        The LeakyReLU or PReLU that follows, before that clamp.
     raw : bool
         Whether its sums stay as they are: the network's last.
     tie : str
@@ -45,6 +48,7 @@ class Draft:
     sources: tuple[int, ...]
     batchnorm: Op | None = None
     clip: tuple[float, float] = FREE
+    slope: Op | None = None
     raw: bool = False
     tie: str = ""
     negative: bool = field(default=True)                          # may its codes be negative?
@@ -77,13 +81,15 @@ class _Drafts:
                 self.place[index] = self._batchnorm(op)
             elif op.kind == "clip":
                 self.place[index] = self._clip(op)
+            elif op.kind == "slope":
+                self.place[index] = self._slope(op)
             elif op.kind == "concat":
                 self.place[index] = self._concat(op)
             else:
                 self.place[index] = self._append(op, tuple(self.place[source] for source in op.sources))
         last = self._last_sums()
         if last is not None:
-            last.raw = last.clip == FREE
+            last.raw = last.clip == FREE and last.slope is None
             if last.raw and last.kind == "add" and last.batchnorm is not None:
                 raise ModelError(f"Layer '{last.batchnorm.name}': a batch norm behind an addition needs a quantizer behind it, and "
                                  "the network's result has none; put a ReLU or a layer behind it, or leave it out")
@@ -98,7 +104,7 @@ class _Drafts:
         source = op.sources[0]
         before = self.ops[source] if source != INPUT else None
         if before is None or before.kind not in _NORMED or self.readers[source] > 1:
-            behind = before is not None and before.kind == "clip"
+            behind = before is not None and before.kind in ("clip", "slope")
             shared = before is not None and before.kind in _NORMED
             raise ModelError(f"Layer '{op.name}': a batch norm must stand directly behind a Conv2d or Linear layer or an addition"
                              f"{', before its ReLU' if behind else ', and be all that reads it' if shared else ''}")
@@ -127,6 +133,37 @@ class _Drafts:
         for draft in found:
             draft.clip = max(draft.clip[0], low), min(draft.clip[1], high)
         return place
+
+    def _slope(self, op: Op) -> int:
+        place = self.place[op.sources[0]]
+        if not self._negative(place):
+            return place                                          # nothing that a slope would change
+        found = self._bends(op.sources[0], op)
+        if found is None:
+            place = self._append(replace(op, found=Found("quantize")), (place,))
+            found = [self.drafts[place]]
+        for draft in found:
+            draft.slope = op
+        return place
+
+    def _bends(self, index: int, slope: Op) -> list[Draft] | None:
+        """Return the drafts whose quantizers can take up a slope, or None where it needs a quantizer of its own."""
+        if not self._negative(self.place[index]):
+            return []
+        if self.readers[index] > 1:
+            return None
+        op, made = self.ops[index], self.drafts[self.place[index]]
+        if op.kind in (*_NORMED, "bn"):
+            return [made] if made.clip == FREE and made.slope is None else None
+        if op.kind not in _CHANNELS and (op.kind not in (*_MOVES, "concat") or slope.found.several):
+            return None                                           # such as an average, whose sums are divided
+        every: list[Draft] = []
+        for source in op.sources:
+            found = self._bends(source, slope)
+            if found is None:
+                return None
+            every += found
+        return every
 
     def _decides(self, index: int, high: float) -> list[Draft] | None:
         """Return the drafts whose quantizers can clamp an operator's value, or None where others would notice."""
@@ -182,8 +219,8 @@ def drafts_of(ops: Sequence[Op]) -> list[Draft]:
     """Return the stages to be, each behind those it reads.
 
     A clamp such as a ReLU goes into the quantizer of the sums before it, also past pooling, padding, flattening and concatenation,
-    unless something else reads them without it; then it stays a stage of its own. The operands of a concatenation share one
-    scale.
+    unless something else reads them without it; then it stays a stage of its own. So does the slope of a LeakyReLU or PReLU, which
+    then gets a quantizer of its own. The operands of a concatenation share one scale.
 
     Raises
     ------

@@ -31,8 +31,7 @@ class Add(Stage):
 
     def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """Sum, quantized."""
-        y = a + b if self.batchnorm is None else self.batchnorm(a + b)
-        return y if self.activation is None else self.activation(y)
+        return self._quantized(a + b if self.batchnorm is None else self.batchnorm(a + b))
 
     def mults(self, a: Grid, b: Grid) -> tuple[int, int]:
         """Return the powers of two that bring both operands to the finer scale."""
@@ -49,8 +48,8 @@ class Add(Stage):
         if self.activation is None:
             return None
         frac_bits, out = self.sums(a, b).frac_bits, self.activation.grid
-        return shift_requant(frac_bits, out) if self.batchnorm is None \
-            else batchnorm_requant(self.batchnorm, None, frac_bits, out, self.mult_bits, self.name)
+        return self._sloped(shift_requant(frac_bits, out) if self.batchnorm is None
+                            else batchnorm_requant(self.batchnorm, None, frac_bits, out, self.mult_bits, self.name))
 
     def grid(self, *grids: Grid) -> Grid:
         """See `Stage.grid`."""
@@ -66,7 +65,7 @@ class Add(Stage):
         total = a * up + b * across
         yield "", total, sums
         if requant is not None:
-            yield ".act", requant(total, bound, self.name), requant.grid
+            yield from requant.steps(total, sums, self.name)
 
 
 class Concat(Stage):
@@ -113,7 +112,7 @@ class Relu(Stage):
 
 
 class Quantize(Stage):
-    """Brings the network's input to another scale."""
+    """Brings codes to another scale, where something else reads them as they are, or in front of a concatenation."""
 
     activation: ActivationQuantizer
 
@@ -123,11 +122,11 @@ class Quantize(Stage):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Quantize."""
-        return self.activation(x)                                 # type: ignore[no-any-return]
+        return self._quantized(x)
 
     def requant(self, grid: Grid) -> Requant:
         """Return how codes become codes."""
-        return shift_requant(grid.frac_bits, self.activation.grid)
+        return self._sloped(shift_requant(grid.frac_bits, self.activation.grid))
 
     def grid(self, *grids: Grid) -> Grid:
         """See `Stage.grid`."""

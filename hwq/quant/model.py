@@ -42,11 +42,16 @@ class QuantizedModel(nn.Module):
         In training mode, compute with the float weights instead of their levels; false by default.
     scales_fixed : bool
         `fix_scales` was called, by `hwq.quant.freeze` or before it.
+    notes : tuple of str
+        What of the end was left out, for the user to read.
+    rank : str
+        Name of an argmax at the end, which the integer network does; this one gives the logits in either mode. Else empty.
     """
 
     frozen: torch.Tensor
 
-    def __init__(self, stages: Sequence[Stage], input_spec: InputSpec, input_shape: tuple[int, ...]) -> None:
+    def __init__(self, stages: Sequence[Stage], input_spec: InputSpec, input_shape: tuple[int, ...], notes: tuple[str, ...] = (),
+                 rank: str = "") -> None:
         super().__init__()
         self.stages = nn.ModuleDict({_key(stage.name): stage for stage in stages})
         if len(self.stages) != len(stages):
@@ -55,6 +60,7 @@ class QuantizedModel(nn.Module):
         self.register_buffer("frozen", torch.tensor(False))
         self.float_weights = False
         self.scales_fixed = False
+        self.notes, self.rank = notes, rank
 
     def fix_scales(self) -> None:
         """End the learning of scales; unlike `hwq.quant.freeze` it leaves the batch norms in training."""

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -11,55 +11,15 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from ..errors import ModelError
+from .found import SUPPORTED, Found, refuse
 from .lines import wide
 from .shuffles import group_shuffle
 
-__all__ = ["Found", "SUPPORTED", "layer", "function", "refuse"]
+__all__ = ["PRELUS", "layer", "function", "prelu"]
 
-SUPPORTED = ("Conv1d/2d, Linear, BatchNorm1d/2d behind them, ReLU, ReLU6, Hardtanh, MaxPool1d/2d, AvgPool1d/2d, "
-             "AdaptiveAvgPool1d/2d(1) or mean over the image, additions, concatenations along the channels, ZeroPad1d/2d, Upsample "
-             "(nearest), Flatten, Unflatten, ChannelShuffle, Dropout, Identity, slices of channels, rows and columns (x[:, a:b], "
-             "x[:, :, :-k], x[..., -1], chunk, split, narrow, select), and the functions relu, relu6, hardtanh, clamp, "
-             "max_pool1d/2d, avg_pool1d/2d, adaptive_avg_pool1d/2d, add, cat, pad, interpolate, flatten, view, reshape, squeeze, "
-             "dropout")
+PRELUS = (F.prelu, torch.prelu, "prelu")
 
 Shape = tuple[int, ...]
-Pads = tuple[int, int, int, int]
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a layer or function is.
-
-    Attributes
-    ----------
-    kind : str
-        ``conv``, ``linear``, ``bn``, ``clip``, ``maxpool``, ``avgpool``, ``gap``, ``gap+flatten``, ``flatten``, ``unflatten``,
-        ``shuffle``, ``select``, ``pad``, ``upsample``, ``add``, ``concat``; empty where nothing is to do at run time.
-    kernel, stride : (int, int)
-        Of a pooling; of an upsampling, its factors.
-    pads : (top, left, bottom, right)
-        Of a pooling or padding; what ``ceil_mode`` adds is among them. Of a padding, below 0: pixels that go.
-    order : tuple of int
-        Of a shuffle of channels or a slice: ``out[i] = in[order[i]]``.
-    inside : bool
-        Of an average pooling: each window is divided by its pixels inside the image.
-    clip : (float, float)
-        Of a ReLU or another clamp, its ends: least and largest value.
-    """
-
-    kind: str
-    kernel: tuple[int, int] = (0, 0)
-    stride: tuple[int, int] = (0, 0)
-    pads: Pads = (0, 0, 0, 0)
-    clip: tuple[float, float] = (-inf, inf)
-    inside: bool = False
-    order: tuple[int, ...] = ()
-
-
-def refuse(name: str, attribute: str, value: Any, accepted: str) -> None:
-    """Raise the `ModelError` of an attribute."""
-    raise ModelError(f"Node '{name}': {attribute} = {value!r} is not supported; accepted: {accepted}")
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -109,10 +69,36 @@ def _clip(name: str, low: Any, high: Any) -> Found:
 _RELU = Found("clip", clip=(0.0, inf))
 
 
-def _adaptive(name: str, size: Any) -> Found:
-    if size not in (1, (1,), [1], (1, 1), [1, 1]):
-        refuse(name, "output_size", size, "1 (global average)")
-    return Found("gap")
+def _slope(name: str, slope: Any) -> Found:
+    if not isinstance(slope, int | float):
+        refuse(name, "negative_slope", slope, "a number")
+    return Found("slope", slope=float(slope))
+
+
+def prelu(name: str, module: nn.PReLU | None) -> Found:
+    """Return what a PReLU is; None: a function with a slope that is no parameter."""
+    if module is None:
+        refuse(name, "weight", "what is computed", "a parameter or buffer of the module")
+    assert module is not None
+    return Found("slope", several=module.weight.numel() > 1)
+
+
+def _end(name: str, text: str, shape: Shape, dim: Any) -> Found:
+    """Return a softmax or argmax, over the channels only; torch's softmax has a default that depends on the shape."""
+    axis = (1 if len(shape) in (1, 3) else 0) if dim is None and text != "argmax" else dim
+    if not isinstance(axis, int) or axis % (len(shape) + 1) != 1:
+        refuse(name, f"dim of {text}", dim, "1, the channels")
+    return Found("argmax" if text == "argmax" else "tail", text=text)
+
+
+def _adaptive(name: str, shape: Shape, out: Shape) -> Found:
+    size, wanted = wide(shape)[1:], wide(out)[1:]
+    if wanted == (1, 1):
+        return Found("gap")
+    if any(old % new for old, new in zip(size, wanted, strict=True)):
+        refuse(name, "output_size", out[1:], f"1 (global average), or what divides the image's {shape[1:]}")
+    kernel = size[0] // wanted[0], size[1] // wanted[1]
+    return Found("avgpool" if kernel != (1, 1) else "", kernel, kernel)
 
 
 def _pad(name: str, pad: Any, mode: str = "constant", value: Any = None) -> Found:
@@ -164,7 +150,15 @@ def layer(name: str, module: nn.Module, shape: Shape, out: Shape) -> Found:
         return _avg_pool(name, shape, out, module.kernel_size, module.stride, module.padding, module.ceil_mode,
                          module.count_include_pad, module.divisor_override)
     if kind is nn.AdaptiveAvgPool2d:
-        return _adaptive(name, module.output_size)
+        return _adaptive(name, shape, out)
+    if isinstance(module, nn.LeakyReLU) and kind is nn.LeakyReLU:
+        return _slope(name, module.negative_slope)
+    if isinstance(module, nn.PReLU) and kind is nn.PReLU:
+        return prelu(name, module)
+    if isinstance(module, nn.Softmax | nn.LogSoftmax) and kind in (nn.Softmax, nn.LogSoftmax):
+        return _end(name, "softmax" if kind is nn.Softmax else "log_softmax", shape, module.dim)
+    if kind is nn.Sigmoid:
+        return Found("tail", text="sigmoid")
     if kind in (nn.ZeroPad2d, nn.ConstantPad2d):
         return _pad(name, module.padding, "constant", module.value)
     if kind in (nn.Upsample, nn.UpsamplingNearest2d):
@@ -282,7 +276,15 @@ _FUNCTIONS: list[tuple[tuple[Any, ...], Callable[[str, fx.Node, Shape, Shape], F
     ((F.avg_pool1d, torch.avg_pool1d), lambda name, node, shape, out: _avg_pool(
         name, shape, out, **_lined(_given(node, "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")))),
     ((F.adaptive_avg_pool2d, F.adaptive_avg_pool1d, torch.adaptive_avg_pool1d),
-     lambda name, node, shape, out: _adaptive(name, _given(node, "output_size").get("output_size"))),
+     lambda name, node, shape, out: _adaptive(name, shape, out)),
+    ((F.leaky_relu, F.leaky_relu_),
+     lambda name, node, shape, out: _slope(name, _given(node, "negative_slope").get("negative_slope", 0.01))),
+    ((F.softmax, torch.softmax, "softmax"), lambda name, node, shape, out: _end(
+        name, "softmax", shape, _given(node, "dim").get("dim"))),
+    ((F.log_softmax, torch.log_softmax, "log_softmax"), lambda name, node, shape, out: _end(
+        name, "log_softmax", shape, _given(node, "dim").get("dim"))),
+    ((F.sigmoid, torch.sigmoid, "sigmoid"), lambda name, node, shape, out: Found("tail", text="sigmoid")),
+    ((torch.argmax, "argmax"), lambda name, node, shape, out: _end(name, "argmax", shape, _given(node, "dim").get("dim"))),
     ((torch.mean, "mean"), lambda name, node, shape, out: _mean(name, node, shape)),
     ((torch.flatten, "flatten", "view", "reshape", torch.reshape), _flatten),
     (("unflatten", torch.unflatten), lambda name, node, shape, out: _unflatten(name, shape, out)),

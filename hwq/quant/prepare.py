@@ -11,11 +11,13 @@ from ..errors import ModelError
 from ..formats import Spec
 from .activations import ActivationQuantizer
 from .drafts import Draft, drafts_of
+from .ends import split_ends
 from .inputs import InputSpec
 from .joins import Add, Concat, Quantize, Relu
 from .lines import wide
 from .model import QuantizedModel
 from .patterns import assign
+from .slopes import Slope
 from .stages import Stage, Weighted, batchnorm_line
 from .tracing import Op, trace
 from .weights import WeightQuantizer, check_finite, weight_quantizer
@@ -50,8 +52,9 @@ def prepare(model: nn.Module, example_input: torch.Tensor, weights: Mapping[str,
 
     Activations are quantized behind every ReLU (unsigned, before a pooling that follows), behind every layer and addition
     without one (signed), and behind averages; other clamps (ReLU6) are ends of the quantizer's codes, the levels nearest to theirs;
-    not behind the last layer, whose integer sums are the logits. What is concatenated shares a scale. Scales come from `calibrate`;
-    until then activations pass. The given model is not changed.
+    a LeakyReLU or PReLU is applied to the sums first; nothing is quantized behind the last layer, whose integer sums are the
+    logits. A softmax or sigmoid at the end is left out, see `QuantizedModel.notes`. What is concatenated shares a scale. Scales
+    come from `calibrate`; until then activations pass. The given model is not changed.
 
     Parameters
     ----------
@@ -85,11 +88,12 @@ def prepare(model: nn.Module, example_input: torch.Tensor, weights: Mapping[str,
     if example_input.ndim not in (2, 3, 4):
         raise ModelError("Example input must be (n, channels, height, width), (n, channels, length) or (n, features), not "
                          f"{tuple(example_input.shape)}")
-    drafts = drafts_of(trace(model, example_input))
+    ops, notes, rank = split_ends(trace(model, example_input))
+    drafts = drafts_of(ops)
     layers = [draft.name for draft in drafts if draft.kind in ("conv", "linear")]
     weight_specs = assign(layers, weights, "weights")
     activation_specs = _tied(drafts, assign([draft.name for draft in drafts if draft.quantizes], activations, "activations"))
-    stages: list[Stage] = []
+    stages, slopes = list[Stage](), dict[int, Slope]()
     for draft in drafts:
         name, sources = draft.name, tuple(drafts[source].name if source >= 0 else "" for source in draft.sources)
         quantizer = ActivationQuantizer(activation_specs[name], draft.negative, name, draft.tie, draft.clip) \
@@ -99,8 +103,19 @@ def prepare(model: nn.Module, example_input: torch.Tensor, weights: Mapping[str,
             stages.append(_weighted(draft, sources, weight, quantizer, batchnorm, mult_bits))
         else:
             stages.append(_plain(draft, sources, quantizer, mult_bits))
-    prepared = QuantizedModel(stages, input or InputSpec(), wide(tuple(example_input.shape[1:])))
+        stages[-1].slope = None if draft.slope is None else _slope(draft.slope, slopes)
+    prepared = QuantizedModel(stages, input or InputSpec(), wide(tuple(example_input.shape[1:])), notes, rank)
     return prepared.to(next(model.parameters()).device).train(model.training)
+
+
+def _slope(op: Op, known: dict[int, Slope]) -> Slope:
+    """Return what a LeakyReLU or PReLU does; a PReLU that serves several places is one."""
+    if not isinstance(op.module, nn.PReLU):
+        return Slope(torch.tensor([op.found.slope], dtype=torch.float32), op.name, False)
+    weight = op.module.weight
+    if id(weight) not in known:
+        known[id(weight)] = Slope(weight, op.name, weight.requires_grad)
+    return known[id(weight)]
 
 
 def _tied(drafts: Sequence[Draft], specs: dict[str, Spec]) -> dict[str, Spec]:

@@ -17,6 +17,7 @@ from ..files import write_atomic
 from . import parallel
 from .checkpoint import load_weights, save_checkpoint
 from .config import Recipe, read_recipe
+from .ends import on_logits
 from .factory import make_network
 from .inputs import InputSpec
 from .model import QuantizedModel
@@ -87,7 +88,8 @@ def train_run(factory: str, data: Dataset, config: str, folder: Path, *, seed: i
     Returns
     -------
     dict
-        ``float`` and ``quantized`` validation accuracy, and the log of every phase.
+        ``float`` and ``quantized`` validation accuracy, ``notes`` of what of the network's end was left out, and the log of every
+        phase.
 
     Raises
     ------
@@ -115,23 +117,24 @@ def train_run(factory: str, data: Dataset, config: str, folder: Path, *, seed: i
         report, progress = lambda phase, row: None, lambda phase, done, total: None
     common: dict[str, Any] = {"seed": seed, "device": device, "resume": resume}
     log: dict[str, Any] = {}
+    trained = on_logits(network, inputs[:2])
     if weights is not None:
-        network.to(device)
+        trained.to(device)
     else:
-        log["float"] = fit(network, samples, recipe.float_phase, checkpoint=folder / "float.pt",
+        log["float"] = fit(trained, samples, recipe.float_phase, checkpoint=folder / "float.pt",
                            report=partial(report, "float"), progress=partial(progress, "float"), **common)
-    teacher = network
+    teacher = trained
     if recipe.teacher and recipe.tune.teacher_weight > 0:
         torch.manual_seed(seed)
-        teacher = make_network(recipe.teacher)
+        teacher = on_logits(make_network(recipe.teacher), inputs[:2])
         log["teacher"] = fit(teacher, samples, recipe.teacher_phase, checkpoint=folder / "teacher.pt",
                              report=partial(report, "teacher"), progress=partial(progress, "teacher"), **common)
     model = _prepared(network.cpu().eval(), shape, recipe).to(device)
     log["tune"] = tune(model, samples, recipe.tune, penalty=recipe.penalty, calibration=recipe.calibration,
                        checkpoint=folder / "tune.pt", teacher=teacher.to(device), report=partial(report, "tune"),
                        progress=partial(progress, "tune"), **common)
-    result = {"float": accuracy(network.to(device), samples, device), "quantized": accuracy(model, samples, device),
-              "validation_images": len(samples.validation), "log": log}
+    result = {"float": accuracy(trained.to(device), samples, device), "quantized": accuracy(model, samples, device),
+              "validation_images": len(samples.validation), "notes": list(prepared.notes), "log": log}
     if parallel.lead():
         save_checkpoint(folder / "model.pt", {key: value.cpu() for key, value in model.state_dict().items()})
         _write(folder / "log.json", result)

@@ -5,14 +5,16 @@ A stage has two faces. ``forward`` works on reals with fake quantizers, for trai
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..errors import ModelError
 from .activations import ActivationQuantizer
 from .grid import Grid, require_exact, round_half_up
+from .slopes import Slope
 from .weights import WeightQuantizer, check_finite, power_of_two
 
 __all__ = ["Stage", "Weighted", "Requant", "Codes", "Step", "shift_requant", "batchnorm_line", "batchnorm_requant"]
@@ -23,12 +25,17 @@ Step = tuple[str, torch.Tensor, Grid]
 
 @dataclass(frozen=True)
 class Requant:
-    """``clamp((acc * mult + offset) >> shift, lo, hi)``; mult and offset float64 integers, (1,) or (channels,)."""
+    """``clamp((acc * mult + offset) >> shift, lo, hi)``; mult and offset float64 integers, (1,) or (channels,).
+
+    With a slope ``p / 2**q`` (see `Slope.ratio`) what is negative before it is rounded, without the half in ``offset``, is first
+    multiplied by it, and then rounded half up as well.
+    """
 
     mult: torch.Tensor
     offset: torch.Tensor
     shift: int
     grid: Grid
+    slope: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def __call__(self, acc: torch.Tensor, bound: float, name: str) -> torch.Tensor:
         """Apply to integers of magnitude up to ``bound``, which is checked to stay exact."""
@@ -36,7 +43,34 @@ class Requant:
         require_exact(total_bound * 2.0 ** max(0, -self.shift), name)
         shape = (-1, 1, 1) if acc.ndim == 4 else (-1,)
         total = acc * self.mult.to(acc.device).view(shape) + self.offset.to(acc.device).view(shape)
-        return torch.floor(total * 2.0 ** -self.shift).clamp(self.grid.lo, self.grid.hi)
+        codes = torch.floor(total * 2.0 ** -self.shift)
+        if self.slope is not None:
+            half = 2.0 ** (self.shift - 1) if self.shift > 0 else 0.0
+            top, places = (part.to(acc.device).view(shape) for part in self.slope)
+            below = self._below((total - half).long(), top, places + self.shift, total_bound + half, name)
+            codes = torch.where(total < half, below, codes)
+        return codes.clamp(self.grid.lo, self.grid.hi)
+
+    def _below(self, x: torch.Tensor, top: torch.Tensor, places: torch.Tensor, bound: float, name: str) -> torch.Tensor:
+        """Return ``x * top / 2**places``, rounded half up."""
+        up, down = (-places).clamp_min(0), places.clamp(0, 62)   # beyond 62 places nothing but 0 is left
+        if not bool((top * 2.0 ** up * bound < 2.0 ** 61).all()):
+            raise ModelError(f"Layer '{name}': its sums reach {bound:.3g}, times the slope for negative values more than 2**61; "
+                             "use narrower formats for weights or activations, or a slope of fewer digits")
+        half = torch.where(down > 0, 1 << (down - 1).clamp_min(0), 0)
+        return ((x * top << up) + half >> down).double()
+
+    @property
+    def falling(self) -> torch.Tensor | None:
+        """Of a requantization with slopes: which channels' codes fall with the sum, bool; None where none does."""
+        falling = self.mult < 0
+        return falling if self.slope is not None and bool(falling.any()) else None
+
+    def steps(self, acc: torch.Tensor, sums: Grid, name: str) -> Iterator[Step]:
+        """Yield the codes of sums; sums that fall and have a slope get their signs turned first, as thresholds want them rising."""
+        if self.falling is not None:
+            yield ".sign", torch.where(self.falling.to(acc.device).view((-1, 1, 1) if acc.ndim == 4 else (-1,)), -acc, acc), sums
+        yield ".act", self(acc, sums.largest, name), self.grid
 
 
 def shift_requant(frac_bits: int, out: Grid) -> Requant:
@@ -59,13 +93,23 @@ class Stage(nn.Module):
         Turns its sums into codes; None: it makes none, or they stay.
     batchnorm : nn.BatchNorm2d or nn.BatchNorm1d or None
         Kept between its sums and their quantizer.
+    slope : Slope or None
+        For negative values in front of the quantizer, behind the batch norm.
     """
 
     def __init__(self, name: str, sources: tuple[str, ...]) -> None:
         super().__init__()
         self.name, self.sources = name, sources
         self.activation: ActivationQuantizer | None = None
+        self.slope: Slope | None = None
         self.batchnorm: nn.BatchNorm2d | nn.BatchNorm1d | None = None
+
+    def _quantized(self, y: torch.Tensor) -> torch.Tensor:
+        y = y if self.slope is None else self.slope(y)
+        return y if self.activation is None else self.activation(y)
+
+    def _sloped(self, requant: Requant) -> Requant:
+        return requant if self.slope is None else replace(requant, slope=self.slope.ratio())
 
     def grid(self, *grids: Grid) -> Grid:
         """Return the integers that the stage makes of inputs with these grids."""
@@ -143,7 +187,7 @@ class Weighted(Stage):
         y = self._apply_layer(x, weight, bias)
         if self.batchnorm is not None:
             y = self.batchnorm(y)
-        return y if self.activation is None else self.activation(y)
+        return self._quantized(y)
 
     def weight_codes(self) -> torch.Tensor:
         """Return the integer weights, float64, in torch's order."""
@@ -177,8 +221,9 @@ class Weighted(Stage):
             shifts = (grid.frac_bits - out.frac_bits + fine).reshape(-1)
             shift = int(shifts.max())
             half = 2.0 ** (shift - 1) if shift > 0 else 0.0
-            return Requant(power_of_two(shift - shifts), self.weight.new_full((1,), half, dtype=torch.float64), shift, out)
-        return batchnorm_requant(self.batchnorm, self.bias, grid.frac_bits + fine, out, self.mult_bits, self.name)
+            half_of_all = self.weight.new_full((1,), half, dtype=torch.float64)
+            return self._sloped(Requant(power_of_two(shift - shifts), half_of_all, shift, out))
+        return self._sloped(batchnorm_requant(self.batchnorm, self.bias, grid.frac_bits + fine, out, self.mult_bits, self.name))
 
     def _bounds(self, grid: Grid) -> torch.Tensor:
         """Largest magnitude of every channel's sum."""
@@ -203,7 +248,7 @@ class Weighted(Stage):
         yield "", acc, sums
         requant = self.requant(grid)
         if requant is not None:
-            yield ".act", requant(acc, bound, self.name), requant.grid
+            yield from requant.steps(acc, sums, self.name)
 
 
 def batchnorm_requant(bn: nn.BatchNorm2d | nn.BatchNorm1d, bias: torch.Tensor | None, frac_bits: int | torch.Tensor, out: Grid,

@@ -12,8 +12,9 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from ..errors import ModelError
+from .found import Found, refuse
 from .lines import wide, widened
-from .operators import Found, function, layer, refuse
+from .operators import PRELUS, function, layer, prelu
 from .shuffles import shuffle_of
 from .slices import PARTS, Part, slice_of
 
@@ -148,7 +149,7 @@ class _Reader:
     """Goes through the nodes that the output depends on, in order."""
 
     def __init__(self, graph: fx.GraphModule, batch: int) -> None:
-        self.modules = dict(graph.named_modules())
+        self.graph, self.modules = graph, dict(graph.named_modules())
         self.batch = batch
         self.ops: list[Op] = []
         self.place: dict[fx.Node, int] = {}                       # where a node's value is made
@@ -189,6 +190,8 @@ class _Reader:
 
     def _read(self, node: fx.Node) -> None:
         full = _shape(node)
+        if node.op == "get_attr" and all(user.target in PRELUS for user in node.users):
+            return
         if node.op == "get_attr":
             raise ModelError(f"Node '{node.name}': the parameter '{node.target}' is used outside of a layer; use nn modules")
         if full is None:
@@ -219,7 +222,10 @@ class _Reader:
             name = self._name(_base(node))
             moved = self.shuffles.get(node)
             shape = shape if moved is None else out               # of what it begins with, which its end has too
-            if part is not None:
+            if node.target in PRELUS:
+                module = self._prelu(node)
+                found = prelu(name, module)
+            elif part is not None:
                 found = Found("")
             else:
                 found = function(name, node, shape, out) if moved is None else Found("shuffle", order=moved)
@@ -252,6 +258,18 @@ class _Reader:
             place = self._append(found, self._name(f"{name}.{found.kind}") if k else name, None, [place], shape, out)
             shape = out
         return place
+
+    def _prelu(self, node: fx.Node) -> nn.PReLU | None:
+        """Return the layer that a call of prelu is, with the very parameter; None where its slope is none of the module's own."""
+        source = dict(zip(("input", "weight"), node.args, strict=False)) | node.kwargs
+        weight = source.get("weight")
+        if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+            return None
+        holder, _, last = str(weight.target).rpartition(".")
+        slope = getattr(self.graph.get_submodule(holder), last)
+        made = nn.PReLU(slope.numel())
+        made.weight = slope if isinstance(slope, nn.Parameter) else nn.Parameter(slope, requires_grad=False)
+        return made
 
     def _append(self, found: Found, name: str, module: nn.Module | None, sources: Sequence[int], shape: tuple[int, ...],
                 out: tuple[int, ...]) -> int:

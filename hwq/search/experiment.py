@@ -31,6 +31,7 @@ from ..quant import (
     tune,
 )
 from ..quant.activations import float_activations
+from ..quant.ends import on_logits
 from ..quant.factory import make_network
 from .cost import block_rams, stored_bits
 from .jobs import Job, Setting, parts_of, test_images
@@ -103,6 +104,10 @@ class Store:
         made = network if saved["weights"] is None else self._prepare(network, saved["weights"])
         load_weights(made, self.folder / key / "state.pt")
         return made.eval()
+
+    def _logits(self, model: nn.Module) -> nn.Module:
+        """Return a network that gives logits, whatever it ends in."""
+        return model if isinstance(model, QuantizedModel) else on_logits(model, parts_of(self.setting).inputs[:2])
 
     def _finished(self, key: str) -> dict[str, Any]:
         """Return what a finished job was to do."""
@@ -190,12 +195,12 @@ class Store:
     def _train(self, job: Job, folder: Path) -> tuple[nn.Module, list[dict[str, Any]]]:
         """Return the trained network on the CPU, in eval mode, and the log."""
         parts, device = parts_of(self.setting), self.setting.device
-        model = _fast(self._start(job))
+        model = _fast(self._logits(self._start(job)))
         train = torch.cat([parts.train, parts.search]) if job.all_data else parts.train
         samples = Samples(parts.inputs, parts.labels, train, train[:0])
         options: dict[str, Any] = {"seed": job.seed, "device": device, "checkpoint": folder / "epoch.pt", "resume": True}
         if job.phase.teacher_weight > 0 and job.base:
-            options["teacher"] = _fast(self.model(self._root(job.base)))
+            options["teacher"] = _fast(self._logits(self.model(self._root(job.base))))
         log: list[dict[str, Any]] = []
         if isinstance(model, QuantizedModel):
             log = tune(model, samples, job.phase, penalty=job.penalty, calibration=self.setting.calibration, **options)
@@ -210,7 +215,7 @@ class Store:
         parts, device = parts_of(self.setting), self.setting.device
         inputs, labels = (test_images(self.setting) if part == "test" else
                           (parts.inputs[getattr(parts, part)], parts.labels[getattr(parts, part)]))
-        logits = _logits(model, inputs, device)
+        logits = _logits(self._logits(model), inputs, device)
         scores = {part: _score(logits, labels)}
         if isinstance(model, QuantizedModel) and part == "test":
             with float_activations(model):

@@ -100,12 +100,13 @@ def test_rounding(mode, x):
 
 @settings(max_examples=80, deadline=None)
 @given(st.sampled_from(MODES), st.fractions(-2, 2, max_denominator=64), st.fractions(-5, 5, max_denominator=8),
-       st.booleans(), st.booleans())
-def test_thresholds_of_real_lines(mode, scale, shift, lower, upper):
+       st.booleans(), st.booleans(), st.sampled_from([0, 1, 1, Fraction(1, 3), Fraction(5, 2)]))
+def test_thresholds_of_real_lines(mode, scale, shift, lower, upper, slope):
     lo, hi = Fraction(-1, 2) if lower else None, Fraction(5, 2) if upper else None
-    table = integer_thresholds([step(mode, k) for k in range(-2, 4)], scale, shift, lo, hi)
+    table = integer_thresholds([step(mode, k) for k in range(-2, 4)], scale, shift, lo, hi, Fraction(slope))
     for a in range(-12, 13):
         x = scale * a + shift
+        x = x if x >= 0 else x * slope
         x = x if lo is None else max(x, lo)
         x = x if hi is None else min(x, hi)
         b = a if scale >= 0 else -a

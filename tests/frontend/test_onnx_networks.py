@@ -143,6 +143,16 @@ def unet(opset=13):
     return net.conv(4, 2, (1, 1), relu="").bytes()
 
 
+def darknet(kind=INT8):
+    """As YOLO-tiny: Conv, BatchNormalization, LeakyRelu, quantizer, MaxPool; and one slope a channel."""
+    net, zero = Qdq((1, 3, 8, 8), kind), 20 if kind is UINT8 else -108
+    net.layer("Conv", (4, 3, 3, 3), 27, pads=[1, 1, 1, 1]).bn(4).add("LeakyRelu", alpha=0.1).q(0.03, zero)
+    net.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2]).q(net.scale, zero)
+    net.layer("Conv", (6, 4, 3, 3), 36, pads=[1, 1, 1, 1]).bn(6).add("PRelu", net.f32(6, 1, 1, lo=0)).q(0.03, zero)
+    net.layer("Conv", (5, 6, 1, 1), 6).q(0.03, zero + 100).add("LeakyRelu", alpha=0.1).q(0.02, zero)         # onnxruntime's way
+    return net.head(5, 3).bytes()
+
+
 def squeezenet():
     """Fire modules, and pools with ceil_mode as torchvision has them."""
     net = Qdq((1, 3, 9, 9)).conv(3, 4, strides=[2, 2], pads=[0, 0, 0, 0])
@@ -235,6 +245,15 @@ class Brevitas(Net):
         return self.add("Relu").quant(scale=scale, bits=act, signed=0)
 
 
+def leaky_4_bits():
+    net = Brevitas((1, 2, 7, 7)).quant(scale=shift(4), bits=6.0)
+    for inputs, out in ((2, 4), (4, 5)):
+        net.add("Conv", net.qweights(out, inputs, 3, 3, bits=4.0, scale=net.f32(out, 1, 1, 1, lo=0.1, hi=0.2)))
+        net.bn(out).add("LeakyRelu", alpha=0.1).quant(scale=0.1, bits=4.0)
+    net.add("GlobalAveragePool").quant(scale=shift(6), bits=6.0).add("Flatten", axis=1)
+    return net.add("MatMul", net.qweights(5, 3, bits=4.0, scale=0.25)).bytes()
+
+
 def cnv():
     """CNV at small size: 8 bits in, 2 bits inside, batch norms, MaxPool, TopK."""
     net = Brevitas((1, 3, 10, 10), seed=3).quant(scale=1 / 128, bits=8.0, narrow=1)
@@ -323,7 +342,9 @@ NETWORKS = {
     "reduced_range": (reduced_range(), EXACT), "batch_norm_between": (batch_norm_between(), EXACT), "keywords": (keywords(), EXACT),
     "keywords_unsqueezed": (keywords_unsqueezed(), EXACT),
     "keywords_column": (keywords_unsqueezed(True), EXACT), "keras_image": (keras_image(), EXACT), "unet": (unet(), EXACT),
-    "unet_opset_10": (unet(10), EXACT), "squeezenet": (squeezenet(), EXACT), "densenet": (densenet(), EXACT),
+    "unet_opset_10": (unet(10), EXACT), "squeezenet": (squeezenet(), EXACT),
+    "darknet_int8": (darknet(), EXACT), "darknet_uint8": (darknet(UINT8), EXACT), "leaky_4_bits": (leaky_4_bits(), EXACT),
+    "densenet": (densenet(), EXACT),
     "gap_flattened_by_shape": (gap_flattened_by_shape(), EXACT), "padded": (padded(), EXACT), "global_max": (global_max(), EXACT),
     "sigmoid": (sigmoid(), EXACT), "cnv": (cnv(), EXACT), "thresholds": (thresholds(), EXACT),
     "concat_and_average": (concat_and_average(), EXACT), "concat_of_two_scales": (concat_and_average((0.25, 0.125), False), EXACT),

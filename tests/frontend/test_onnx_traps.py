@@ -137,6 +137,15 @@ def normed_sum(quantized=True, gain=None):
     return end(net, 0.02, np.int8(-128)) if quantized else net.quant(0.25, signed=0).bytes()
 
 
+def leaky(net, alpha=None):
+    return net.add("LeakyRelu", **({} if alpha is None else {"alpha": alpha}))
+
+
+def doubled(net):
+    net.last = net.node("Add", [net.last, net.last])
+    return net
+
+
 def concat(axis=1):
     net = Net().qdq(0.04)
     first = net.last
@@ -412,6 +421,52 @@ TRAPS = {
     "reshape_allowzero": (end(start(opset=14).add("Reshape", np.array([1, -1], np.int64), allowzero=1)), EXACT),
     "reshape_allowzero_of_a_zero": (end(start(opset=14).add("Reshape", np.array([0, -1], np.int64), allowzero=1)),
                                     "none of it 0 where allowzero = 1"),
+    **{f"leaky_{name}": (end(leaky(net, alpha), *more), EXACT) for name, net, alpha, *more in (
+        ("default", start().conv(), None, 0.2), ("behind_bn", start().conv().bn(5), 0.1, 0.2), ("of_codes", start(), 0.3, 0.03),
+        ("ties", Net().qdq(0.5, np.int8(0)), 0.5, 0.5), ("ties_odd_zero_point", Net().qdq(0.5, np.int8(0)), 0.5, 1.0, np.int8(3)),
+        ("alpha_0", start().conv(), 0.0, 0.2), ("alpha_1", start().conv(), 1.0, 0.2), ("alpha_above_1", start().conv(), 2.5, 0.3),
+        ("alpha_tiny", start().conv(), 1e-30, 0.2), ("twice", leaky(start().conv(), 0.5), 0.5, 0.2),
+        ("behind_clip", start().conv().add("Clip", np.float32(-2), np.float32(6)), 0.3, 0.1), ("of_the_input", Net(), 0.3),
+        ("behind_neg", start().conv().add("Neg"), 0.3, 0.1), ("flattened", start().conv().add("Flatten"), 0.3, 0.1),
+        ("of_the_sum", doubled(start()), 0.1, 0.1),
+        ("behind_a_pool", start().conv().add("MaxPool", kernel_shape=[2, 2]), 0.1, 0.1))},
+    "leaky_then_relu": (end(leaky(start()).add("Relu").conv()), EXACT),
+    "leaky_behind_relu": (end(leaky(start().add("Relu")).conv()), EXACT),
+    "leaky_then_clip": (end(leaky(start().conv(), 0.2).add("Clip", np.float32(-0.5), np.float32(6)), 0.1), EXACT),
+    "leaky_then_a_factor": (end(leaky(start().conv(), 0.3).add("Mul", np.float32(0.7)), 0.1), EXACT),
+    "leaky_then_a_pool": (end(leaky(start().conv().bn(5), 0.3).add("MaxPool", kernel_shape=[2, 2], strides=[2, 2]), 0.1), EXACT),
+    **{f"prelu_{name}": (end(start().conv().bn(5).add("PRelu", np.array(slopes, np.float32).reshape(shape)), 0.2), EXACT)
+       for name, slopes, shape in (("channels", [0.1, 0.25, 0, 1, 1.7], (5, 1, 1)), ("one", [0.25], (1,)), ("scalar", 0.25, ()),
+                                   ("equal", [0.25] * 5, (1, 5, 1, 1)))},
+    "prelu_of_features": (end((lambda t: t.add("MatMul", t.weights(20, 6, axis=1)).add("PRelu", t.f32(6, lo=0)))(
+        flat().qdq()), 0.2), EXACT),
+    "prelu_channels_flattened": (end(
+        (lambda t: t.add("PRelu", t.f32(5, 1, 1, lo=0)).add("Flatten"))(start().conv()), 0.2), EXACT),
+    "prelu_quantized_slopes": (end((lambda t: t.add("PRelu", t.node("DequantizeLinear", [t.const(v) for v in (
+        np.array([3, 90, 7, 0, 127], np.int8).reshape(5, 1, 1), np.float32(0.01), np.int8(0))])))(start().conv()), 0.2), EXACT),
+    "prelu_qonnx": (dense(lambda t: n()(t).add("PRelu", t.f32(20, lo=0)).quant(0.2, bits=5.0), bn=False), EXACT),
+    "leaky_qonnx_floor": (dense(lambda t: leaky(n()(t), 0.2).quant(0.11, bits=5.0, mode="FLOOR"), bn=False), EXACT),
+    "leaky_qonnx_trunc": (Net(shape=(1, 3, 6, 6)).quant(0.25, bits=4.0).add("LeakyRelu", alpha=1.5).add(
+        "Trunc", np.float32(0.25), np.float32(0), np.float32(6), np.float32(4), domain=QONNX,
+        rounding_mode="FLOOR").bytes(version=1), EXACT),
+    "leaky_negative": (end(start().conv().add("LeakyRelu", alpha=-0.1)), "LeakyRelu.*a slope of -0.1 for negative values"),
+    "leaky_nan": (end(start().conv().add("LeakyRelu", alpha=float("nan"))), "alpha = nan is not supported"),
+    "prelu_negative": (end(start().conv().add("PRelu", np.array([0.1, -0.2, 0, 0, 1], np.float32).reshape(5, 1, 1))),
+                       "PRelu.*a slope of -0.2 for negative values"),
+    "prelu_nan": (end(start().conv().add("PRelu", np.array([np.nan], np.float32))), "PRelu.*must be finite constants"),
+    "prelu_pixels": (end((lambda t: t.add("PRelu", t.f32(4, 7, 6, lo=0)))(start())), "PRelu.*differs along an axis"),
+    "prelu_rows": (end((lambda t: t.add("PRelu", t.f32(7, 1, lo=0)))(start())), "PRelu.*differs along an axis"),
+    "prelu_of_two_tensors": (end((lambda t: t.add("PRelu", t.last))(start())), "PRelu.*must be finite constants"),
+    "prelu_behind_clip": (end(start().conv().add("Clip", np.float32(-2), np.float32(6)).add(
+        "PRelu", np.array([0.1, 0.2, 0, 0, 1], np.float32).reshape(5, 1, 1))), "PRelu.*behind a Clip without a quantizer"),
+    "leaky_last": (start().conv().add("LeakyRelu").bytes(), "LeakyRelu.*has no quantizer behind it"),
+    "leaky_of_integers": (Net().add("QuantizeLinear", np.float32(0.05), np.int8(3)).add("LeakyRelu").bytes(), "of integers"),
+    **{f"leaky_then_{op.lower()}": (end(net(start().conv(channels=4, out=4).add("LeakyRelu", alpha=0.1))),
+                                    f"{op}.*LeakyRelu or PRelu.*quantizer between") for op, net in (
+        ("Conv", lambda t: t.conv()), ("AveragePool", lambda t: t.add("AveragePool", kernel_shape=[2, 2])),
+        ("Add", lambda t: t.add("Add", np.float32(0.5))), ("Neg", lambda t: t.add("Neg")),
+        ("BatchNormalization", lambda t: t.bn(4)), ("Pad", lambda t: t.add("Pad", np.array([0, 0, 1, 1, 0, 0, 1, 1]))),
+        ("Concat", lambda t: t.add("Concat", t.last, axis=1)))},
     "sigmoid_last": (end(start().add("Sigmoid")), EXACT),
     "sigmoid_in_the_middle": (end(start().add("Sigmoid").qdq().conv()), "in the middle of a network, before Conv"),
     "cast_to_float": (end(start().add("Cast", to=TensorProto.FLOAT)), EXACT),

@@ -194,6 +194,16 @@ def unet(half=False):
     return net.conv(2, (1, 1), act=0, scale=0.1, zero=0).file()
 
 
+def darknet():
+    """Leaky activations as YOLO-tiny has them, with one slope and with one a channel."""
+    net = Net((1, 10, 10, 3)).conv(4, act=0, scale=0.05, zero=-20)
+    net.layer("LEAKY_RELU", (), net.shape(), "LeakyReluOptions", 0.04, -100, Alpha=0.1).pool()
+    net.depthwise(act=0, scale=0.03, zero=4).conv(6, (1, 1), act=0, scale=0.05, zero=-7)
+    slopes = net.const(np.array([13, 127, 60, 1, 0, 90], np.int8).reshape(1, 1, 6), 0.008, 0)
+    net.layer("PRELU", (slopes,), net.shape(), None, 0.06, -50).conv(5, (1, 1), act=0, scale=0.05, zero=0)
+    return net.layer("LEAKY_RELU", (), net.shape(), "LeakyReluOptions", Alpha=0.25).mean().dense(3).file()
+
+
 def squeezenet():
     net = Net((1, 9, 9, 3)).conv(6, stride=(2, 2), same=False, act=RELU)
     for squeeze, expand in ((3, 4), (4, 5)):
@@ -300,8 +310,8 @@ NETWORKS = {
     "uint8_logits": (mobilenet_v1("uint8", softmax=False), EXACT),
     "mobilenet_v2": (mobilenet_v2(), EXACT), "keywords_2d": (keywords_2d(), EXACT), "keywords_1d": (keywords_1d(), EXACT),
     "keywords_1d_reshape": (keywords_1d("RESHAPE", "RESHAPE"), EXACT), "column_1d": (column_1d(), EXACT), "unet": (unet(), EXACT),
-    "unet_half_pixel": (unet(True), EXACT), "squeezenet": (squeezenet(), EXACT), "densenet": (densenet(), EXACT),
-    "autoencoder": (autoencoder(), EXACT), "dilated": (dilated(), EXACT),
+    "unet_half_pixel": (unet(True), EXACT), "squeezenet": (squeezenet(), EXACT), "darknet": (darknet(), EXACT),
+    "densenet": (densenet(), EXACT), "autoencoder": (autoencoder(), EXACT), "dilated": (dilated(), EXACT),
     "global_max": (global_max(), EXACT), "per_pixel": (per_pixel(), EXACT),
     "channels_first": (channels_first(), EXACT), "channels_first_in_a_row": (channels_first((1, 90)), EXACT),
     "channel_shuffle": (channel_shuffle(), EXACT), "channel_shuffle_depthwise": (channel_shuffle(True), EXACT),

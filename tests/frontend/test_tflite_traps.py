@@ -54,6 +54,13 @@ def unary(kind, table=None, shape=(1, 6, 6, 4), out=None, scale=(0.05, 0.05), ze
     return w.write([x], [y])
 
 
+def prelu(slopes, shape, zero=0, dtype=np.int8):
+    w = Writer()
+    x, y = w.tensor((1, 6, 6, 4), np.int8, 0.05, 9), w.tensor((1, 6, 6, 4), np.int8, 0.04, -20)
+    w.op("PRELU", (x, w.const(np.array(slopes, dtype).reshape(shape), 0.01, zero)), (y,))
+    return w.write([x], [y])
+
+
 def pool(kind, shape=(1, 6, 6, 4), kernel=(2, 2), stride=(2, 2), same=False, act=0, scale=(0.05, 0.05), zero=(3, 3)):
     size = [-(-n // s) if same else (n - k) // s + 1 for n, k, s in zip(shape[1:3], kernel, stride, strict=True)]
     return unary(kind, "Pool2DOptions", shape, (1, *size, shape[3]), scale, zero, Padding=0 if same else 1, StrideH=stride[0],
@@ -236,6 +243,22 @@ TRAPS = {
     "relu_rescaling": (unary("RELU", scale=(0.05, 0.03), zero=(3, -128)), EXACT),
     "relu6_alone": (unary("RELU6", scale=(0.06, 0.06), zero=(-20, -20)), EXACT),
     "relu6_rescaling": (unary("RELU6", scale=(0.06, 0.04), zero=(3, -100)), "differ, for which"),
+    **{f"leaky_relu_{name}": (unary("LEAKY_RELU", "LeakyReluOptions", Alpha=alpha, **more), EXACT) for name, alpha, more in (
+        ("same_scale", 0.1, {}), ("rescaling", 0.1, {"scale": (0.05, 0.03), "zero": (3, -60)}), ("half", 0.5, {}),
+        ("ties", 0.5, {"scale": (0.05, 0.1), "zero": (-1, 0)}), ("above_1", 2.5, {"zero": (40, -7)}), ("of_0", 0.0, {}),
+        ("of_1", 1.0, {"zero": (-128, 5)}), ("tiny", 1e-12, {}), ("flat", 0.3, {"shape": (1, 40), "scale": (0.02, 0.013)}),
+        ("all_negative", 0.01, {"zero": (127, 127)}), ("coarse", 0.2, {"scale": (0.05, 1.0)}))},
+    "leaky_relu_negative": (unary("LEAKY_RELU", "LeakyReluOptions", Alpha=-0.1), "LEAKY_RELU.*a slope of -0.1 for negative"),
+    "leaky_relu_nan": (unary("LEAKY_RELU", "LeakyReluOptions", Alpha=float("nan")), "LEAKY_RELU.*a slope of nan for negative"),
+    "leaky_relu_uint8": (unary("LEAKY_RELU", "LeakyReluOptions", Alpha=0.1, dtype=np.uint8), "UINT8"),
+    **{f"prelu_{name}": (prelu(*args), expected) for name, args, expected in (
+        ("channels", ([13, 127, 60, 1], (1, 1, 4)), EXACT), ("one", ([64], (1, 1, 1)), EXACT),
+        ("zero_point", ([-100, 20, -127, 127], (1, 1, 4), -128), EXACT), ("equal", ([5] * 4, (1, 1, 4)), EXACT),
+        ("every_pixel_alike", ([13, 127, 60, 1] * 36, (6, 6, 4)), EXACT), ("zeros", ([0, 5, 0, 0], (1, 1, 4)), EXACT),
+        ("pixels", (list(range(127)) + [0] * 17, (6, 6, 4)), "PRELU.*differ from pixel to pixel.*shared_axes"),
+        ("negative", ([13, -2, 60, 1], (1, 1, 4)), "PRELU.*a slope of -0.02 for negative values"),
+        ("rows", ([13, 2, 60, 1, 4, 5], (1, 6, 1)), "PRELU.*differ from pixel to pixel"))},
+    "prelu_int16": (prelu([1, 2, 3, 4], (1, 1, 4), dtype=np.int16), "INT16"),
     "relu_n1_to_1_alone": (unary("RELU_N1_TO_1"), "RELU_N1_TO_1.*is not supported"),
     "pad": (unary("PAD", "PadOptions", out=(1, 9, 7, 4), constants=[np.array([[0, 0], [1, 2], [0, 1], [0, 0]], np.int32)]), EXACT),
     "pad_value": (unary("PADV2", "PadV2Options", out=(1, 8, 6, 4), constants=[np.array([[0, 0], [1, 1], [0, 0], [0, 0]], np.int32),

@@ -1,14 +1,16 @@
-"""ONNX operators that clip: Relu, Clip, and Min and Max with a constant."""
+"""ONNX operators that the quantizer behind them takes up: Relu, Clip, Min and Max with a constant, LeakyRelu, PRelu."""
 
 import math
 from collections.abc import Sequence
 from fractions import Fraction
 
+import numpy as np
+
 from .onnx_context import Context, refuse
 from .onnx_file import OnnxNode
-from .onnx_values import Const, View
+from .onnx_values import ULP, Const, View
 
-__all__ = ["relu", "clip", "least_or_most"]
+__all__ = ["relu", "clip", "least_or_most", "leaky_relu", "prelu"]
 
 Values = Sequence["Const | View | None"]
 
@@ -53,3 +55,42 @@ def least_or_most(ctx: Context, node: OnnxNode, values: Values) -> View:
         refuse(node, f"its constant has more axes than its input {views[0].shape}")
     number = Fraction(float(numbers[0][0]))
     return _clipped(views[0], *((number, None) if node.op == "Max" else (None, number)))
+
+
+def _leaked(ctx: Context, node: OnnxNode, view: View, slopes: list[Fraction]) -> View:
+    """Return the view with negative values times a slope, or one for each channel."""
+    if min(slopes) < 0:
+        refuse(node, f"a slope of {float(min(slopes)):.6g} for negative values is not supported; supported: 0 and more")
+    if view.lo is not None and view.lo >= 0:
+        return view
+    if view.clipped and len(set(slopes)) > 1:
+        refuse(node, "a slope for each channel behind a Clip without a quantizer is not supported; put a quantizer between them")
+    ends = (v * slopes[0] if v is not None and v < 0 else v for v in (view.lo, view.hi))
+    count = max(len(slopes), len(view.slope))
+    if count > 1:
+        view, slopes = view.per_channel(count), slopes * (count // len(slopes))
+    made = view.but(slope=tuple(a * b for a, b in zip(view.slope, slopes * (len(view.slope) // len(slopes)), strict=True)))
+    made = made.but(**dict(zip(("lo", "hi"), ends, strict=True)))
+    if view.edge is None:
+        return made
+    steepest, peak = max(1.0, float(max(slopes))), float(ctx.peak(made).max())
+    return made.but(error=tuple(e * steepest + 2 * ULP * peak for e in view.error))
+
+
+def leaky_relu(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """LeakyRelu: negative values times alpha."""
+    view, alpha = values[0], float(np.float32(node.attributes.get("alpha", 0.01)))
+    assert isinstance(view, View)
+    if not math.isfinite(alpha):
+        refuse(node, f"alpha = {alpha} is not supported")
+    return _leaked(ctx, node, view, [Fraction(alpha)])
+
+
+def prelu(ctx: Context, node: OnnxNode, values: Values) -> View:
+    """PRelu: negative values times a constant, one or one for each channel."""
+    view, slope = values[0], values[1]
+    assert isinstance(view, View)
+    if not isinstance(slope, Const) or not np.isfinite(slope.value).all():
+        refuse(node, "its slopes must be finite constants")
+    assert isinstance(slope, Const)
+    return _leaked(ctx, node, view, ctx.per_channel(node, view, slope))
