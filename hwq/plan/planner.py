@@ -23,7 +23,7 @@ from .devices import SHELL, Device
 from .layers import Layer, Stage, split
 from .options import SCALE_BITS, WIRED_DIGITS, Wish, divisors, offers, options_of
 from .search import choose
-from .settle import relax, settle
+from .settle import relax, settle, spreads
 
 __all__ = ["Plan", "PlannedLayer", "Planner", "make_plan", "least_block_rams"]
 
@@ -169,6 +169,7 @@ class Planner:
             if name not in names:
                 raise ModelError(f"Folding names the unknown layer {name!r}; layers that fold: {', '.join(names)}")
         self.options = {layer.name: offers(layer, device, folds.get(layer.name)) for layer in self.layers if layer.folds}
+        self._spreads = spreads(self.assemble({}))
         floor = max((min(o.cycles for o in each) for each in self.options.values()), default=0)
         # Cycles worth asking for: those of some layer's option, and no fewer than every layer can reach.
         self.targets = [t for t in sorted({o.cycles for each in self.options.values() for o in each}) if t >= floor]
@@ -205,10 +206,11 @@ class Planner:
 
     def best(self, target: int, limited: bool = True) -> Plan | None:
         """Return the plan with the fewest logic cells that takes at most ``target`` cycles (and fits), rings included."""
-        def settled(folds: Mapping[str, Folding]) -> Plan | None:
-            return settle(self.assemble(folds, target), lambda more: self.assemble({**folds, **more}, target))
+        def within(even: bool) -> Plan | None:
+            return self._within(target, limited, lambda folds: settle(
+                self.assemble(folds, target), lambda more: self.assemble({**folds, **more}, target), even))
 
-        return self._within(target, limited, settled)
+        return _smaller(within(False), None if self._spreads else within(True))
 
     def tuned(self, plan: Plan) -> Plan:
         """Return the plan with its wired layers' adders searched for, where that makes it smaller and keeps its cycles."""
@@ -223,7 +225,7 @@ class Planner:
         def assemble(more: Mapping[str, Folding]) -> Plan:
             return self.assemble({**folds, **wired, **more}, plan.cycles)
 
-        better = settle(assemble({}), assemble)
+        better = _smaller(settle(assemble({}), assemble), None if self._spreads else settle(assemble({}), assemble, even=True))
         return better if better and better.cycles <= plan.cycles and better.cost.lc < plan.cost.lc else plan
 
     def _may_fit(self, target: int) -> bool:
@@ -351,3 +353,8 @@ def least_block_rams(graph: Graph, device: Device) -> int:
 def _promise(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Plan:
     """Return the plan settled, or with the cycles that it can take at most."""
     return settle(plan, assemble) or relax(plan, assemble)
+
+
+def _smaller(a: Plan | None, b: Plan | None) -> Plan | None:
+    """Return the plan with fewer logic cells, the first one if they have as many, or that which there is."""
+    return a if b is None or (a is not None and a.cost.lc <= b.cost.lc) else b

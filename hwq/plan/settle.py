@@ -18,10 +18,10 @@ from .timing import joined, schedule, simulated_cycles
 if TYPE_CHECKING:
     from .planner import Plan
 
-__all__ = ["settle", "relax", "with_depths"]
+__all__ = ["settle", "spreads", "relax", "with_depths"]
 
 # Results a frame of all layers from which on no ring of a chain is tried by itself: each trial takes seconds.
-_LARGE = 150_000
+_LARGE = 40_000
 
 
 def _levels(ring: Ring, least: int = 0) -> list[int]:
@@ -36,16 +36,23 @@ def _levels(ring: Ring, least: int = 0) -> list[int]:
     return [depth for _, depth in sorted(deepest.items()) if depth >= least]
 
 
-def settle(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan]) -> Plan | None:
-    """Return the plan with rings and buffers that let it keep its cycles, or None if no ring depth does.
+def spreads(plan: Plan) -> bool:
+    """Return whether `settle` takes an evenly spread schedule unasked: where branches meet, and of large chains."""
+    return joined(plan) or sum(prod(planned.layer.y.shape) for planned in plan.layers) > _LARGE
+
+
+def settle(plan: Plan, assemble: Callable[[Mapping[str, Folding]], Plan], even: bool = False) -> Plan | None:
+    """Return the plan with rings and buffers that let it keep its cycles, or None if no depths are found that do.
 
     ``assemble`` makes a plan with some layers' foldings replaced. The result's cycles are exact: the model is never
     faster than the hardware, and the hardware never faster than its slowest stage. Of a chain, rings are tried one by one, cheapest
-    depths first; a large one takes what an evenly spread source needs, which may be deeper, in seconds instead of minutes.
+    depths first. Where it `spreads`, or ``even`` asks for it, it takes what an evenly spread source needs: rings that may be
+    deeper, in seconds instead of minutes, and buffers between layers, with which it keeps cycles that rings alone do not.
     """
-    large = sum(prod(planned.layer.y.shape) for planned in plan.layers) > _LARGE
-    if (joined(plan) or large) and ((even := _evenly(plan, assemble)) or joined(plan)):
-        return even
+    if even or spreads(plan):
+        found = _evenly(plan, assemble)
+        if found or even or joined(plan):
+            return found
     rings: dict[str, tuple[Folding, list[int], int]] = {}
     for planned in plan.layers:
         ring = getattr(planned.stage(plan.device.technology), "ring", None)

@@ -56,7 +56,7 @@ def test_networks_of_all_operators(seed):
     assert check(graph, plan, 6)
 
 
-@pytest.mark.parametrize("seed", [1, 4, 7, 8, 9, 11, 12])
+@pytest.mark.parametrize("seed", [1, 7, 8, 9, 11, 12])
 def test_scales_that_are_multiplied_by_in_steps(seed, large):
     graph = scaled(random_network(seed))
     plan = make_plan(graph, large, max_cycles=3000)
