@@ -153,6 +153,7 @@ class Averaged(nn.Module):
 
 
 NETWORKS = {"keywords": (Keywords, (3, 24)), "mean": (Functional, (2, 19)), "squeeze": (lambda: Functional("squeeze"), (2, 19)),
+            "first": (lambda: Functional("first"), (2, 19)),
             "unet": (UNet, (1, 8, 8)), "squeezenet": (squeezenet, (1, 11, 11)), "mobilenet": (mobilenet, (1, 9, 9)),
             "clamped": (Clamped, (1, 8, 8)), "averaged": (Averaged, (1, 6, 7))}
 
@@ -211,8 +212,6 @@ def test_1_d_layers_that_are_refused(layer, message):
         prepare(nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(2)), torch.zeros(2, 2, 8), "dfp:b=4")
 
 
-def test_other_1_d_functions_are_refused():
-    with pytest.raises(ModelError, match=r"Node 'getitem' takes \(3,\) of \(3, 6\); supported: a slice of the channels"):
-        prepare(Functional("other"), torch.zeros(2, 2, 19), "dfp:b=4")
+def test_other_lengths_are_refused():
     with pytest.raises(ModelError, match=r"must have the shape \(n, 2, 1, 19\)"):
         prepare(Functional(), torch.zeros(2, 2, 19), "dfp:b=4")(torch.zeros(1, 2, 20))
