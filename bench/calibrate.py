@@ -16,6 +16,7 @@ from hwq.rtl.accelerator import Chain
 from hwq.rtl.common import ICE40UP
 from hwq.rtl.pooling import PoolStage
 from hwq.rtl.ranking import TopK
+from hwq.rtl.requantizer import Requantizer
 from hwq.rtl.reshape import PadStage, SelectStage, UpsampleStage
 from hwq.rtl.stage import ConvStage, Folding, Requant
 from hwq.rtl.thresholds import Thresholder
@@ -82,6 +83,11 @@ def _thresholds(count: int, rows: int, reach: int) -> Chain:
     return Chain([("t", Thresholder((-reach, reach), thresholds=table, lo=0, channels=max(rows, 16), technology=ICE40UP))])
 
 
+def _requantizer(width: int, bits: int) -> Chain:
+    return Chain([("r", Requantizer((-3_000_000, 2_999_999), mult=np.array([400_001 if width else 1]), offset=np.array([1 << 20]),
+                                    shift=21, lo=-128, hi=127, channels=8, bits=bits, technology=ICE40UP))])
+
+
 _IMAGE = dict(lanes=1, height=12, width=12, channels=8, technology=ICE40UP)
 # Operators without weights; the rows' constants were set with these at hand.
 OPERATORS = {
@@ -99,6 +105,9 @@ OPERATORS = {
         lambda shape, pads: PadStage((0, 15), height=shape[0], width=shape[1], channels=shape[2], pads=pads, value=0), shape, pads)
        for name, shape, pads in (("of an image", (12, 12, 8), (-2, -2, -2, -2)), ("to the last step", (1, 64, 16), (0, -63, 0, 0)),
                                  ("of the last steps", (1, 64, 16), (0, 0, 0, -4)))},
+    **{f"requantizer of 23 bits, {name}": partial(_requantizer, width, bits)
+       for name, width, bits in (("shift", 0, 0), ("19 at once", 19, 0), ("19, 1 a cycle", 19, 1), ("19, 2 a cycle", 19, 2),
+                                 ("19, 4 a cycle", 19, 4))},
     "enlarged 1x2": lambda: UpsampleStage((0, 15), factor=(1, 2), **_IMAGE),
     **{f"{k} largest of {n}, {reach.bit_length() + 1} bits": partial(
         lambda k, n, reach: Chain([("k", TopK((-reach, reach), n, k))]), k, n, reach)

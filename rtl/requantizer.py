@@ -118,8 +118,9 @@ class Requantizer(Block):
         """Logic cells, multipliers, blocks of parameters."""
         width = width_of(*self.sum_range)[0]
         # Factors are cut into 16 bits; synthesis multiplies in logic what is left and too narrow for a block.
+        least = -1 if self.in_range[0] < 0 else 0        # where one factor has a sign, the other one gets one
         parts = [[min(16, w - k) for k in range(0, w, 16)] for w in (
-            width_of(*self.in_range)[0], width_of(int(self.mult.min()), int(self.mult.max()))[0])]
+            width_of(*self.in_range)[0], width_of(min(least, int(self.mult.min())), int(self.mult.max()))[0])]
         blocks = sum(a + b >= self.technology.dsp_min_width for a in parts[0] for b in parts[1])
         product = 0 if not self.scaled or self.uses_dsp else width * 10
         if self.bits:                                    # what is multiplied, its adders, what has been and is to be
