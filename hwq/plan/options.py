@@ -1,10 +1,11 @@
 """What each layer may look like: its foldings, with their cycles and costs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from hwq.rtl.common import Cost, Technology
+from hwq.rtl.joins import Joining
 from hwq.rtl.matvec import MatVec
 from hwq.rtl.stage import ConvStage, Folding
 from hwq.rtl.wired import wired_size
@@ -12,12 +13,13 @@ from hwq.rtl.wired import wired_size
 from ..arith import width_of
 from ..errors import FormatError, ModelError
 from .devices import Device
-from .layers import Layer
+from .layers import Layer, Stage
 
-__all__ = ["Wish", "Option", "cycles_for", "parse_fold", "divisors", "options_of", "offers", "SCALE_BITS", "WIRED_DIGITS"]
+__all__ = ["Wish", "Option", "cycles_for", "parse_fold", "divisors", "options_of", "offers", "by_steps", "WIRED_DIGITS"]
 
 # What a user may ask of a layer: pe and simd, or all of it at once.
 Wish = tuple[int, int] | Literal["wired"]
+Fold = TypeVar("Fold", bound=Folding | Joining)
 _MAX_LANES = 256
 # Lanes tried for a target without limits: moderate, so that the Verilog suits any part.
 _GENERIC_LANES = 16
@@ -28,7 +30,7 @@ _SPLITS_TRIED, _SPLITS = 8, 64
 # Logic cells that a block RAM must spare at least where it holds what a requantizer takes per output.
 _SPARED = 40
 # Bits of its multiplier that a requantizer may multiply by in a cycle, where not by all: the adders of more follow one another.
-SCALE_BITS = (1, 2, 4)
+_SCALE_BITS = (1, 2, 4)
 # Share of the outputs that may be computed in vain, where the outputs side by side do not divide them.
 _WASTE = 8
 # Signed digits of the weights up to which a layer is offered wired unasked, and its adders are searched for.
@@ -142,6 +144,7 @@ def options_of(layer: Layer, device: Device, fixed: Wish | None) -> list[Option]
         if outputs % lanes:
             continue
         found: list[Option] = []
+        in_lanes = simd * max(1, pe // each) if source == "memory" else channels
         roms = [(True, 0), (False, 0)] if depth <= 256 else [(True, 0)]
         for block_rom, logic_bits in roms + [(True, bits) for bits in _split(depth, width, device.technology,
                                                                              _SPLITS if fixed else _SPLITS_TRIED)]:
@@ -149,14 +152,26 @@ def options_of(layer: Layer, device: Device, fixed: Wish | None) -> list[Option]
                 if style == "dsp" and device.dsp < MatVec.dsps(pe * simd, x_width, layer.weight_format.width, device.technology):
                     continue
                 fold = Folding(pe, simd, source, lanes, block_rom, style, logic_bits=logic_bits)
-                stage = layer.stage(fold, (simd * max(1, pe // each) if source == "memory" else channels,), device.technology)
+                stage = layer.stage(fold, (in_lanes,), device.technology)
                 found.append(Option(fold, stage.cycles, stage.cost))                   # type: ignore[union-attr]
-        in_lanes = simd * max(1, pe // each) if source == "memory" else channels
         found += _scales_by_steps(layer, device, found, in_lanes)
         if device.ebr:
             found += _scales_in_blocks(layer, device, found, in_lanes)
         options += found + (_in_spram(layer, device, found, in_lanes) if source == "memory" and device.spram else [])
     return options
+
+
+def by_steps(layer: Layer, fold: Fold, in_lanes: Sequence[int], most: int, technology: Technology) -> tuple[Fold, Stage]:
+    """Return the folding and stage whose requantizer takes as few bits a cycle as need at most ``most`` cycles a frame.
+
+    Where none does, the one that takes the most bits.
+    """
+    for bits in _SCALE_BITS:
+        fold = replace(fold, scale_bits=bits)
+        stage = layer.stage(fold, in_lanes, technology)
+        if stage.cycles <= most:
+            break
+    return fold, stage
 
 
 def _scales_by_steps(layer: Layer, device: Device, options: list[Option], lanes: int) -> list[Option]:
@@ -168,11 +183,9 @@ def _scales_by_steps(layer: Layer, device: Device, options: list[Option], lanes:
         return []
     more: dict[str, tuple[int, int, Cost]] = {}      # the style decides how wide the sums are
     for option in options:
-        for bits in SCALE_BITS if option.fold.style not in more else ():
-            stage = layer.stage(replace(option.fold, scale_bits=bits), (lanes,), device.technology)
-            more[option.fold.style] = bits, stage.cycles, stage.cost - option.cost       # type: ignore[union-attr]
-            if stage.cycles <= option.cycles:
-                break
+        if option.fold.style not in more:
+            fold, stage = by_steps(layer, option.fold, (lanes,), option.cycles, device.technology)
+            more[option.fold.style] = fold.scale_bits, stage.cycles, stage.cost - option.cost       # type: ignore[union-attr]
     return [Option(replace(o.fold, scale_bits=bits), cycles, o.cost + cost) for o in options
             for bits, cycles, cost in [more[o.fold.style]]]
 

@@ -21,7 +21,7 @@ from ..ir.graph import Graph
 from .depths import tighten
 from .devices import SHELL, Device
 from .layers import Layer, Stage, split
-from .options import SCALE_BITS, WIRED_DIGITS, Wish, divisors, offers, options_of
+from .options import WIRED_DIGITS, Wish, by_steps, divisors, offers, options_of
 from .search import choose
 from .settle import relax, settle, spreads
 
@@ -109,12 +109,8 @@ def _fits(cost: Cost, device: Device, share: float | None = None) -> bool:
 
 def _by_steps(planned: PlannedLayer, most: int, technology: Technology) -> PlannedLayer:
     """Return a layer without weights whose requantizer takes as few bits a cycle as need at most ``most`` cycles a frame."""
-    for bits in SCALE_BITS:
-        fold = replace(planned.fold or Folding(), scale_bits=bits)
-        stage = planned.layer.stage(fold, planned.in_lanes, technology)
-        if stage.cycles <= most:
-            return replace(planned, fold=fold, cycles=stage.cycles, cost=stage.cost)
-    return planned
+    fold, stage = by_steps(planned.layer, planned.fold or Folding(), planned.in_lanes, most, technology)
+    return replace(planned, fold=fold, cycles=stage.cycles, cost=stage.cost) if stage.cycles <= most else planned
 
 
 def _assemble(layers: list[Layer], folds: Mapping[str, Folding], device: Device, reserve: Cost, target: int) -> Plan:
